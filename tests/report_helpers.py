@@ -25,7 +25,8 @@ from trichord.tasks.retrieval.measure import QueryRanks, RetrievalResult
 def targets(folder: Path | Study, direction: str = "t2v", **how: Any) -> list[Target]:
     """Return the analysis of one direction of a study, with one target per benchmark."""
     study = folder if isinstance(folder, Study) else read_study(folder)
-    return targets_of(analyse_study(study, direction, **how), direction)
+    parsed = Direction.parse(direction)
+    return targets_of(analyse_study(study, parsed, **how), parsed)
 
 
 def result_of(run: Run, benchmark: str, direction: str) -> dict[str, Any]:

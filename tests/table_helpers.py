@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from trichord.evaluation.ranks import RECALLS
+from trichord.modality import Direction, Order
 from trichord.study.figures import ScoredRun
 from trichord.study.scores import Measured, Scored, Scores
 from trichord.study.table import StudyTable
@@ -51,5 +52,5 @@ def table_of_rows(
                     Row(row["benchmark"], of, measure, row[field], row["num_queries"], row[f"chance_{field}"])
                     for measure, field, _ in RECALLS
                 )
-        runs.append(ScoredRun(TrainedRun(order, seed, "", f"first.seed{seed}"), scores_of_rows(rows)))
-    return StudyTable.from_results(results, titles, benchmarks, direction, runs)
+        runs.append(ScoredRun(TrainedRun(Order.parse(order), seed, "", f"first.seed{seed}"), scores_of_rows(rows)))
+    return StudyTable.from_results(results, titles, benchmarks, Direction.parse(direction), runs)

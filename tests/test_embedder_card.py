@@ -153,7 +153,7 @@ def test_choices_of_other_tasks_are_kept_without_folders_of_this_machine(stage: 
         "benchmarks": [
             {
                 **dict.fromkeys(("name", "protocol", "title", "kind"), kind), "paragraph": "", "options": chosen,
-                "clips": "world/test",
+                "clips": "world/test", "notes": [],
                 "rows": [
                     {"protocol": kind, "of": of, "measure": "recall, pooled", "value": 2.0, "num": 5, "chance": None, "unit": "%"}
                 ],
@@ -198,7 +198,7 @@ def test_intervals_of_other_tasks_than_retrieval_are_shown(
         assert value.endswith(interval) and ("[" in value) == bool(interval)
     assert "labels labels.csv" in str(rows) and str(root) not in str(card)
     limits = card.text.split("## Limits")[1]
-    assert "learn from labels" in limits and "the model was trained on clips of tiny." in limits
+    assert "learn from the labels" in limits and "the model was trained on clips of tiny." in limits
 
 
 def test_a_study_and_its_evaluation_give_the_same(stage: Path, evaluated: Callable[..., Path]) -> None:
@@ -294,7 +294,7 @@ def test_the_hub_reads_the_card_as_intended(root: Path, stage: Path, evaluated: 
 )
 def test_licenses(told: str, wanted: tuple[str, str | None] | None) -> None:
     if wanted is None:
-        with pytest.raises(TrichordError, match="is no license; give it as the hub abbreviates it, as cc-by-4.0"):
+        with pytest.raises(TrichordError, match="is not a license; give an identifier of the hub, such as cc-by-4.0"):
             hub_license(told)
         return
     assert hub_license(told) == wanted

@@ -122,7 +122,7 @@ def test_figures_are_means_over_seeds_with_their_intervals(study: Path, kept: Pa
     runs = [ScoredRun(run, read_scores(kept / run.folder)) for run in trained_runs(study)]
     figures = order_figures(runs)
     for figure in figures:
-        files = [kept / figure.order.replace(">", "-") / f"seed-{seed}" for seed in SEEDS]
+        files = [kept / figure.order.slug / f"seed-{seed}" for seed in SEEDS]
         rows = [
             row
             for file in files
@@ -144,7 +144,7 @@ def test_figures_are_means_over_seeds_with_their_intervals(study: Path, kept: Pa
         else:
             assert figure.estimate == pytest.approx(mean(row["value"] for row in rows))
             assert figure.estimate == pytest.approx(expected.estimate)
-    recalls = {(f.benchmark, f.of, f.measure, f.order): f for f in figures}
+    recalls = {(f.benchmark, f.of, f.measure, f.order.code): f for f in figures}
     assert recalls["tiny", "t2va, sum", "R@10", "vt>a"].chance == pytest.approx(100 * 10 / 32)
     assert ("zero-shot-classification", "video+audio, class", "top-1", "av>t") in recalls
 
@@ -269,7 +269,7 @@ def test_models_of_earlier_calls_stay_if_their_settings_are_equal(
 
 def test_unfinished_and_diverged_runs_are_noted(study: Path, tiny_store: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(study, tmp_path / "study")
-    stages = {(run.order, run.seed): run.stage for run in trained_runs(study)}
+    stages = {(run.order.code, run.seed): run.stage for run in trained_runs(study)}
     (broken / "stages" / stages["av>t", 1] / "model.json").unlink()
     (broken / "stages" / stages["vt>a", 0] / "model.json").unlink()
     (broken / "stages" / stages["vt>a", 0] / "diverged.json").write_text('{"message": "loss is not finite"}')
@@ -320,7 +320,7 @@ def test_directions_without_their_modalities_are_left_out_with_a_note(
     asked = ["tiny", "zero-shot-classification", "full-video"]
     found = evaluate_orders(pairs, str(tiny_store), asked, directions=["t2va", "a2v", "t2v"], options=options(labels))
     have = {
-        done.run.order: {b.name: {r.of.split(",")[0] for r in b.rows} for b in done.scores.benchmarks}
+        done.run.order.code: {b.name: {r.of.split(",")[0] for r in b.rows} for b in done.scores.benchmarks}
         for done in found.runs
     }
     assert have["av"] == {"tiny": {"a2v"}}
@@ -335,7 +335,7 @@ def test_directions_without_their_modalities_are_left_out_with_a_note(
         assert any(n.startswith(f"AV seed 0: benchmark {name} left out ({lacking}; it knows ") for n in notes)
     assert any(n.startswith("VT seed 0: directions t2va, a2v left out") for n in notes)
     one = evaluate_orders(pairs, str(tiny_store), ["tiny"], directions="t2v")
-    assert [done.run.order for done in one.runs] == ["vt", "vt>a"]
+    assert [done.run.order.code for done in one.runs] == ["vt", "vt>a"]
     assert one.notes()[-1].startswith("AV seed 0 is left out: directions t2v left out: ")
     assert one.notes()[-1].endswith("; benchmark tiny left out (no direction is left)")
     by_pair = evaluate_orders(pairs, str(tiny_store), ["full-video"], orders=["av", "vt"])
@@ -350,7 +350,7 @@ def test_where_no_order_can_it_is_an_error(pairs: Path, tiny_store: Path, labels
     with pytest.raises(TrichordError, match=r"benchmark zero-shot-classification: no order can be scored on it .*text"):
         evaluate_orders(pairs, str(tiny_store), BENCHMARKS, orders=["av"], options=options(labels))
     with pytest.raises(TrichordError, match="needs audio, which this model was not trained on"):
-        (stage,) = [run.stage for run in trained_runs(pairs) if run.order == "vt"]
+        (stage,) = [run.stage for run in trained_runs(pairs) if run.order.code == "vt"]
         evaluate(pairs / "stages" / stage, str(tiny_store), ["tiny"], directions="t2va")
 
 
@@ -378,7 +378,7 @@ def test_users_mistakes_are_one_line(study: Path, kept: Path, tiny_store: Path, 
     content = told_study(study)
     for orders in (None, [{"order": "av>t"}]):
         (damaged / "study.json").write_text(json.dumps({"recipe": content["recipe"], "orders": orders}))
-        with pytest.raises(TrichordError, match="its orders do not tell their stages; run the study again"):
+        with pytest.raises(TrichordError, match="its orders do not name their stages; run the study again"):
             evaluate_orders(damaged, store)
     (damaged / "study.json").write_text(json.dumps({"orders": content["orders"]}))
     with pytest.raises(TrichordError, match="has no 'recipe'"):
@@ -388,7 +388,7 @@ def test_users_mistakes_are_one_line(study: Path, kept: Path, tiny_store: Path, 
 def test_which_folders_hold_several_models(study: Path, pairs: Path, tiny_store: Path, tmp_path: Path) -> None:
     assert holds_several(study) and holds_several(pairs)
     assert not holds_several(tmp_path) and not holds_several(study / "stages" / trained_runs(study)[0].stage)
-    assert [run.order for run in chosen_runs(study, ["vt>a", "av>t"])] == ["vt>a", "vt>a", "av>t", "av>t"]
+    assert [run.order.code for run in chosen_runs(study, ["vt>a", "av>t"])] == ["vt>a", "vt>a", "av>t", "av>t"]
     broken = shutil.copytree(study, tmp_path / "study")
     (broken / "study.json").write_text("{")
     with pytest.raises(TrichordError, match=r"study.json: cannot be read"):
@@ -443,7 +443,7 @@ def test_the_command_prints_a_table_for_each_figure(
         order: next(x for x in table.splitlines() if x.startswith(f"│ {order}")) for order in ("AV→T", "VT→A", "chance")
     }
     for figure in figures:
-        label = {"av>t": "AV→T", "vt>a": "VT→A"}[figure.order]
+        label = str(figure.order)
         found = figure.interval
         if found is None:
             shown = f"{figure.estimate:.1f}"

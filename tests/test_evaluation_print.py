@@ -12,6 +12,7 @@ from rich.table import Table
 
 from trichord.cli import main
 from trichord.evaluation.embedded import Embedded
+from trichord.modality import Order
 from trichord.study.evaluate import evaluate
 from trichord.study.evaluation_tables import footer, order_tables, protocols_table, rows_table
 from trichord.study.figures import Measure
@@ -104,11 +105,12 @@ def test_each_measure_names_its_units() -> None:
 
 def test_orders_too() -> None:
     def figure(order: str, measure: str, num: int) -> Measure:
-        return Measure("mining", "t2v", measure, "%", order, 10.0, None, 1, num, None)
+        return Measure("mining", "t2v", measure, "%", Order.parse(order), 10.0, None, 1, num, None)
 
+    orders = [Order.parse(code) for code in ("av>t", "avt")]
     some = [figure(order, measure, num) for order in ("av>t", "avt") for measure, num in (("recall", 2), ("MoF", 60))]
-    (table,) = order_tables(some, ["av>t", "avt"])
+    (table,) = order_tables(some, orders)
     text = printed(table)
     assert text.splitlines()[0].strip() == "mining: t2v" and "n = 2 " in text and "n = 60 " in text
-    (table,) = order_tables([figure("av>t", "recall", 2), figure("avt", "recall", 3)], ["av>t", "avt"])
+    (table,) = order_tables([figure("av>t", "recall", 2), figure("avt", "recall", 3)], orders)
     assert printed(table).splitlines()[0].strip() == "mining: t2v, n = 2 to 3"

@@ -81,7 +81,7 @@ def test_a_bad_feature_is_named_and_the_step_is_seen_again(
     assert found.before == pytest.approx(found.now, rel=1e-5, nan_ok=True)
     assert main(["reproduce", str(dump.parent)]) == 0
     printed = capsys.readouterr().out
-    assert "the same is not finite here" in printed and f"stream {stream}, {shard}" in printed
+    assert "the same values are not finite here" in printed and f"stream {stream}, {shard}" in printed
     modality = {"visual_2d": "video", "spectrogram": "audio"}[stream]
     assert f"first module whose output is not finite: encoders.{modality}." in printed
     assert f"{modality}: 4 of 32 rows not finite" in printed and f"video '{video}'" in printed
@@ -114,7 +114,7 @@ def test_the_dump_holds_the_state_before_the_step(tmp_path: Path, monkeypatch: p
     assert not found.same, "the weight of the loss was no part of the settings"
     terms = {name: value for name, value in found.now.items() if name != "loss"}
     assert terms == pytest.approx({name: found.before[name] for name in terms}, rel=1e-6)
-    assert "not the same here" in str(found)
+    assert "the result differs here" in str(found)
 
 
 def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_an_appended_store_is_another_one(trained: tuple[Path, Path]) -> None:
     store, out = trained
     with StoreWriter(store, word_vectors()) as writer:
         writer.add(tiny_item(91, "train"))
-    with pytest.raises(TrichordError, match="was run on another or since changed store"):
+    with pytest.raises(TrichordError, match="was run on another store, or the store has changed"):
         again(store, out)
 
 

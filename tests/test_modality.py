@@ -38,6 +38,13 @@ def test_stages_list_new_and_earlier_modalities() -> None:
     assert order.added(0) == ("video", "text") and order.before(0) == ()
     assert order.added(1) == ("audio",) and order.before(1) == ("video", "text")
     assert order.modalities == ("video", "text", "audio", "x")
+    assert [order.up_to(stage).code for stage in range(3)] == ["vt", "vt>a", "vt>a>x"]
+    assert order.up_to(0).followed_by(["audio"]) == Order.parse("vt>a")
+
+
+def test_what_is_parsed_already_stays_as_it_is() -> None:
+    order, direction = Order.parse("av>t"), Direction.parse("t2v")
+    assert Order.parse(order) is order and Direction.parse(direction) is direction
 
 
 @pytest.mark.parametrize(("text", "printed"), [("t2v", "T→V"), ("T2VA", "T→V+A"), ("ta2v", "TA→V"), ("a2v", "A→V")])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from trichord.cli import main
+from trichord.modality import Direction
 from trichord.recipes import load_recipe
 from trichord.report import contents
 from trichord.report.document import Cell, Document
@@ -90,7 +91,7 @@ def test_every_way_prints_the_same_figures(
 
     by_report: Told = {}
     for direction in ("t2v", "a2v"):
-        document = contents.build_study(read_study(folder), direction=direction)
+        document = contents.build_study(read_study(folder), direction=Direction.parse(direction))
         by_report |= of_report(rows_of(document, f"orders-{direction}"), "order", direction)
     assert by_report == by_study
 

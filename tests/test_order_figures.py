@@ -14,6 +14,7 @@ import pytest
 from report_helpers import write_study_folder
 from table_helpers import scores_of_rows
 from trichord.evaluation.statistics import mean_interval
+from trichord.modality import Order
 from trichord.study.evaluate_orders import OrdersEvaluation
 from trichord.study.evaluation_tables import order_tables
 from trichord.study.figures import ScoredRun, notes_of_seeds, order_figures
@@ -24,7 +25,7 @@ from trichord.tasks.protocol import Row
 
 
 def evaluated(seed: int, made: Row, first: str = "", units: str = "abcd") -> ScoredRun:
-    run = TrainedRun("av>t", seed, f"stage{seed}", first or f"first{seed}")
+    run = TrainedRun(Order.parse("av>t"), seed, f"stage{seed}", first or f"first{seed}")
     return ScoredRun(run, scores_of_rows({"b": [made]}, {"b/id": np.array(list(units))}))
 
 
@@ -73,10 +74,12 @@ def test_measures_that_do_not_fit_have_a_table_of_their_own() -> None:
             )
             for i in range(9)
         ]
-        return ScoredRun(TrainedRun(order, 0, "s", "f"), scores_of_rows({"b": rows}, {"b/id": np.array(list("abc"))}))
+        return ScoredRun(
+            TrainedRun(Order.parse(order), 0, "s", "f"), scores_of_rows({"b": rows}, {"b/id": np.array(list("abc"))})
+        )
 
     figures = order_figures([made("av>t"), made("vt")])
-    tables = order_tables(figures, ["av>t", "vt", "av"])
+    tables = order_tables(figures, [Order.parse(code) for code in ("av>t", "vt", "av")])
     assert len(tables) == 2
     console = Console(width=120, file=io.StringIO())
     for table in tables:
@@ -89,7 +92,9 @@ def test_measures_that_do_not_fit_have_a_table_of_their_own() -> None:
 
 def test_notes_are_printed_once() -> None:
     def made(order: str, seed: int, *notes: str) -> ScoredRun:
-        return ScoredRun(TrainedRun(order, seed, "s", "f"), scores_of_rows({}, notes=["of all", *notes, *notes]))
+        return ScoredRun(
+            TrainedRun(Order.parse(order), seed, "s", "f"), scores_of_rows({}, notes=["of all", *notes, *notes])
+        )
 
     runs = [made("av>t", 0, "of some"), made("av>t", 1, "of some"), made("avt", 0), made("avt", 4, "of some")]
     assert OrdersEvaluation(Path("study"), runs).notes() == ["of all", "AV→T seeds 0, 1; AVT seed 4: of some"]
@@ -98,7 +103,7 @@ def test_notes_are_printed_once() -> None:
 def test_seeds_make_one_figure() -> None:
     def made(seed: int, *ofs: str) -> ScoredRun:
         rows = [Row("clustering", of, "NMI", 10.0 * (seed + 1), 4, 5.0) for of in ofs]
-        return ScoredRun(TrainedRun("av>t", seed, "s", f"f{seed}"), scores_of_rows({"clustering": rows}))
+        return ScoredRun(TrainedRun(Order.parse("av>t"), seed, "s", f"f{seed}"), scores_of_rows({"clustering": rows}))
 
     figures = order_figures([made(seed, "video, tool", "video, tool, own centroids") for seed in (0, 1)])
     assert [f.of for f in figures] == ["video, tool", "video, tool, own centroids"]
@@ -109,7 +114,7 @@ def test_the_scores_of_a_run_reach_the_other_processes_of_a_launch(tmp_path: Pat
     folder = write_study_folder(tmp_path / "s", orders=["avt"], seeds=[0])
     path = folder / "orders" / "avt" / "seed-0.json"
     rows = json.loads(path.read_text())["results"]
-    run = ScoredRun(TrainedRun("avt", 0, "s", "f"), RunScores(path, rows, [{"name": "tiny"}]).loaded())
+    run = ScoredRun(TrainedRun(Order.parse("avt"), 0, "s", "f"), RunScores(path, rows, [{"name": "tiny"}]).loaded())
     path.with_suffix(".npz").unlink()
     received = pickle.loads(pickle.dumps(run))
     assert order_figures([received]) == order_figures([run]) and len(order_figures([run])) == 2 * 4

@@ -13,6 +13,7 @@ from report_helpers import ORDERS, SKILL, targets, write_study_folder
 from trichord.errors import TrichordError
 from trichord.evaluation.comparison import compare_on_benchmarks, compare_orders
 from trichord.evaluation.statistics import holm, paired_difference
+from trichord.modality import Direction
 from trichord.recipes import load_recipe
 from trichord.report.analysis import MAIN_RECALL, analyse_study, check_comparable, interactions, notes_on_orders
 from trichord.report.compare import compare_studies
@@ -48,14 +49,14 @@ def test_runs_of_one_first_stage_are_one_seed(tmp_path: Path) -> None:
     assert whole.winner == "VT→A"
     share_first_stages(folder, "vt>a")
     study = read_study(folder)
-    (bench,) = analyse_study(study, "t2v")
+    (bench,) = analyse_study(study, Direction.parse("t2v"))
     target = bench.targets[0]
     hits = target.runs("VT→A", MAIN_RECALL)
     assert hits is not None and hits.seeds == (0, 1, 2, 3) and set(hits.first_stages) == {0}
     figure = target.figures["VT→A"][MAIN_RECALL]
     assert figure.estimate == pytest.approx(whole.figures["VT→A"][MAIN_RECALL].estimate) and figure.num_seeds == 1
     assert "VT→A" not in target.compared and target.winner != "VT→A"
-    told = notes_on_orders(study, target)["VT→A"]
+    told = notes_on_orders(study, target, Direction.parse("t2v"))["VT→A"]
     assert "4 runs share 1 first stage: the interval is for this first stage only" in told
     assert bench.apart == ["VT→A is not compared: it has one seed, and other orders have more"]
 
@@ -85,7 +86,7 @@ def test_an_order_with_one_seed_does_not_block_the_others(tmp_path: Path) -> Non
     skill = {**SKILL, "vt>a": 4.0, "avt": 0.0, "at>v": 0.0}
     folder = write_study_folder(tmp_path / "s", seeds=range(6), benchmarks={"tiny": 300}, skill=skill)
     lose(folder, *(f"av-t/seed-{n}" for n in range(1, 6)))
-    (bench,) = analyse_study(read_study(folder), "t2v")
+    (bench,) = analyse_study(read_study(folder), Direction.parse("t2v"))
     target = bench.targets[0]
     assert target.compared == ("AT→V", "VT→A", "AVT") and target.winner == "VT→A"
     assert bench.apart == ["AV→T is not compared: it has one seed, and other orders have more"]
@@ -95,8 +96,8 @@ def test_thawed_stages_touch_every_direction(tmp_path: Path) -> None:
     recipe = load_recipe("debug", later_stages={"thaw": 0.1})
     plain = read_study(write_study_folder(tmp_path / "p"))
     thawed = read_study(write_study_folder(tmp_path / "t", recipe=recipe))
-    notes = [notes_on_orders(study, targets(study)[0]) for study in (plain, thawed)]
-    assert any("untouched" in note for note in notes[0]["VT→A"]) and not notes[1]["VT→A"]
+    notes = [notes_on_orders(study, targets(study)[0], Direction.parse("t2v")) for study in (plain, thawed)]
+    assert any("do not change" in note for note in notes[0]["VT→A"]) and not notes[1]["VT→A"]
     assert not notes[0]["AVT"] and not notes[0]["AV→T"]
 
 
@@ -123,7 +124,7 @@ def test_other_clips_that_were_scored_are_refused(tmp_path: Path) -> None:
             arrays[f"tiny/{part}"] = np.append(arrays[f"tiny/{part}"], last)
         arrays["tiny/t2v/clip"] = arrays["tiny/t2v/clip"] + (order == "at-v")
         np.savez_compressed(path, **arrays)
-    with pytest.raises(TrichordError, match="tiny t2v: unit 'v0@0.000-5.000' counts in one alone"):
+    with pytest.raises(TrichordError, match="tiny t2v: unit 'v0@0.000-5.000' counts only in one"):
         check_comparable(read_study(folder))
 
 
@@ -194,6 +195,9 @@ def test_comparisons_state_the_settings_of_the_call(tmp_path: Path) -> None:
     edit(b / "study.json", lambda c: [entry.update(first_stage_seed=5) for entry in c["orders"]])
     document = compare_studies(read_study(a), read_study(b), level=0.8)
     text = " ".join(document.summary)
-    assert "1 setting differs: first_stage_seed." in text and "one seed compares trained models, not settings" in text
+    assert (
+        "1 setting differs: first_stage_seed." in text
+        and "with one seed, trained models are compared and not settings" in text
+    )
     assert "80 % intervals" in document.tables()[-1].caption
     assert str(tmp_path) not in document.subtitle, "the page does not depend on where the studies lie"

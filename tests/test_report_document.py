@@ -68,9 +68,9 @@ class Page(HTMLParser):
 
 
 def test_the_document_refuses_unprintable_values() -> None:
-    with pytest.raises(ValueError, match="no slug"):
+    with pytest.raises(ValueError, match="not a slug"):
         Table("../t", "", (Column("a"),), ())
-    with pytest.raises(ValueError, match="no slug"):
+    with pytest.raises(ValueError, match="not a slug"):
         Figure("A b", "", "", "", "")
     with pytest.raises(ValueError, match="ragged"):
         Table("t", "", (Column("a"),), ((Cell("1"), Cell("2")),))

@@ -27,6 +27,7 @@ from report_helpers import write_study_folder
 from trichord.cli import main
 from trichord.errors import TrichordError
 from trichord.evaluation.statistics import mean_interval, median_rank_interval
+from trichord.modality import Direction
 from trichord.recipes import load_recipe
 from trichord.report.analysis import analyse
 from trichord.report.contents import build_evaluations
@@ -105,10 +106,14 @@ def test_figures_are_those_of_the_embeddings(weak: Path, tmp_path: Path) -> None
 def test_a_direction_comes_first(weak: Path) -> None:
     systems = read_systems([weak])
     assert [t.name for t in analyse(systems)[0].targets] == ["t2v", "v2a"]
-    assert [t.name for t in analyse(systems, direction="v2a")[0].targets] == ["v2a", "t2v"]
-    assert build_evaluations(systems, direction="v2a").summary[0].startswith("Retrieval on any clips, v2a, R@10: ")
+    assert [t.name for t in analyse(systems, direction=Direction.parse("v2a"))[0].targets] == ["v2a", "t2v"]
+    assert (
+        build_evaluations(systems, direction=Direction.parse("v2a"))
+        .summary[0]
+        .startswith("Retrieval on any clips, v2a, R@10: ")
+    )
     with pytest.raises(TrichordError, match="no benchmark was scored in direction 'a2t'; choose one of t2v, v2a"):
-        build_evaluations(systems, direction="a2t")
+        build_evaluations(systems, direction=Direction.parse("a2t"))
 
 
 def test_recall_at_every_k_is_that_of_the_rows(weak: Path) -> None:
@@ -165,11 +170,11 @@ def test_two_models_are_compared_over_the_same_queries(weak: Path, strong: Path,
     text = str(summary)
     assert (
         "the highest is strong.npz" in text
-        and "As trained models these differ: strong.npz is ahead of weak.npz" in text
+        and "Significant differences between trained models: strong.npz is ahead of weak.npz" in text
     )
-    assert "trained models are compared, not the methods that made them" in text
+    assert "the comparison is one of trained models and not of methods" in text
     page = (tmp_path / "r" / "report.html").read_text()
-    assert "Holm's family is all pairs in all of these rows" in page.replace("&#39;", "'")
+    assert "Holm's correction covers all pairs in all of these rows" in page.replace("&#39;", "'")
     assert 'class="number-cell strong"' not in page, "one seed: nobody wins, and no two methods are told apart"
     lines = [row for row in table(tmp_path / "r", "figures-retrieval") if row["of"] == "t2v"]
     assert [row["system"] for row in lines] == ["weak.npz", "strong.npz", "chance"]
@@ -180,7 +185,7 @@ def test_query_by_query(weak: Path, strong: Path) -> None:
     bench = analyse(read_systems([weak, strong]))[0]
     found = clearest_duel(bench)
     assert found is not None and (found.a, found.b) == ("strong.npz", "weak.npz") and found.ranks
-    code = found.of
+    code = found.target
     rank_a, rank_b = (read_ranks(f / "queries.npz", "retrieval", code).rank() for f in (strong, weak))
     wins = sum(a < b for a, b in zip(rank_a, rank_b, strict=True))
     losses = sum(a > b for a, b in zip(rank_a, rank_b, strict=True))
@@ -196,7 +201,7 @@ def test_classes_unit_by_unit(weak: Path, strong: Path) -> None:
     bench = analyse(read_systems([weak, strong]))[1]
     found = clearest_duel(bench)
     assert found is not None and not found.ranks
-    each = [arrays_of(f)[f"zero-shot-classification/{found.of}/top-1/each"] for f in (strong, weak)]
+    each = [arrays_of(f)[f"zero-shot-classification/{found.target}/top-1/each"] for f in (strong, weak)]
     assert (found.wins, found.losses) == (int((each[0] > each[1]).sum()), int((each[0] < each[1]).sum()))
     unit = found.furthest(1)[0][0]
     assert re.match("(stir|fry|cut|boil): ", str(found.captions[unit])), "the class, then the caption"
@@ -271,9 +276,9 @@ def test_a_study_beside_a_model_of_others(orders: Path, tmp_path: Path) -> None:
     assert found == {("AV→T", "VT→A"): 3, ("AV→T", "theirs.npz"): 1, ("VT→A", "theirs.npz"): 1}
     assert target.winner is None
     summary = " ".join(build_evaluations(systems).summary)
-    assert "Told apart: VT→A is ahead of AV→T" in summary
-    assert "As trained models these differ: VT→A is ahead of theirs.npz" in summary
-    assert "theirs.npz: one seed: trained models are compared, not the methods that made them" in summary
+    assert "Significant differences: VT→A is ahead of AV→T" in summary
+    assert "Significant differences between trained models: VT→A is ahead of theirs.npz" in summary
+    assert "theirs.npz: one seed: the comparison is one of trained models and not of methods" in summary
 
 
 def test_a_pair_alone_is_not_compared_with_its_order(tmp_path: Path) -> None:
@@ -403,8 +408,8 @@ def test_the_command_line(weak: Path, strong: Path, tmp_path: Path, capsys: pyte
     for arguments, told in (
         ([str(weak), str(study)], "studies and evaluations are not reported together"),
         (["--compare", str(study), str(weak)], "studies and evaluations are not reported together"),
-        ([str(study), str(study)], "a report is of one study; compare two with trichord report --compare A B"),
-        ([str(weak), str(weak)], "is " + str(weak) + " once more; give each folder once"),
+        ([str(study), str(study)], "a report covers one study; compare two with trichord report --compare A B"),
+        ([str(weak), str(weak)], "is the same folder as " + str(weak) + "; give each folder once"),
         ([str(tmp_path)], "no study here (no study.json) and no evaluation (no results.json)"),
         ([str(weak), "--level", "95"], "--level is 95.0; it must be above 0, and at most 1"),
         ([str(weak), "--direction", "x"], "x"),

@@ -55,7 +55,7 @@ def test_other_choices_are_not_compared(
 @pytest.mark.parametrize(
     ("found", "told"),
     [
-        (planted(0.7, 2, silent=6, ids="item{}"), "units differ: 'clip0' is in one alone"),
+        (planted(0.7, 2, silent=6, ids="item{}"), "units differ: 'clip0' is only in one"),
         (planted(0.7, 2, silent=6, num=57), "the gallery's size is 60 in one and 57 in the other"),
     ],
 )
@@ -71,7 +71,7 @@ def test_other_clips_that_count_are_not_compared(weak: Path, strong: Path, tmp_p
         each[[0, -1]] = each[[-1, 0]]
 
     benches = analyse(read_systems([weak, edit_arrays(copy(strong, tmp_path / "other"), swap)]))
-    told = "audio, class: weak.npz is not compared with strong.npz: unit 'clip0' counts in one alone"
+    told = "audio, class: weak.npz is not compared with strong.npz: unit 'clip0' counts only in one"
     assert benches[1].apart == [told]
     assert benches[1].targets[0].comparisons, "video is compared"
 
@@ -82,7 +82,7 @@ def test_other_clips_that_count_are_not_compared(weak: Path, strong: Path, tmp_p
         ("zero-shot-classification/video, class/truth", 1, "labels of video, class differ"),
         ("zero-shot-classification/video, class/classes", 1, "classes of video, class differ"),
         ("retrieval/caption", 0, "captions differ: number 5 is 'fry the soup, number 5' in one and"),
-        ("retrieval/text_id", 0, "units differ: 'clip5' is in one alone"),
+        ("retrieval/text_id", 0, "units differ: 'clip5' is only in one"),
         ("retrieval/t2v/clip", 0, "the queries' clips differ: number 5 is '5' in one"),
     ],
 )

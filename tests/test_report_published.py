@@ -203,7 +203,7 @@ def test_usual_galleries_of_the_study() -> None:
     for row in of_study:
         expected = (3350,) if row.benchmark == "youcook2" else ()
         assert consistent_galleries(row, USUAL_GALLERIES[row.benchmark]) == expected
-        assert ("can print" in row.note and "neither" in row.note) == (not expected)
+        assert ("can give" in row.note and "neither" in row.note) == (not expected)
         assert ("fit 3,350" in row.note) == bool(expected)
 
 
@@ -216,7 +216,7 @@ def test_every_sure_row_fits_its_own_queries() -> None:
 def test_evidence_in_sentences() -> None:
     rows = {(row.benchmark, row.order): row for row in of_study}
     assert gallery_evidence(rows["youcook2", "VT→A"]) == (
-        "3,350 clips with one caption each, in one run, can print every figure.",
+        "3,350 clips with one caption each, in one run, can give every figure.",
     )
     thousand, large = gallery_evidence(rows["msrvtt", "VT→A"])
     assert thousand.startswith("1,000 clips") and "R@1 0.14 would need 1.40 hits" in thousand and "R@10" in thousand

@@ -21,7 +21,7 @@ from trichord.store import Store
 from trichord.study import factories, run
 from trichord.training import loop
 from trichord.training.schedule import rate_factor, used_warmup_steps
-from trichord.training.stage import count_parameters, frozen_guard, prepare_model, stages_of
+from trichord.training.stage import Stage, count_parameters, frozen_guard, prepare_model, stages_of
 
 
 def small_model() -> MCN:
@@ -169,3 +169,12 @@ def test_the_rate_rises_then_never_rises_again(num_steps: int, warmup: int, sche
     assert all(a >= b for a, b in pairwise(values[used:]))
     if schedule == "cosine":
         assert values[num_steps] < 1e-12
+
+
+def test_a_stage_is_read_back_from_its_plain_values() -> None:
+    stage = stages_of(Order.parse("av>t"))[1]
+    content = json.loads(json.dumps(stage.to_dict()))
+    assert content["chain"] == "av>t" and Stage.from_dict(content) == stage
+    for damaged in ({**content, "chain": "t>av"}, {**content, "new": 1}, {"chain": "av>t"}):
+        with pytest.raises((ValueError, TypeError)):
+            Stage.from_dict(damaged)

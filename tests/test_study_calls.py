@@ -13,6 +13,7 @@ import torch
 from report_helpers import write_study_folder
 from trichord.errors import TrichordError
 from trichord.logs import passing_messages
+from trichord.modality import Direction
 from trichord.recipes import Recipe, load_recipe
 from trichord.report.contents_repeat import places_table, repeat_section
 from trichord.report.document import Table, Text
@@ -106,8 +107,8 @@ def test_the_report_shows_stages_that_were_trained_differently(tmp_path: Path) -
         [moved, "4 threads on cpu (x86_64 AVX2)", "torch 2.12.0", "2026-02-03"],
         [moved, "1 thread 2 processes on A GPU", "torch 2.12.0", "2026-02-02"],
     ]  # fmt: skip
-    text, told, *_ = repeat_section(read_study(folder), "t2v", 0.95).blocks
-    assert isinstance(text, Text) and "the table tells where stages were trained otherwise" in text.paragraphs[1]
+    text, told, *_ = repeat_section(read_study(folder), Direction.parse("t2v"), 0.95).blocks
+    assert isinstance(text, Text) and "the table lists the versions and machines of other calls" in text.paragraphs[1]
     assert isinstance(told, Table) and told.name == "places"
 
 
@@ -116,5 +117,5 @@ def test_a_record_of_another_form_is_reported(calls: Any, tmp_path: Path) -> Non
     folder = write_study_folder(tmp_path / "s", orders=["vt"], seeds=[0])
     (path,) = folder.glob("stages/*/model.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "calls": calls}))
-    with pytest.raises(TrichordError, match="its calls do not tell when and where they were.*delete the folder"):
+    with pytest.raises(TrichordError, match="its calls do not say when and where they ran.*delete the folder"):
         read_study(folder).stages  # noqa: B018

@@ -14,6 +14,7 @@ import pytest
 from report_helpers import result_of, write_study_folder
 from trichord.errors import Diverged, TrichordError
 from trichord.logs import passing_messages
+from trichord.modality import Direction, Order
 from trichord.recipes import Recipe, load_recipe
 from trichord.report.analysis import analyse_study
 from trichord.report.reading import Study, read_study
@@ -310,7 +311,7 @@ def test_a_note_of_divergence_goes_when_its_stage_is_finished(own: Path, tiny_st
     for content in ('{"message": "of another time"}', "", "[]"):
         (stage / "diverged.json").write_text(content)
         assert folder.divergence_of(stage)
-        assert go_on(tiny_store, own).orders == ("vt",)
+        assert go_on(tiny_store, own).orders == (Order.parse("vt"),)
         assert not (stage / "diverged.json").exists()
 
 
@@ -318,7 +319,7 @@ def test_a_truncated_note_of_divergence_still_counts(own: Path, tiny_store: Path
     (stage,) = own.glob("stages/*")
     (stage / "model.json").unlink()
     (stage / "diverged.json").write_text("")
-    with pytest.raises(TrichordError, match=r"every run diverged .*diverged.json does not tell why.* another --out"):
+    with pytest.raises(TrichordError, match=r"every run diverged .*diverged.json does not say why.* another --out"):
         read_study(own)
     with pytest.raises(Diverged, match="every order diverged"):
         go_on(tiny_store, own)
@@ -351,7 +352,7 @@ def test_the_call_and_the_machine_are_kept(tiny_store: Path, tmp_path: Path) -> 
     assert content["machine"] == {"threads": 1, "device": "cpu", "processes": 1}
     assert {"scipy", "scikit-learn"} <= set(content["versions"])
     found = read_all(out)
-    (bench,) = analyse_study(found, "t2v")
+    (bench,) = analyse_study(found, Direction.parse("t2v"))
     firsts = {order: models.first_stages for order, models in bench.models.items()}
     assert firsts == {"VT→A": (7, 7), "VT": (0, 1), "AV→T": (0, 1)}
     assert found.content["machine"]["threads"] == 1

@@ -111,7 +111,7 @@ def test_a_run_folder_explains_itself_and_is_not_used_twice(tiny_store: Path, tm
     with pytest.raises(TrichordError, match=r"other settings \(training.learning_rate 0.001 there, 0.5 now\)"):
         run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1, learning_rate=0.5), resume=True)
     other = write_tiny_store(tmp_path / "other", num_train=9)
-    with pytest.raises(TrichordError, match="another or since changed store"):
+    with pytest.raises(TrichordError, match="another store, or the store has changed"):
         run.train_order(other, tmp_path / "run", "vt>a", 0, debug(max_steps=1), resume=True)
 
 

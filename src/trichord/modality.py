@@ -131,11 +131,13 @@ class Order:
     stages: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def parse(cls, text: str) -> Order:
-        """Read an order such as `av>t`, `AV→T` or `vt>a>x`.
+    def parse(cls, text: str | Order) -> Order:
+        """Read an order such as `av>t`, `AV→T` or `vt>a>x`. An `Order` is returned as it is.
 
         Raises TrichordError, which says what is wrong and shows a right one.
         """
+        if isinstance(text, Order):
+            return text
         example = "a right one is av>t (A and V together, then T against the frozen two)"
         if not isinstance(text, str) or not text.strip():
             raise TrichordError(f"the order is empty; {example}")
@@ -168,6 +170,14 @@ class Order:
         """Names of the modalities that earlier stages trained: frozen in stage `stage`."""
         return tuple(name_of(letter) for part in self.stages[:stage] for letter in part)
 
+    def up_to(self, stage: int) -> Order:
+        """Return the order that ends with stage `stage`: `av` for stage 0 of `av>t`."""
+        return Order(self.stages[: stage + 1])
+
+    def followed_by(self, modalities: Iterable[str]) -> Order:
+        """Return the order with one more stage, which adds the modalities of these names."""
+        return Order((*self.stages, tuple(sorted(map(letter_of, modalities), key=_printed_key))))
+
     @property
     def code(self) -> str:
         """The form for command lines and file names: `av>t`."""
@@ -190,8 +200,10 @@ class Direction:
     target: tuple[str, ...]
 
     @classmethod
-    def parse(cls, text: str) -> Direction:
-        """Read `t2v`, `a2v`, `t2va`, ... Raises TrichordError for anything else."""
+    def parse(cls, text: str | Direction) -> Direction:
+        """Read `t2v`, `a2v`, `t2va`, ... A `Direction` is returned as it is. Raises TrichordError for anything else."""
+        if isinstance(text, Direction):
+            return text
         match = re.fullmatch(r"([a-z]+)2([a-z]+)", str(text).strip().lower())
         example = "a right one is t2v (text finds video) or t2va (text finds video and audio together)"
         if not match:

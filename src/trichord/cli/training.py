@@ -35,7 +35,7 @@ def train(settings: Recipe, *, store: str, out: Path, order: str = "av>t", seed:
     summary = train_order(store, out, order, seed, settings, resume=resume)
     if not is_main():
         return 0
-    print(f"{summary.order}: {summary.num_steps} steps; the model is in {summary.model_folder}")
+    print(f"{summary.order.code}: {summary.num_steps} steps; the model is in {summary.model_folder}")
     print(f"next: trichord evaluate {summary.model_folder} --store {store}")
     return 0
 

@@ -1,5 +1,7 @@
-"""The model card: `README.md` with the hub's metadata (`model-index`) and the same for people, made by huggingface_hub's
-own classes and read back by its parser."""
+"""The model card: `README.md` with the metadata of the hub (`model-index`) and a text with the same content.
+
+It is created by the classes of huggingface_hub and checked with its parser.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +31,17 @@ TAGS = ("trichord", "video-text-retrieval", "audio-visual", "multimodal-embeddin
 def make_card(
     parts: Parts, *, name: str = "model", license: str | None = None, language: str | None = None
 ) -> ModelCard:
-    """The card of a model.
+    """Return the card of a model.
 
     Args:
-        parts: The model, with its figures.
-        name: Of the model, in the hub's `model-index`.
-        license: Of the weights, as the hub abbreviates it (`apache-2.0`), or in words: see `hub_license`; None leaves it out, and
-            the card says so.
-        language: Of the texts, as the hub abbreviates it (`en`).
+        parts: The model with its figures.
+        name: Name of the model in the `model-index`.
+        license: License of the weights, as an identifier of the hub (`apache-2.0`) or in words (see `hub_license`). With None,
+        the card
+            says that no license is stated.
+        language: Language of the texts, as a code of the hub (`en`).
 
-    Raises TrichordError for a license without a letter, and when the hub's parser does not read the card as it was meant.
+    Raises TrichordError for a license without a letter, and if the parser of the hub reads another content than was written.
     """
     identifier, license_name = (None, None) if license is None else hub_license(license)
     figures = [figure for figure in parts.results if is_figure(figure)]
@@ -57,12 +60,14 @@ def make_card(
     card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}", ignore_metadata_errors=False)
     read = cast(ModelCardData, ModelCard(str(card), ignore_metadata_errors=False).data)
     if _as_written(read.eval_results or []) != _as_written(results) or read.library_name != "trichord":
-        raise TrichordError("the model card is not read back as it was written; export without results")
+        raise TrichordError(
+            "the parser of the hub does not read the model card as it was written; export without results"
+        )
     return card
 
 
 def num_figures(path: Path) -> int:
-    """The number of figures in the metadata of the card that lies there; 0 where it has no metadata of the hub's form."""
+    """Return the number of figures in the metadata of an existing card; 0 if its metadata do not have the form of the hub."""
     text = read_text(path, errors="replace", max_bytes=_MOST_CARD_BYTES)
     begin, end = text.find("---"), text.find("\n---", 3)
     if begin != 0 or end < 0:
@@ -74,20 +79,19 @@ def num_figures(path: Path) -> int:
         return 0
 
 
-def hub_license(told: str) -> tuple[str, str | None]:
-    """A license as the hub's metadata has it: (`license`, `license_name`).
+def hub_license(license: str) -> tuple[str, str | None]:
+    """Return (`license`, `license_name`) of the metadata of the hub.
 
-    What has the form of the hub's identifiers (letters, digits, dots and dashes; capitals become small letters) is taken as
-    one, and `license_name` is None. Anything else is `other` with a `license_name` of that form. Whether the hub lists an
-    identifier is not asked.
+    A text of letters, digits, dots and dashes is used as an identifier in lowercase, and `license_name` is None. Any other text
+    becomes `other` with a `license_name` of that form. The list of identifiers of the hub is not consulted.
 
     Raises TrichordError for a text without one of the letters a to z.
     """
-    text = folded(told)
+    text = folded(license)
     name = ".".join(filter(None, map(slug, text.split("."))))
     if not re.search("[a-z]", slug(text)):
         raise TrichordError(
-            f"{told!r:.60} is no license; give it as the hub abbreviates it, as cc-by-4.0, or leave it out"
+            f"{license!r:.60} is not a license; give an identifier of the hub, such as cc-by-4.0, or leave it out"
         )
     if text.isascii() and re.fullmatch(r"[a-z0-9]+(?:[.-][a-z0-9]+)*", text.lower()):
         return text.lower(), None
@@ -100,7 +104,8 @@ def _as_written(results: Sequence[EvalResult]) -> list[str]:
 
 def _body(parts: Parts, figures: list[dict[str, Any]], name: str, license: str | None) -> str:
     trained, scoring, origin = parts.trained, parts.scoring, parts.origin
-    order = origin.get("order")
+    code = origin.get("order")
+    order = Order.parse(code) if isinstance(code, str) and code else None
     sections = [f"# {plain(name)}", _summary(parts, order)]
     sections.append("## Use\n\n" + _usage(trained.trained))
     scores = "cosines" if scoring.cosine else "dot products"
@@ -108,7 +113,7 @@ def _body(parts: Parts, figures: list[dict[str, Any]], name: str, license: str |
     rows = [
         ("modalities", ", ".join(trained.trained)),
         ("joint space", f"{trained.model.arguments['embed_dim']} dimensions, scores are {scores}"),
-        ("order", str(Order.parse(order)) if isinstance(order, str) and order else "not recorded"),
+        ("order", "not recorded" if order is None else str(order)),
         ("seed", str(origin.get("seed", "not recorded"))),
         ("trained on", str(origin.get("collections") or "not recorded")),
         ("text", f"at most {scoring.max_words} {reads}; {_words(parts)}"),
@@ -123,13 +128,11 @@ def _body(parts: Parts, figures: list[dict[str, Any]], name: str, license: str |
     return "\n\n".join(sections) + "\n"
 
 
-def _summary(parts: Parts, order: object) -> str:
+def _summary(parts: Parts, order: Order | None) -> str:
     kinds = in_order(parts.trained.trained)
-    told = " and ".join((", ".join(kinds[:-1]), kinds[-1]) if len(kinds) > 1 else kinds)
-    trained = f", trained in the order {Order.parse(order)}" if isinstance(order, str) and order else ""
-    return (
-        f"A joint embedding space of {told} of narrated video{trained}. It is used with the Python package `trichord`."
-    )
+    modalities = " and ".join((", ".join(kinds[:-1]), kinds[-1]) if len(kinds) > 1 else kinds)
+    trained = "" if order is None else f", trained in the order {order}"
+    return f"A joint embedding space of {modalities} of narrated video{trained}. It is used with the Python package `trichord`."
 
 
 def _usage(trained: tuple[str, ...]) -> str:

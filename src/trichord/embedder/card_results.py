@@ -1,8 +1,8 @@
-"""Figures of a model in its card: as the hub's `model-index`, as a table for people, and what may be said of them.
+"""The figures of a model in its card: as the `model-index` of the hub, as a table, and their limits.
 
-In the `model-index` a task and data set have one `config` for each benchmark and each thing that figures are of; its `args` are
-all that was chosen. A metric has in its `args` how many units it is of, chance and the 95 % interval. Values are in percent,
-but for ranks and what is a number of its own.
+In the `model-index`, a task and data set have a `config` for each benchmark and each direction or modality. Its `args` are all
+choices of the evaluation. The `args` of a metric are its number of units, chance and the 95 % interval. Values are in percent,
+except for ranks and dimensionless numbers.
 """
 
 from __future__ import annotations
@@ -46,12 +46,17 @@ _POLICIES = {"drop": "left out", "miss": "counted as errors"}
 
 
 def evaluation_result(figure: Figure) -> EvalResult:
-    """A figure as the hub has it."""
+    """Return a figure in the form of the hub."""
     of, how = folded(figure["of"]), figure.get("how", {})
     task, task_name = _task(figure["kind"], of)
     data_set, name = _data_set(figure)
     metric, metric_name = _METRICS.get(figure["measure"], (slug(figure["measure"], "_"), folded(figure["measure"])))
-    told = {"protocol": folded(figure["benchmark"]), **how, "clips": figure.get("clips"), "gallery": figure["gallery"]}
+    arguments = {
+        "protocol": folded(figure["benchmark"]),
+        **how,
+        "clips": figure.get("clips"),
+        "gallery": figure["gallery"],
+    }
     numbers = {"num": figure["num"], "chance": figure["chance"], "low_95": figure["low"], "high_95": figure["high"]}
     return EvalResult(
         task_type=task,
@@ -60,7 +65,7 @@ def evaluation_result(figure: Figure) -> EvalResult:
         dataset_name=name,
         dataset_config=f"{_asked(figure)}, {of}",
         dataset_split=folded(figure.get("split", "")) or None,
-        dataset_args={key: _plain(value) for key, value in told.items() if value not in (None, "")},
+        dataset_args={key: _plain(value) for key, value in arguments.items() if value not in (None, "")},
         metric_type=metric,
         metric_name=metric_name,
         metric_value=round(float(figure["value"]), 4),
@@ -69,14 +74,14 @@ def evaluation_result(figure: Figure) -> EvalResult:
 
 
 def _asked(figure: Figure) -> str:
-    """The benchmark as `--benchmark` takes it, with its protocol."""
+    """Return the benchmark with its protocol, as `--benchmark` accepts it."""
     name = folded(figure["benchmark"])
     protocol = folded(str(figure.get("how", {}).get("protocol", name)))
     return name if name.partition(":")[0] == protocol else f"{protocol}:{name}"
 
 
 def slug(text: str, joint: str = "-") -> str:
-    """Lower-case letters and digits, what lies between them as one `joint`: `R@1, mean` -> `r-1-mean`."""
+    """Return the lowercase letters and digits of a text, with `joint` in place of other characters: `r-1-mean` for `R@1, mean`."""
     return joint.join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
@@ -85,20 +90,20 @@ def _plain(value: str | int | float) -> str | int | float:
 
 
 def _task(kind: str, of: str) -> tuple[str, str]:
-    """`t2va` -> `text-to-video-audio-retrieval`, `Retrieval, text to video and audio`."""
+    """Return type and name of the task: `text-to-video-audio-retrieval`, `Retrieval, text to video and audio` for `t2va`."""
     if kind != "retrieval":
         return _TASKS.get(kind, (slug(kind) or "other", folded(kind)))
     try:
-        found = Direction.parse(of.partition(",")[0])
+        direction = Direction.parse(of.partition(",")[0])
     except TrichordError:
         return "cross-modal-retrieval", "Retrieval"
-    sides = (found.query, found.target)
+    sides = (direction.query, direction.target)
     name = " to ".join(" and ".join(side) for side in sides)
     return f"{'-to-'.join('-'.join(side) for side in sides)}-retrieval", f"Retrieval, {name}"
 
 
 def _data_set(figure: Figure) -> tuple[str, str]:
-    """The data set as an identifier and as its authors write it; of another collection its name, of a file the file's."""
+    """Return identifier and name of the data set. The name of an unknown one is that of its collection or file."""
     known = figure.get("collection") or figure.get("clips") or figure["benchmark"].partition("/")[0]
     if known in _DATA_SETS:
         return _DATA_SETS[known]
@@ -107,7 +112,7 @@ def _data_set(figure: Figure) -> tuple[str, str]:
 
 
 def scored(figure: Figure) -> str:
-    """What was chosen and changes the figure, as far as `of` does not tell it already."""
+    """Return the choices that affect a figure and are not part of its `of`."""
     how, of = figure.get("how", {}), figure["of"]
     parts = []
     if "fusion" in how and str(how["fusion"]) not in of:
@@ -118,7 +123,7 @@ def scored(figure: Figure) -> str:
         parts.append(f"windows: {how['windows']}")
     if "missing" in how:
         parts.append(f"missing clips {_POLICIES.get(how['missing'], how['missing'])}")
-    for key, told in (
+    for key, form in (
         ("gallery_list", "gallery by a list of {:,} clips"),
         ("audio_window_s", "sound of {:g} s"),
         ("labels", "labels {}"),
@@ -127,14 +132,14 @@ def scored(figure: Figure) -> str:
         ("seed", "seed {}"),
     ):
         if key in how:
-            parts.append(told.format(how[key]))
+            parts.append(form.format(how[key]))
     return ", ".join(parts)
 
 
 def results_section(figures: Sequence[Figure]) -> str:
-    """Table of the figures, and their protocols in words."""
+    """Return the table of the figures and the descriptions of their protocols."""
     if not figures:
-        return "None are recorded. `trichord evaluate` makes them."
+        return "No results are recorded. `trichord evaluate` computes them."
     rows = []
     for figure in figures:
         is_percent = figure["unit"] == "%"
@@ -161,15 +166,15 @@ def results_section(figures: Sequence[Figure]) -> str:
     return "\n\n".join(
         [
             table(titles, rows),
-            "Recalls, shares and chance in percent; intervals over the queries, clips or videos of this one training, where a "
-            "figure is made of such; ranks count from 1.",
+            "Recalls, shares and chance are in percent, and ranks count from 1. Intervals are over the queries, clips or videos, "
+            "for this one trained model.",
             *(f"{plain(title)}: {plain(paragraph)}" for title, paragraph in protocols),
         ]
     )
 
 
 def limits_section(figures: Sequence[Figure], origin: dict[str, Any]) -> str:
-    """What the figures say of data that the model has not seen: zero-shot is said of no other."""
+    """Return sentences on the limits of the figures, with the benchmarks that are zero-shot and those that are not."""
     trained = origin.get("collections")
     split = str(origin.get("train_split") or "train")
     kinds: dict[str, list[str]] = {"new": [], "same": [], "seen": [], "unknown": []}
@@ -178,27 +183,27 @@ def limits_section(figures: Sequence[Figure], origin: dict[str, Any]) -> str:
         kind = _relation(figure, trained if isinstance(trained, str) else "", split)
         if clips not in kinds[kind]:
             kinds[kind].append(clips)
-    told = {
+    sentences = {
         "new": "Zero-shot: the model was not trained on the collection of {}.",
         "same": "Not zero-shot: {} are held-out clips of a collection that the model was trained on.",
         "seen": "Not zero-shot: the model was trained on clips of {}.",
         "unknown": "Whether the model was trained on the data of {} is not recorded.",
     }
-    lines = [told[kind].format(plain(_listed(clips))) for kind, clips in kinds.items() if clips]
+    lines = [sentences[kind].format(plain(_listed(clips))) for kind, clips in kinds.items() if clips]
     if any(figure["kind"] == "probe" for figure in figures):
         lines.append(
-            "Probes and nearest neighbours learn from labels of further clips: these figures are not zero-shot."
+            "Probes and nearest neighbours learn from the labels of other clips, so these figures are not zero-shot."
         )
     if figures:
-        lines.append("Another protocol gives another figure.")
+        lines.append("Other protocols give other figures.")
     lines.append(
-        "The encoders of features are other models with licenses and limits of their own, and are not part of this folder."
+        "The encoders of the features are separate models with their own licenses and limits, and are not part of this folder."
     )
     return " ".join(lines)
 
 
 def _relation(figure: Figure, trained: str, split: str) -> str:
-    """`new`, `same` or `seen`, as the clips of a figure are to those of the training, named with commas; or `unknown`."""
+    """Return how the clips of a figure relate to those of the training: `new`, `same` collection, `seen` or `unknown`."""
     collection = figure.get("collection", "")
     if not collection or not trained:
         return "unknown"

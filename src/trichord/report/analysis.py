@@ -1,16 +1,17 @@
 """Analysis of studies and evaluations: figures with intervals over units and seeds, and comparisons of systems.
 
-A benchmark has targets: what its figures are of, a direction or a modality. Systems (orders, or models that were scored alone)
-are compared in a target's main measure (retrieval: R@10; steps in time: the first recall; classes: top-1; clusters: none) over the
-same units, and only where these and all that changes the figure are the same: `difference_of_scoring` names what is not. Of several
-folds their mean is compared.
+The figures of a benchmark belong to targets, which are directions or modalities. Systems are orders, or models that were scored
+alone. They are compared in the main measure of a target (R@10 for retrieval, the first recall for steps in time, top-1 for classes,
+none for clusters) over the same units, and only if the units and all choices that affect the figure are the same;
+`difference_of_scoring` names what differs. Where there are several folds, their mean is compared.
 
-Of a study's orders those are compared that combine most modalities: a pair alone (`vt`) is shown beside them, but it is the first
-stage of an order (`vt>a`), and where that order's later stage freezes it, the two have one and the same figure. Orders with one
-first stage are left out where others have more (`evaluation.replication`).
+In a study, only the orders with the largest number of modalities are compared. A pair alone (`vt`) is shown beside them: it is the
+first stage of an order (`vt>a`), and if the later stage of that order freezes it, both have the same figure. Orders with one first
+stage are left out if other orders have more (`evaluation.replication`).
 
-Holm's family is all pairs of systems in all targets of all benchmarks; of a study those of its main direction. Only there can a
-system be a winner. A study's other recalls are compared too, over the pairs of one benchmark; no winner is named there.
+Holm's correction covers all pairs of systems in all targets of all benchmarks, or those in the main direction of a study. Only
+these comparisons can have a winner. The other recalls of a study are also compared, with a correction for each benchmark and no
+winner.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from trichord.study.scores import Scored, fusion_of, target_of
 from trichord.study.units import are_numbered, difference_of_scoring
 
 _MEAN = re.compile(r"(.+), mean of \d+ folds", re.DOTALL)
-USUAL = ": the most frequent class"  # what a target is called that is no figure of the model
+USUAL = ": the most frequent class"  # suffix of the targets that are not figures of the model
 MAIN_RECALL = "R@10"
 MAIN = {"retrieval": MAIN_RECALL, "classification": "top-1", "probe": "top-1"}
 FEWER, ALONE = (
@@ -44,18 +45,18 @@ FEWER, ALONE = (
 
 @dataclass(eq=False)
 class Target:
-    """One thing that figures of a benchmark are of.
+    """A direction or modality of a benchmark, with its figures.
 
     Attributes:
-        benchmark, title: Of the benchmark.
+        benchmark, title: Name and title of the benchmark.
         first: The benchmark as its first model was scored on it.
-        name: Without how it was scored (`study.scores.target_of`).
-        models: By system, of the benchmark.
-        figures: By system and measure.
+        name: Name of the target without the way of scoring (`study.scores.target_of`).
+        models: system -> its models.
+        figures: system -> measure -> figure.
         main: The measure that systems are compared in; '' for none.
-        comparisons: Of systems that may be compared; several where they fall into groups.
-        further: Of a study, the comparisons in other measures.
-        beside: Orders that are shown beside those that are compared.
+        comparisons: Comparisons of the systems; several if not all systems can be compared with each other.
+        further: In a study, the comparisons in other measures.
+        beside: Orders that are shown but not compared.
     """
 
     benchmark: str
@@ -71,7 +72,7 @@ class Target:
 
     @property
     def shown(self) -> str:
-        """The measure of the picture: the main one, else the first."""
+        """The measure that is drawn: the main one, or else the first."""
         return self.main or next(iter(next(iter(self.figures.values()))))
 
     @property
@@ -88,17 +89,18 @@ class Target:
 
     @property
     def result(self) -> dict[str, Any]:
-        """Retrieval only: the row of the first model that was scored in this direction, with its gallery and policies."""
+        """For retrieval: the row of the first model that was scored in this direction, with its gallery and policies."""
         models = self.models[next(iter(self.figures))]
         return next(row for scored in models.scored if (row := scored.result(self.name)) is not None)
 
     def of(self, system: str) -> str:
-        """Return the target that the rows of a system name."""
+        """Return the target as the rows of a system name it."""
         return next(iter(self.figures[system].values())).of
 
     def runs(self, system: str, measure: str, base: Models | None = None) -> Runs | None:
-        """What the units that count give in each run of a system, in the order of `base` or of the first system; None where that
-        is not known or the units are others."""
+        """Return the results of the counted units in each run of a system; None if they are not known or the units differ.
+
+        The units have the sequence of `base`, by default that of the first system."""
         own, first = self.models[system], base or self.models[next(iter(self.figures))]
         runs, places = own.runs(self.name, measure), own.places(first, self.name, measure)
         if runs is None or places is None:
@@ -109,7 +111,7 @@ class Target:
 
 @dataclass(eq=False)
 class Bench:
-    """One benchmark of all systems. apart: sentences that say which were not compared, and why."""
+    """A benchmark with the figures of all systems. `apart` holds sentences on systems that were not compared."""
 
     key: tuple[str, str]
     first: Scored
@@ -123,57 +125,55 @@ class Bench:
 
     @property
     def title(self) -> str:
-        """As printed; with the clips that the user named."""
-        return _title(self.key, self.first)
+        """The printed title, with the clips if the user named them."""
+        return self.first.heading
 
     @property
     def measures(self) -> list[str]:
-        """All measures, in the order met."""
+        """All measures, in order of appearance."""
         return list(dict.fromkeys(m for target in self.targets for of in target.figures.values() for m in of))
 
 
-def _title(key: tuple[str, str], first: Scored) -> str:
-    return f"{first.title}, {key[1]}" if key[1] else first.title
-
-
-def analyse(systems: Sequence[System], *, direction: str = "", level: float = 0.95) -> list[Bench]:
-    """Figures and comparisons of all benchmarks, in the order met.
+def analyse(systems: Sequence[System], *, direction: Direction | None = None, level: float = 0.95) -> list[Bench]:
+    """Return the figures and comparisons of all benchmarks, in order of appearance.
 
     Args:
-        systems: Read.
-        direction: Its targets come first; '' leaves them as they are.
-        level: Of all intervals and of the family of comparisons.
+        systems: The systems.
+        direction: The direction whose targets come first; None keeps the sequence of the files.
+        level: Level of all intervals and of the correction.
 
-    Raises TrichordError when no benchmark was scored in that direction, or arrays do not fit their figures.
+    Raises TrichordError if no benchmark was scored in that direction, or arrays do not match their figures.
     """
     benches = [_bench(systems, key, level) for key in benchmark_keys(systems)]
-    if direction:
-        _put_first(benches, direction)
+    if direction is not None:
+        _put_first(benches, direction.code)
     _compare(benches, level)
     return benches
 
 
-def analyse_study(study: Study, direction: str, *, level: float = 0.95, compare: bool = True) -> list[Bench]:
-    """The same of a study. Its orders are compared in one direction, which comes first, at every recall.
+def analyse_study(study: Study, direction: Direction, *, level: float = 0.95, compare: bool = True) -> list[Bench]:
+    """Return the figures and comparisons of a study. Orders are compared in one direction, at every recall.
 
     Args:
-        study: Whose runs passed `check_comparable`.
-        direction: E.g. `t2v`.
-        level: Of all intervals.
-        compare: Whether orders are compared; otherwise figures of that direction alone are found.
+        study: A study whose runs passed `check_comparable`.
+        direction: The direction of the comparisons, which comes first.
+        level: Level of all intervals.
+        compare: Whether to compare orders. Without it, only the figures of that direction are returned.
 
-    Raises TrichordError when no run was scored in that direction.
+    Raises TrichordError if no run was scored in that direction.
     """
     if direction not in study.directions:
-        known = ", ".join(study.directions)
-        raise TrichordError(f"{study.path}: no run was scored in direction '{direction}'; choose one of {known}")
-    only = None if compare else (direction,)
+        known = ", ".join(d.code for d in study.directions)
+        raise TrichordError(f"{study.path}: no run was scored in direction '{direction.code}'; choose one of {known}")
+    only = None if compare else (direction.code,)
     benches = [_bench(study.systems, key, level, only) for key in benchmark_keys(study.systems)]
     benches = [bench for bench in benches if bench.targets]
-    for target in (target for bench in benches for target in bench.targets if target.name != direction or not compare):
+    for target in (
+        target for bench in benches for target in bench.targets if target.name != direction.code or not compare
+    ):
         target.main = ""
     for bench in benches:
-        bench.targets.sort(key=lambda target: target.name != direction)
+        bench.targets.sort(key=lambda target: target.name != direction.code)
     _compare(benches, level)
     for target in (target for bench in benches for target in bench.targets if target.comparisons):
         for recall in (recall.measure for recall in RECALLS if recall.measure != MAIN_RECALL):
@@ -183,9 +183,9 @@ def analyse_study(study: Study, direction: str, *, level: float = 0.95, compare:
     return benches
 
 
-def targets_of(benches: Sequence[Bench], direction: str) -> list[Target]:
+def targets_of(benches: Sequence[Bench], direction: Direction) -> list[Target]:
     """Return the targets of one direction."""
-    return [target for bench in benches for target in bench.targets if target.name == direction]
+    return [target for bench in benches for target in bench.targets if target.name == direction.code]
 
 
 def _bench(systems: Sequence[System], key: tuple[str, str], level: float, only: Collection[str] | None = None) -> Bench:
@@ -195,14 +195,14 @@ def _bench(systems: Sequence[System], key: tuple[str, str], level: float, only: 
     folds = {name for name in names if any(is_fold_of(name, mean) for mean in names)}
     targets = []
     for name in names if only is None else [name for name in names if name in only]:
-        figures = {system: found for system, own in models.items() if (found := own.figures(name, level))}
+        figures = {system: own for system, of in models.items() if (own := of.figures(name, level))}
         main = "" if name.endswith(USUAL) or name in folds else _main(first.kind, name, models)
-        targets.append(Target(first.name, _title(key, first), first, name, models, figures, main))
+        targets.append(Target(first.name, first.heading, first, name, models, figures, main))
     return Bench(key, first, models, targets)
 
 
 def is_fold_of(target: str, mean: str) -> bool:
-    """Whether a target is one fold of what another is the mean of: `video, class, fold-1` of `video, class, mean of 3 folds`."""
+    """Return whether a target is a fold of a mean: `video, class, fold-1` of `video, class, mean of 3 folds`."""
     base = _MEAN.fullmatch(mean)
     return base is not None and target != mean and target.startswith(f"{base[1]}, ")
 
@@ -230,7 +230,7 @@ def _put_first(benches: list[Bench], direction: str) -> None:
 
 
 def _compare(benches: Sequence[Bench], level: float) -> None:
-    """Fill in the comparisons, all of one family, and the sentences on what was not compared."""
+    """Add the comparisons, with one correction for all of them, and the sentences on systems that were not compared."""
     groups: dict[str, dict[str, Runs]] = {}
     place: dict[str, Target] = {}
     for bench in benches:
@@ -239,10 +239,10 @@ def _compare(benches: Sequence[Bench], level: float) -> None:
         reasons: dict[str, list[str]] = {}
         compared = [target for target in bench.targets if target.main]
         for target in compared:
-            found, why = _groups(target)
+            target_groups, why = _groups(target)
             for reason in why:
                 reasons.setdefault(reason, []).append(target.name)
-            for number, group in enumerate(found):
+            for number, group in enumerate(target_groups):
                 if len(group) > 1:
                     name = ", ".join([*filter(None, bench.key), target.name]) + (f" ({number + 1})" if number else "")
                     groups[name], place[name] = group, target
@@ -256,21 +256,21 @@ def _compare(benches: Sequence[Bench], level: float) -> None:
 
 
 def _groups(target: Target) -> tuple[list[dict[str, Runs]], list[str]]:
-    """What the units that count give, by system, of systems that may be compared with each other; and why others may not."""
+    """Return groups of systems that can be compared with each other, system -> results of the units, and why others cannot."""
     groups: list[dict[str, Runs]] = []
     why, apart = [], []
     target.beside = {system for system in target.figures if _why_beside(target, system)}
     for system, models in target.models.items():
-        if told := _why_alone(target, system):
-            why.append(f"{system} is not compared: {told}")
+        if reason := _why_alone(target, system):
+            why.append(f"{system} is not compared: {reason}")
             continue
         first = ""
         for group in groups:
             theirs = target.models[next(iter(group))]
-            told = difference_of_scoring(theirs.one, models.one, target.name, target.main)
-            if not told:
+            difference = difference_of_scoring(theirs.one, models.one, target.name, target.main)
+            if not difference:
                 break
-            first = first or told
+            first = first or difference
         else:
             theirs = models
             groups.append(group := {})
@@ -278,9 +278,9 @@ def _groups(target: Target) -> tuple[list[dict[str, Runs]], list[str]]:
         runs = target.runs(system, target.main, theirs)
         assert runs is not None
         group[system] = runs
-    for group, told in zip(groups[1:], apart[1:], strict=True):
+    for group, difference in zip(groups[1:], apart[1:], strict=True):
         one, two = (", ".join(some) for some in (groups[0], group))
-        why.append(f"{one} {'is' if len(groups[0]) == 1 else 'are'} not compared with {two}: {told}")
+        why.append(f"{one} {'is' if len(groups[0]) == 1 else 'are'} not compared with {two}: {difference}")
     for group in groups:
         numbered = [name for name in group if are_numbered(*target.models[name].one)]
         if len(group) > 1 and numbered:
@@ -291,31 +291,31 @@ def _groups(target: Target) -> tuple[list[dict[str, Runs]], list[str]]:
 
 
 def _why_alone(target: Target, system: str) -> str:
-    """Why a system is compared with no other in a target; '' where it may be."""
+    """Return why a system is not compared with any other in a target; '' if it can be compared."""
     models = target.models[system]
     if system not in target.figures or models.rows(target.name, target.main) is None:
         return "it was not scored there" if system not in target.figures else "some of its seeds were not scored there"
     others = zip(models.scores[1:], models.scored[1:], strict=True)
     differences = (difference_of_scoring(models.one, other, target.name, target.main) for other in others)
-    if told := next(filter(None, differences), ""):
-        return f"its seeds were scored differently: {told}"
+    if difference := next(filter(None, differences), ""):
+        return f"its seeds were scored differently: {difference}"
     if (table := models.table(target.name, target.main)) is None:
-        return "what each unit gives was not kept"
+        return "the results of its units were not saved"
     if np.count_nonzero(~np.isnan(table[0])) < 2:
-        return "one unit alone counts"
+        return "only one unit counts"
     return _why_beside(target, system)
 
 
 def _why_beside(target: Target, system: str) -> str:
     """Return why an order is shown beside the other orders of its study but not compared; '' if it is compared."""
     own = target.models[system].system
-    if not own.order:
+    if own.order is None:
         return ""
     size, seeds = {}, {}
     for name, figures in target.figures.items():
         other = target.models[name].system
-        if other.order and other.folder == own.folder:
-            size[name], seeds[name] = len(Order.parse(other.order).modalities), figures[target.shown].num_seeds
+        if other.order is not None and other.folder == own.folder:
+            size[name], seeds[name] = len(other.order.modalities), figures[target.shown].num_seeds
     if size[system] < max(size.values()):
         return FEWER
     several = [name for name in size if size[name] == size[system] and seeds[name] > 1]
@@ -323,7 +323,7 @@ def _why_beside(target: Target, system: str) -> str:
 
 
 def rule_of(target: Target, system: str) -> str:
-    """How a system was scored in a target, where systems differ in that: `mean_normalized`."""
+    """Return the fusion rule of a system in a target, such as `mean_normalized`, with the scale of the dual softmax."""
     fusion, scale = fusion_of(target.first.kind, target.of(system))
     return fusion + (f", dual softmax {scale}" if scale else "")
 
@@ -332,10 +332,7 @@ def rule_of(target: Target, system: str) -> str:
 
 
 def check_comparable(study: Study) -> None:
-    """Refuse a study whose runs were scored on different galleries, or under different policies.
-
-    Raises TrichordError, which names two runs and the difference.
-    """
+    """Raise TrichordError, which names two runs, if runs were scored on different galleries or with different policies."""
     for benchmark in (str(b["name"]) for b in study.benchmarks):
         first: dict[str, Run] = {}
         for run in study.done:
@@ -352,32 +349,32 @@ def check_comparable(study: Study) -> None:
                     )
 
 
-def notes_on_orders(study: Study, target: Target) -> dict[str, tuple[str, ...]]:
-    """Return the notes on the figures of each order of a study."""
+def notes_on_orders(study: Study, target: Target, direction: Direction) -> dict[str, tuple[str, ...]]:
+    """Return the notes on the figures of each order of a study in one direction."""
     thawed = bool(study.recipe.get("later_stages", {}).get("thaw"))
     counts = {name: target.figures[name][target.shown].num_seeds for name in target.figures}
     largest = max(count for name, count in counts.items() if name not in target.beside)
     notes = {}
     for name, count in counts.items():
-        told, note = [], target.figures[name][target.shown].note
-        if untouched(target.models[name].system.order, target.name) and not thawed:
-            told.append(f"its later stages leave {target.name} untouched: the figure of its first pair")
+        own, note = [], target.figures[name][target.shown].note
+        order = target.models[name].system.order
+        if order is not None and untouched(order, direction) and not thawed:
+            own.append(f"its later stages do not change {target.name}: the figure is that of its first pair")
         if name not in target.beside and count < largest:
-            told.append(f"{count} of {largest} seeds")
-        told += [note] if note not in ("", ONE_SEED, TWO_SEEDS) or count == 1 < largest else []
-        notes[name] = tuple(told)
+            own.append(f"{count} of {largest} seeds")
+        own += [note] if note not in ("", ONE_SEED, TWO_SEEDS) or count == 1 < largest else []
+        notes[name] = tuple(own)
     return notes
 
 
-def untouched(order: str, direction: str) -> bool:
-    """Whether an order's later, frozen stages cannot change a direction: its first stage has all of its modalities."""
-    parsed = Order.parse(order)
-    return len(parsed.stages) > 1 and set(Direction.parse(direction).modalities) <= set(parsed.added(0))
+def untouched(order: Order, direction: Direction) -> bool:
+    """Return whether the later stages of an order cannot change a direction, as its first stage has all modalities of it."""
+    return len(order.stages) > 1 and set(direction.modalities) <= set(order.added(0))
 
 
 @dataclass(frozen=True)
 class BenchmarkPair:
-    """Whether the comparison of orders comes out differently on two benchmarks."""
+    """The interaction of orders and benchmarks: whether the differences between orders vary between two benchmarks."""
 
     first: str
     second: str
@@ -386,14 +383,14 @@ class BenchmarkPair:
 
 
 def interactions(targets: Sequence[Target], level: float = 0.95) -> tuple[BenchmarkPair, ...]:
-    """For every two benchmarks: is the best order another one? At the main recall, over the orders that both have."""
-    found = []
+    """Return, for every two benchmarks, whether the best order differs, at the main recall, over the orders of both."""
+    interactions_of_pairs = []
     for i, one in enumerate(targets):
         for two in targets[i + 1 :]:
             common = [order for order in one.compared if order in two.compared]
             if len(common) > 1:
                 hits = [{order: side.runs(order, MAIN_RECALL) for order in common} for side in (one, two)]
                 pairs, verdict = interaction(hits[0], hits[1], level)
-                told = verdict.replace("benchmark 1", one.title).replace("benchmark 2", two.title)
-                found.append(BenchmarkPair(one.title, two.title, pairs, told))
-    return tuple(found)
+                verdict = verdict.replace("benchmark 1", one.title).replace("benchmark 2", two.title)
+                interactions_of_pairs.append(BenchmarkPair(one.title, two.title, pairs, verdict))
+    return tuple(interactions_of_pairs)

@@ -1,4 +1,4 @@
-"""What changed between two studies: settings, versions, data, and the figures, query by query where both met the same ones."""
+"""Comparison of two studies: settings, versions, data and figures, paired by query if both have the same queries."""
 
 from __future__ import annotations
 
@@ -7,57 +7,59 @@ from typing import Any
 
 from trichord.errors import TrichordError
 from trichord.evaluation.statistics import holm, paired_difference
+from trichord.modality import Direction
 from trichord.report.analysis import MAIN_RECALL, Target, analyse_study, targets_of
-from trichord.report.document import Block, Cell, Column, Document, Section, Table, Text, distinct_slugs
+from trichord.report.document import Block, Cell, Document, Section, Table, Text, columns, distinct_slugs, first_of
 from trichord.report.reading import Study
 from trichord.report.tables import DASH, MEASURES, difference_cell, in_percent, measure_cell, p_text
 from trichord.study.figures import Models
 from trichord.study.units import difference_of_scoring
 
 
-def compare_studies(a: Study, b: Study, *, direction: str = "", level: float = 0.95) -> Document:
-    """What changed from study A to study B. Differences are B minus A.
+def compare_studies(a: Study, b: Study, *, direction: Direction | None = None, level: float = 0.95) -> Document:
+    """Return the report on what changed from study A to study B. Differences are B minus A.
 
     Args:
         a, b: Studies whose own runs passed `check_comparable`.
-        direction: '' takes the first one that both were scored in.
-        level: Of all intervals.
+        direction: The retrieval direction; None takes the first one that both were scored in.
+        level: Level of all intervals.
 
-    Raises TrichordError when no figure of the two may be compared: the message names the difference. Where that holds
-    of some benchmarks only, the document says so and compares the others.
+    Raises TrichordError, which names the difference, if no figures of the two can be compared. If this holds for some benchmarks
+    only, the report says so and compares the others.
     """
     common = [d for d in a.directions if d in b.directions]
-    if not common or (direction and direction not in common):
+    if not common or (direction is not None and direction not in common):
+        codes = [", ".join(d.code for d in study.directions) for study in (a, b)]
+        reason = "no direction is common" if direction is None else f"not both in {direction.code}"
         raise TrichordError(
-            f"{a.path} was scored in {', '.join(a.directions)} and {b.path} in {', '.join(b.directions)}: "
-            f"{f'not both in {direction}' if direction else 'no direction is common'}; evaluate both in one direction"
+            f"{a.path} was scored in {codes[0]} and {b.path} in {codes[1]}: {reason}; evaluate both in one direction"
         )
     chosen = direction or common[0]
     settings = _changes_table("settings", "Settings", _settings(a), _settings(b))
     versions = _changes_table("versions", "Versions", a.content["versions"], b.content["versions"])
     summary = [_changed(settings, "setting"), _changed(versions, "version"), _data_sentence(a, b)]
-    blocks, found = _figures(a, b, chosen, level)
+    blocks, sentences = _figures(a, b, chosen, level)
     sections = (
         Section("What changed", (settings, versions, Text((_data_sentence(a, b),))), _runs_sentence(a, b)),
         Section(
-            f"The figures, {chosen}", tuple(blocks),
-            "B minus A over the same queries; Holm's correction runs over all orders and recalls of a benchmark.",
+            f"The figures, {chosen.code}", tuple(blocks),
+            "B minus A over the same queries. Holm's correction covers all orders and recalls of a benchmark.",
         ),
     )  # fmt: skip
     return Document(
         f"{b.name} compared with {a.name}",
         f"A is {a.name}, B is {b.name}; differences are B minus A",
         sections,
-        tuple([*summary, *found]),
+        tuple([*summary, *sentences]),
     )
 
 
-def _figures(a: Study, b: Study, direction: str, level: float) -> tuple[list[Block], list[str]]:
+def _figures(a: Study, b: Study, direction: Direction, level: float) -> tuple[list[Block], list[str]]:
     of_a, of_b = (
         {target.benchmark: target for target in targets_of(benches, direction)}
         for benches in (analyse_study(study, direction, level=level, compare=False) for study in (a, b))
     )
-    refused, blocks, found = [], [], []
+    refused, blocks, sentences = [], [], []
     names = [name for name in of_a if name in of_b]
     if not names:
         raise TrichordError(
@@ -69,13 +71,13 @@ def _figures(a: Study, b: Study, direction: str, level: float) -> tuple[list[Blo
         if why := _refusal(a, b, one, two):
             refused.append(f"{one.title}: not compared, since {why}")
             continue
-        table, sentences = _differences(one, two, level, f"compared-{slugs[name]}")
+        table, own = _differences(one, two, level, f"compared-{slugs[name]}")
         blocks.append(table)
-        found += sentences
+        sentences += own
     if len(refused) == len(names):
         raise TrichordError(f"{a.path} and {b.path} cannot be compared: {'; '.join(refused)}")
     warning: list[Block] = [Text(tuple(refused), "warning")] if refused else []
-    return warning + blocks, found + refused
+    return warning + blocks, sentences + refused
 
 
 def _refusal(a: Study, b: Study, one: Target, two: Target) -> str:
@@ -86,9 +88,7 @@ def _refusal(a: Study, b: Study, one: Target, two: Target) -> str:
             return f"the benchmark's {key} is {records[0].get(key)} in A and {records[1].get(key)} in B"
     sides = [_base(target).one for target in (one, two)]
     if why := difference_of_scoring(sides[0], sides[1], one.name, MAIN_RECALL):
-        return (
-            why.replace("in one and", "in A and").replace("in the other", "in B").replace("in one alone", "in A alone")
-        )
+        return why.replace("in one and", "in A and").replace("in the other", "in B").replace("only in one", "only in A")
     if not [order for order in one.figures if order in two.figures]:
         return "no order is common: A has {}, B has {}".format(*(", ".join(target.figures) for target in (one, two)))
     return ""
@@ -129,34 +129,34 @@ def _differences(one: Target, two: Target, level: float, name: str) -> tuple[Tab
                     f"(adjusted p {p_text(p)})."
                 )
     if pairs and all(pair.num_seeds == 1 for pair in pairs.values()):
-        sentences.append(f"{one.title}: one seed compares trained models, not settings; train three or more.")
+        sentences.append(
+            f"{one.title}: with one seed, trained models are compared and not settings; train three seeds or more."
+        )
     elif not sentences:
-        sentences.append(f"{one.title}: no difference at {MAIN_RECALL} is distinguishable.")
+        sentences.append(f"{one.title}: no difference at {MAIN_RECALL} is significant.")
     labels = ("order", "recall", "A", "B", "B - A", "p", "p, Holm")
-    columns = tuple(Column(label, numeric=i > 1) for i, label in enumerate(labels))
     caption = (
         f"{one.result['num_queries']:,} queries, {one.result['num_gallery']:,} clips; recall in percent, differences in points, "
-        f"{in_percent(level)} intervals. "
-        "Seeds are paired where both studies have the same ones."
+        f"{in_percent(level)} intervals. Seeds are paired if both studies have the same ones."
     )
-    table = Table(name, one.title, columns, tuple(rows), caption,
+    table = Table(name, one.title, columns(labels, labels[:2]), tuple(rows), caption,
                   tuple(range(3, len(rows), 3)))  # fmt: skip
     return table, sentences
 
 
 def _settings(study: Study) -> dict[str, Any]:
-    """The recipe, and what else a call of the study said."""
+    """Return the recipe, and the other arguments of the study."""
     firsts = {entry.get("first_stage_seed") for entry in study.content["orders"]} - {None}
     return {
         **study.recipe,
         "first_stage_seed": ", ".join(map(str, sorted(firsts))) or "each seed its own",
-        "orders": ", ".join(study.orders),
+        "orders": ", ".join(order.code for order in study.orders),
         "seeds": ", ".join(map(str, sorted({run.seed for run in study.runs}))),
     }
 
 
 def flattened(values: Mapping[str, Any], head: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names."""
+    """Return nested settings by dotted names."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flattened(value, f"{head}{key}.") if isinstance(value, Mapping) else {f"{head}{key}": value}
@@ -170,20 +170,19 @@ def _changes_table(name: str, title: str, a: Mapping[str, Any], b: Mapping[str, 
         for key in dict.fromkeys([*one, *two])
         if key not in one or key not in two or one[key] != two[key]
     )
-    columns = tuple(Column(label, numeric=False) for label in ("name", "A", "B"))
-    return Table(name, title, columns, rows, "" if rows else "None differs.")
+    labels = ("name", "A", "B")
+    return Table(name, title, columns(labels, labels), rows, "" if rows else "There are no differences.")
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:
-    return str(values[key]) if key in values else "not there"
+    return str(values[key]) if key in values else "missing"
 
 
 def _changed(table: Table, what: str) -> str:
     names = [row[0].text for row in table.rows]
     if not names:
         return f"No {what} differs."
-    shown = ", ".join(names[:6]) + (", ..." if names[6:] else "")
-    return f"{len(names)} {what}{'s differ' if len(names) > 1 else ' differs'}: {shown}."
+    return f"{len(names)} {what}{'s differ' if len(names) > 1 else ' differs'}: {first_of(names, 6)}."
 
 
 def _data_sentence(a: Study, b: Study) -> str:
@@ -194,10 +193,10 @@ def _data_sentence(a: Study, b: Study) -> str:
 
 
 def _runs_sentence(a: Study, b: Study) -> str:
-    told = []
+    parts = []
     for letter, study in (("A", a), ("B", b)):
         counts = {
             status: sum(run.status == status for run in study.runs) for status in ("done", "diverged", "unfinished")
         }
-        told.append(f"{letter}: " + ", ".join(f"{count} runs {status}" for status, count in counts.items() if count))
-    return "; ".join(told) + "."
+        parts.append(f"{letter}: " + ", ".join(f"{count} runs {status}" for status, count in counts.items() if count))
+    return "; ".join(parts) + "."

@@ -1,13 +1,15 @@
-"""The documents of reports: of a study, and of evaluations. Both have the same figures, comparisons and queries from `analysis`,
-said in `findings`; a study has its order table and further parts on published figures, the joint space, training and its runs
-(`contents_space`, `contents_training`)."""
+"""The documents of reports on studies and on evaluations.
+
+Both have figures, comparisons and queries from `analysis`, with the sentences of `findings`. The report of a study also has the
+order table, published figures, the joint space, the training and the runs (`contents_space`, `contents_training`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from trichord.modality import Direction, Order
+from trichord.modality import Direction
 from trichord.report import plots
 from trichord.report.analysis import (
     Bench,
@@ -23,7 +25,7 @@ from trichord.report.analysis import (
 from trichord.report.contents_repeat import repeat_evaluations_section, repeat_section
 from trichord.report.contents_space import space_section
 from trichord.report.contents_training import training_section
-from trichord.report.document import Block, Document, Figure, Section, Text, distinct_slugs
+from trichord.report.document import Block, Document, Figure, Section, Text, distinct_slugs, first_of
 from trichord.report.duels import duels_section
 from trichord.report.findings import comparison_section, of_systems, sentence, warnings
 from trichord.report.plots_figures import RecallCurve, recall_curves, system_colours
@@ -44,35 +46,35 @@ from trichord.study.figures import System
 from trichord.study.units import choices
 from trichord.tasks.benchmarks import PUBLISHED
 
-MOST_PANELS = 12  # of a figure; all rows are in the tables
+MOST_PANELS = 12  # of a figure; the tables have all rows
 MOST_CURVES = 8
 DUELS = (
-    "The two {} of each benchmark that differ most clearly, where they do; values are means over seeds. Of ranks 1 is best, of "
-    "other values more."
+    "The two {} of each benchmark with the clearest difference. Values are means over seeds. Of ranks, 1 is best; of other values, "
+    "higher is better."
 )
 
 
 # ---- a study
 
 
-def build_study(study: Study, *, direction: str = "", level: float = 0.95) -> Document:
-    """The report of a study whose runs passed `check_comparable`.
+def build_study(study: Study, *, direction: Direction | None = None, level: float = 0.95) -> Document:
+    """Return the report of a study whose runs passed `check_comparable`.
 
     Args:
-        study: Read.
-        direction: Of the main table; '' takes the recipe's first one that was scored.
-        level: Of all intervals.
+        study: The study.
+        direction: The direction of the main table; None takes the first one of the recipe that was scored.
+        level: Level of all intervals.
     """
     main = direction or study.directions[0]
     benches = analyse_study(study, main, level=level)
     targets = targets_of(benches, main)
-    notes = {target.benchmark: notes_on_orders(study, target) for target in targets}
+    notes = {target.benchmark: notes_on_orders(study, target, main) for target in targets}
     systems = _with_lost_runs(study)
     varies = interactions(targets, level)
     slugs = distinct_slugs(benchmark["name"] for benchmark in study.benchmarks)
     keys = {(name, ""): slug for name, slug in slugs.items()}
     colours = plots.order_colours(study.orders)
-    first = [bench for bench in benches if bench.targets[0].name == main]
+    first = [bench for bench in benches if bench.targets[0].name == main.code]
     sections = [
         _order_section(study, targets, notes, main, level),
         comparison_section(first, level, "order", "Which order is best", _varying(varies))
@@ -93,7 +95,7 @@ def build_study(study: Study, *, direction: str = "", level: float = 0.95) -> Do
     summary += warnings(systems, first, "order") + _notes(notes, targets)
     seeds = len({run.seed for run in study.done})
     subtitle = (
-        f"Zero-shot retrieval {Direction.parse(main)} by order of modalities; {len(study.done)} finished runs, "
+        f"Zero-shot retrieval {main} by order of modalities; {len(study.done)} finished runs, "
         f"{len(study.orders)} orders, {seeds} seed{'s' * (seeds != 1)}"
     )
     return Document(f"Order study: {study.name}", subtitle, tuple(s for s in sections if s is not None), tuple(summary))
@@ -103,9 +105,10 @@ def _with_lost_runs(study: Study) -> list[System]:
     """Return the orders of a study. The notes of the first order name the runs that are not in the figures."""
     systems = list(study.systems)
     if lost := [run for run in study.runs if run.status != "done"]:
-        names = ", ".join(f"{run} ({run.status})" for run in lost[:4]) + (", ..." if lost[4:] else "")
-        told = f"{len(lost)} of {len(study.runs)} runs are not in the figures: {names}"
-        systems[0] = replace(systems[0], left_out=(told,))
+        names = first_of([f"{run} ({run.status})" for run in lost], 4)
+        systems[0] = replace(
+            systems[0], left_out=(f"{len(lost)} of {len(study.runs)} runs are not in the figures: {names}",)
+        )
     return systems
 
 
@@ -113,8 +116,8 @@ def _notes(notes: Mapping[str, Mapping[str, Sequence[str]]], targets: Sequence[T
     """Return each note on orders as one sentence with the orders that it concerns, and the benchmarks if not all."""
     where: dict[tuple[str, str], list[str]] = {}
     for target in targets:
-        for order, told in notes[target.benchmark].items():
-            for note in told:
+        for order, own in notes[target.benchmark].items():
+            for note in own:
                 where.setdefault((note, order), []).append(target.title)
     orders: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (note, order), titles in where.items():
@@ -130,7 +133,7 @@ def _order_section(
     study: Study,
     targets: Sequence[Target],
     notes: Mapping[str, Mapping[str, Sequence[str]]],
-    direction: str,
+    direction: Direction,
     level: float,
 ) -> Section:
     colours = system_colours(study.systems)
@@ -142,8 +145,8 @@ def _order_section(
     svg = plots.intervals(panels, "recall (%)", MEASURES)
     picture = Figure(
         "recalls", "Recall by order", svg,
-        f"Points are means over seeds, bars {in_percent(level)} intervals over queries and seeds.",
-        f"Recalls of {', '.join(str(Order.parse(o)) for o in study.orders)} with intervals on {len(targets)} benchmarks",
+        f"Points are means over seeds, bars are {in_percent(level)} intervals over queries and seeds.",
+        f"Recalls of {', '.join(map(str, study.orders))} with intervals on {len(targets)} benchmarks",
     )  # fmt: skip
     protocols = Text(tuple(f"{b['title']}: {b['protocol']}" for b in study.benchmarks if b.get("protocol")))
     published = (published_table(target.benchmark, target.title, level) for target in targets)
@@ -157,18 +160,18 @@ def _points(target: Target, system: str, measures: Sequence[str]) -> list[plots.
 
 
 def _varying(varies: Sequence[BenchmarkPair]) -> list[Block]:
-    told = Text(tuple(f"{pair.first}, {pair.second}: {pair.verdict}." for pair in varies))
-    return [told, interactions_table(varies)] if varies else []
+    verdicts = Text(tuple(f"{pair.first}, {pair.second}: {pair.verdict}." for pair in varies))
+    return [verdicts, interactions_table(varies)] if varies else []
 
 
 def _published_section(study: Study, level: float) -> Section | None:
-    """The published tables of benchmarks that this study was not scored on."""
+    """Return the published tables of benchmarks that the study was not scored on; None without any."""
     scored = {benchmark["name"] for benchmark in study.benchmarks}
-    found = [published_table(name, of.title, level) for name, of in PUBLISHED.items() if name not in scored]
-    tables = tuple(table for table in found if table is not None)
+    every = (published_table(name, known.title, level) for name, known in PUBLISHED.items() if name not in scored)
+    tables = tuple(table for table in every if table is not None)
     intro = (
-        "Of other data than this study's: they show what the field reports and how wide its intervals are, and are not to be "
-        "compared with the tables above."
+        "These figures are for other data than those of this study. They show what the field reports and how wide its intervals "
+        "are, and must not be compared with the tables above."
     )
     return Section("Published figures", tables, intro) if tables else None
 
@@ -176,18 +179,18 @@ def _published_section(study: Study, level: float) -> Section | None:
 # ---- evaluations
 
 
-def build_evaluations(systems: Sequence[System], *, direction: str = "", level: float = 0.95) -> Document:
-    """The report of evaluations.
+def build_evaluations(
+    systems: Sequence[System], *, direction: Direction | None = None, level: float = 0.95
+) -> Document:
+    """Return the report of evaluations.
 
     Args:
-        systems: Read.
-        direction: Shown first; '' takes the order of the files.
-        level: Of all intervals.
+        systems: The systems.
+        direction: The direction that is shown first; None keeps the sequence of the files.
+        level: Level of all intervals.
 
-    Raises TrichordError when arrays do not fit the figures, or no benchmark was scored in that direction.
+    Raises TrichordError if arrays do not match the figures, or no benchmark was scored in that direction.
     """
-    if direction:
-        direction = Direction.parse(direction).code
     benches = analyse(systems, direction=direction, level=level)
     colours, several = system_colours(systems), len(systems) > 1
     named = ["-".join(filter(None, bench.key)) for bench in benches]
@@ -202,12 +205,9 @@ def build_evaluations(systems: Sequence[System], *, direction: str = "", level: 
     ]
     names = ", ".join(system.name for system in systems)
     seeds = sorted({system.num_seeds for system in systems})
-    told = (
-        f"{seeds[0]} to {seeds[-1]} seeds each"
-        if len(seeds) > 1
-        else f"{seeds[0]} seed{'s' if seeds[0] > 1 else ''} each"
-    )
-    subtitle = f"{len(systems)} system{'s' if several else ''}, {len(benches)} benchmark{'s' if len(benches) > 1 else ''}, {told}"
+    num_seeds = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
+    counts = f"{len(systems)} system{'s' * several}, {len(benches)} benchmark{'s' * (len(benches) > 1)}"
+    subtitle = f"{counts}, {num_seeds} each"
     summary = [sentence(bench, several, "system") for bench in benches] + warnings(systems, benches, "system")
     title = f"Evaluation{'s' if several else ''}: {names if len(names) <= 90 else f'{len(systems)} systems'}"
     return Document(title, subtitle, tuple(s for s in sections if s is not None), tuple(summary))
@@ -216,9 +216,9 @@ def build_evaluations(systems: Sequence[System], *, direction: str = "", level: 
 def _duels_section(
     benches: Sequence[Bench], slugs: Mapping[tuple[str, str], str], colours: Mapping[str, str], nouns: str, table: str
 ) -> Section | None:
-    found = ((bench, clearest_duel(bench)) for bench in benches)
-    duels = [(slugs[bench.key], f"{bench.title}, {duel.of}", duel) for bench, duel in found if duel is not None]
-    if nouns == "orders":  # the columns of a study's page have had this name since version 0.1.0
+    clearest = ((bench, clearest_duel(bench)) for bench in benches)
+    duels = [(slugs[bench.key], f"{bench.title}, {duel.target}", duel) for bench, duel in clearest if duel is not None]
+    if nouns == "orders":  # the name of these columns in the report of a study since version 0.1.0
         duels = [
             (slug, title, replace(duel, what=duel.what.replace("rank, mean over seeds", "mean rank over seeds")))
             for slug, title, duel in duels
@@ -227,7 +227,7 @@ def _duels_section(
 
 
 def _plain_notes(system: System) -> list[str]:
-    """Of its models, without the name that the table has."""
+    """Return the notes on the models of a system, without the name of the model, which is in the table."""
     return [note.removeprefix(f"{scores.subject}: ") for scores in system.scores for note in scores.notes]
 
 
@@ -236,8 +236,8 @@ def _bench_section(bench: Bench, slug: str, colours: Mapping[str, str], several:
         name: [note.removeprefix(f"{scored.head}: ") for scored in models.scored for note in scored.notes]
         for name, models in bench.models.items()
     }
-    told = of_systems(notes)
-    blocks: list[Block] = [Text((_choices_told(bench), *(told.paragraphs if told else ())))]
+    remarks = of_systems(notes)
+    blocks: list[Block] = [Text((_choices_sentence(bench), *(remarks.paragraphs if remarks else ())))]
     if bench.apart:
         blocks.append(Text(tuple(f"{sentence}." for sentence in bench.apart), "warning"))
     blocks.append(figures_table(bench, slug, several, level))
@@ -247,9 +247,9 @@ def _bench_section(bench: Bench, slug: str, colours: Mapping[str, str], several:
     return Section(bench.title, tuple(blocks), bench.first.paragraph)
 
 
-def _choices_told(bench: Bench) -> str:
-    """How it was scored, once where all systems were scored alike."""
-    told: dict[str, list[str]] = {}
+def _choices_sentence(bench: Bench) -> str:
+    """Return how the systems were scored, grouped by systems with the same choices."""
+    by_choices: dict[str, list[str]] = {}
     for name, models in bench.models.items():
         row = next(iter(models.scored[0].rows))
         parts = [
@@ -260,9 +260,9 @@ def _choices_told(bench: Bench) -> str:
         kind, options = models.scored[0].kind, models.scored[0].options
         labels, gallery = options.get("labels"), options.get("gallery")
         parts += [f"labels {labels}"] if labels and kind not in ("retrieval", "localization") else []
-        parts += [f"a gallery of {gallery:,} clips that were named"] if isinstance(gallery, int) and gallery else []
-        told.setdefault(", ".join(parts), []).append(name)
-    lines = [f"{', '.join(names)}: {how}" if len(told) > 1 else how for how, names in told.items()]
+        parts += [f"a gallery given by a list of {gallery:,} clips"] if isinstance(gallery, int) and gallery else []
+        by_choices.setdefault(", ".join(parts), []).append(name)
+    lines = [f"{', '.join(names)}: {how}" if len(by_choices) > 1 else how for how, names in by_choices.items()]
     return f"Scored with: {'; '.join(lines)}."
 
 
@@ -283,11 +283,13 @@ def _intervals_figure(bench: Bench, slug: str, colours: Mapping[str, str], sever
         (system,) = bench.models
         rows = [row(t.name, t, system) for t in shown if measure in t.figures.get(system, {})]
         panels = [plots.PointPanel(bench.title, rows)]
-    left = f" The first {MOST_PANELS} of {len(shown)} are drawn." if several and len(shown) > MOST_PANELS else ""
+    left = f" Only the first {MOST_PANELS} of {len(shown)} are drawn." if several and len(shown) > MOST_PANELS else ""
     seeds = " and seeds" if any(len(models.seeds) > 1 for models in bench.models.values()) else ""
     known = any(p is not None and p.low is not None for panel in panels for r in panel.rows for p in r.points)
     caption = (
-        f"Bars: {in_percent(level)} intervals over units{seeds}.{left}" if known else f"No intervals are known.{left}"
+        f"Bars are {in_percent(level)} intervals over units{seeds}.{left}"
+        if known
+        else f"No intervals are known.{left}"
     )
     names = ", ".join(bench.models)
     unit = (
@@ -300,26 +302,27 @@ def _intervals_figure(bench: Bench, slug: str, colours: Mapping[str, str], sever
 
 
 def _curves_figure(bench: Bench, slug: str, colours: Mapping[str, str]) -> Figure | None:
-    """Recall at every K in the first direction."""
+    """Return the figure of the recall at every K in the first direction; None if the ranks were not saved."""
     target = bench.targets[0]
     if bench.first.kind != "retrieval" or not target.main:
         return None
     curves, chance = [], None
     apart = len({target.of(name) for name in target.figures}) > 1
     for system in list(target.figures)[:MOST_CURVES]:
-        if (found := curve_of(bench.models[system], target)) is None:
+        if (curve := curve_of(bench.models[system], target)) is None:
             continue
+        k, recall, by_chance = curve
         label = f"{system}, {rule_of(target, system)}" if apart else system
-        curves.append(RecallCurve(label, found[0], found[1], colours[system]))
-        if len(found[2]) and chance is None:
-            chance = RecallCurve("chance", found[0], found[2])
+        curves.append(RecallCurve(label, k, recall, colours[system]))
+        if len(by_chance) and chance is None:
+            chance = RecallCurve("chance", k, by_chance)
     if not curves:
         return None
-    left = f" The first {MOST_CURVES} systems." if len(target.figures) > MOST_CURVES else ""
+    left = f" Only the first {MOST_CURVES} systems are drawn." if len(target.figures) > MOST_CURVES else ""
     names = ", ".join(curve.label for curve in curves)
     return Figure(
         f"recall-{slug}", f"Recall at every K, {bench.title}, {target.name}",
         recall_curves(f"{bench.title}, {target.name}", curves, chance),
-        f"The share of queries whose truth is among the first K; queries that count as errors are never found.{left}",
+        f"The share of queries with a true item among the first K. Queries that count as errors are never found.{left}",
         f"Recall of {names} over K from 1 to the size of the gallery",
     )  # fmt: skip

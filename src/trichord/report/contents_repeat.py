@@ -1,4 +1,4 @@
-"""The report's last part: the data, versions and commands that give the same study, evaluations and report again."""
+"""The last section of the report: the data, versions and commands that reproduce the study or the evaluations, and the report."""
 
 from __future__ import annotations
 
@@ -10,34 +10,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trichord.report.document import Cell, Column, Commands, Section, Table, Text, folded
+from trichord.report.document import Cell, Commands, Section, Table, Text, columns, first_of, folded
 from trichord.tasks.protocol import Options
 
 if TYPE_CHECKING:
+    from trichord.modality import Direction
     from trichord.report.reading import Study
     from trichord.study.figures import System
     from trichord.study.scores import Scores
 
-NAMED = 8  # stages that a row of the table names; of more it gives the number
-LEVEL = 0.95  # what `trichord report` takes by itself
+NAMED = 8  # largest number of stages that a row of the table names
+LEVEL = 0.95  # the default of `trichord report`
 
 
-def repeat_section(study: Study, direction: str, level: float) -> Section:
-    """Commands that work in any folder: their paths are absolute."""
+def repeat_section(study: Study, direction: Direction, level: float) -> Section:
+    """Return the section with the commands that reproduce a study. Their paths are absolute."""
     content = study.content
     store, folder = content["store"], study.path.resolve()
     versions = ", ".join(f"{package} {number}" for package, number in content["versions"].items())
     elsewhere = places_table(study)
-    last = " That is the last call; the table tells where stages were trained otherwise." if elsewhere else ""
+    last = (
+        " This describes the last call; the table lists the versions and machines of other calls." if elsewhere else ""
+    )
     texts = (
         f"Data: the store {store['path']}, fingerprint {store['fingerprint']}. "
-        "trichord store info prints a store's fingerprint.",
+        "trichord store info prints the fingerprint of a store.",
         f"Versions: {versions}.{_machine_words(content.get('machine'))}{last}",
-        "The commands work in any folder of the machine on which this report was written. Where the store, the study or the "
-        "report was moved since, or the store's path is not absolute (as earlier versions recorded it), put the path of today. "
-        "The recipe, every setting resolved, lies beside this page as recipe.yaml; the command takes it from "
-        f"{folder / 'report'}, where a report lies unless it was written elsewhere.",
-        "On a CPU the same versions, kind of processor, number of threads and of processes give the same figures bit for bit.",
+        "The commands work in any folder of the machine on which this report was written. Replace the paths if the store, the "
+        "study or the report was moved since, or if the path of the store is relative (earlier versions recorded it so). The "
+        "recipe with all settings is the file recipe.yaml beside this page; the command reads it from "
+        f"{folder / 'report'}, the default folder of the report.",
+        "On a CPU, the same versions, type of processor and numbers of threads and processes give the same figures bit for bit.",
     )
     return Section(
         "To repeat this",
@@ -50,8 +53,8 @@ def repeat_section(study: Study, direction: str, level: float) -> Section:
     )
 
 
-def commands(study: Study, direction: str, level: float = LEVEL) -> tuple[str, ...]:
-    """Lines for a shell: the study again into NAME-again, call by call, and its report."""
+def commands(study: Study, direction: Direction, level: float = LEVEL) -> tuple[str, ...]:
+    """Return the shell commands that run the study again into NAME-again, call by call, and write its report."""
     content = study.content
     machine = content.get("machine") or {}
     folder = study.path.resolve()
@@ -67,14 +70,14 @@ def commands(study: Study, direction: str, level: float = LEVEL) -> tuple[str, .
             f"  --recipe {_word(str(folder / 'report' / 'recipe.yaml'))}{device} \\",
             f"  --orders {_list(orders)} --seeds {_list(seeds)} --benchmarks {_list(benchmarks)}{shared}",
         ]
-    wished = "" if level == LEVEL else f" --level {level!r}"
-    return (*lines, f"trichord report {out} --direction {shlex.quote(direction)}{wished}")
+    options = "" if level == LEVEL else f" --level {level!r}"
+    return (*lines, f"trichord report {out} --direction {direction.code}{options}")
 
 
 def _calls(entries: list[dict[str, Any]]) -> list[tuple[list[str], list[int], int | None]]:
-    """(orders, seeds, seed of the first stages) of as few calls of `trichord study` as plan all the entries.
+    """Return (orders, seeds, seed of the first stages) of the fewest calls of `trichord study` that plan all entries.
 
-    An order of one stage has no first stage to share: it goes with the others.
+    An order of one stage has no first stage to share and is planned together with the others.
     """
     firsts = {entry.get("first_stage_seed") for entry in entries if len(entry["stages"]) > 1}
     common = next(iter(firsts)) if len(firsts) == 1 else None
@@ -93,7 +96,7 @@ def _list(values: list[Any]) -> str:
 
 
 def _word(text: str) -> str:
-    """One word for a shell that is no option."""
+    """Return the text as one shell word that is not read as an option."""
     line = text if text.isprintable() else folded(text)
     return shlex.quote(f"./{line}" if line.startswith("-") else line)
 
@@ -102,15 +105,15 @@ def _machine_words(machine: dict[str, Any] | None) -> str:
     if not machine:
         return ""
     threads, processes = machine.get("threads"), machine.get("processes") or 1
-    told = [f"{threads} thread{'s' if threads != 1 else ''}"] if threads else []
-    told += [f"{processes} processes"] if processes > 1 else []
-    told += [f"on {machine['device']}"] if machine.get("device") else []
-    told += [f"({machine['processor']})"] if machine.get("processor") else []
-    return f" It ran with {' '.join(told)}." if told else ""
+    parts = [f"{threads} thread{'s' if threads != 1 else ''}"] if threads else []
+    parts += [f"{processes} processes"] if processes > 1 else []
+    parts += [f"on {machine['device']}"] if machine.get("device") else []
+    parts += [f"({machine['processor']})"] if machine.get("processor") else []
+    return f" It ran with {' '.join(parts)}." if parts else ""
 
 
 def places_table(study: Study) -> Table | None:
-    """Versions and machines of the calls that trained the stages, where they are not all those of the last call."""
+    """Return the table of the versions and machines that trained the stages; None if all are those of the last call."""
     last = _Place(study.content["versions"], study.content.get("machine") or {})
     places: dict[str, _Place] = {last.key: last}
     for name, stage in study.stages.items():
@@ -123,21 +126,21 @@ def places_table(study: Study) -> Table | None:
     differ = [p for p in packages if len({str(place.versions.get(p)) for place in places.values()}) > 1]
     rows = [
         (
-            Cell(_shortened([*(["the last call"] if place is last else []), *place.stages])),
+            Cell(first_of([*(["the last call"] if place is last else []), *place.stages], NAMED)),
             Cell(_machine_words(place.machine).removeprefix(" It ran with ").removesuffix(".") or "-"),
             Cell(", ".join(f"{p} {place.versions.get(p, '-')}" for p in differ) or "all alike"),
             Cell(place.first_day or "-"),
         )
         for place in places.values()
     ]
-    columns = tuple(Column(label, numeric=False) for label in ("what ran", "with", "versions that differ", "from"))
-    caption = "A stage that was stopped and went on elsewhere is in several rows. Evaluations and the table are of the last call."
-    return Table("places", "Where it ran", columns, tuple(rows), caption)
+    labels = ("what ran", "with", "versions that differ", "from")
+    caption = "A stage that was stopped and continued elsewhere is in several rows. The last call made the evaluations and tables."
+    return Table("places", "Where it ran", columns(labels, labels), tuple(rows), caption)
 
 
 @dataclass
 class _Place:
-    """Versions and a machine, and the stages that a call with them trained."""
+    """Versions and a machine, with the stages that were trained with them."""
 
     versions: dict[str, Any]
     machine: dict[str, Any]
@@ -153,13 +156,8 @@ class _Place:
         self.first_day = min(self.first_day or begun[:10], begun[:10])
 
 
-def _shortened(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
-
-
 def recipe_text(study: Study) -> str:
-    """The study's recipe as a file that `--recipe` takes."""
+    """Return the recipe of a study as the text of a file for `--recipe`."""
     import yaml
 
     return yaml.safe_dump(study.recipe, sort_keys=False, allow_unicode=True)
@@ -170,8 +168,8 @@ def recipe_text(study: Study) -> str:
 PLAIN = ("fusion", "missing", "dual_softmax", "audio_window_s", "labels", "text_encoder", "seed")
 
 
-def repeat_evaluations_section(systems: Sequence[System], direction: str, level: float) -> Section:
-    """A command for each folder, then that of the report."""
+def repeat_evaluations_section(systems: Sequence[System], direction: Direction | None, level: float) -> Section:
+    """Return the section with the commands that reproduce each folder of evaluations, and the report."""
     lines: list[str] = []
     gallery = recipe = False
     folders = list(dict.fromkeys(system.folder for system in systems))
@@ -181,23 +179,28 @@ def repeat_evaluations_section(systems: Sequence[System], direction: str, level:
         gallery = gallery or any(scored.options.get("gallery") for scored in scores.benchmarks)
         recipe = recipe or scores.store is not None
         lines += evaluation_command(mine, scores, folder)
-    wished = f" --direction {_word(direction)}" if direction else ""
-    wished += "" if level == LEVEL else f" --level {level!r}"
-    lines.append(f"trichord report {' '.join(_word(os.path.abspath(folder)) for folder in folders)}{wished}")
-    told = [
-        "What was called is known as far as results.json tells it. A path that is not absolute is as it was given then: it counts "
-        "from the folder in which trichord evaluate was called."
+    options = f" --direction {direction.code}" if direction is not None else ""
+    options += "" if level == LEVEL else f" --level {level!r}"
+    lines.append(f"trichord report {' '.join(_word(os.path.abspath(folder)) for folder in folders)}{options}")
+    sentences = [
+        "The commands are reconstructed from results.json. Relative paths are shown as they were given, and start at the folder in "
+        "which trichord evaluate was called."
     ]
     if gallery:
-        told.append("--gallery took a list of clips, of which the number alone was kept: put its file for GALLERY.")
+        sentences.append("The list of clips that was given with --gallery was not saved: replace GALLERY by its file.")
     if recipe:
-        told.append("A --recipe that was given is not kept; a run brings its own.")
-    return Section("To repeat this", (Text((" ".join(told),)), Commands(tuple(lines))))
+        sentences.append(
+            "A recipe that was given with --recipe was not saved. Without it, a run is scored with its own recipe."
+        )
+    return Section("To repeat this", (Text((" ".join(sentences),)), Commands(tuple(lines))))
 
 
 def evaluation_command(systems: Sequence[System], scores: Scores, folder: Path) -> list[str]:
-    """Lines for a shell: `trichord evaluate` as it made a folder. Options that benchmarks share are given once; benchmarks that
-    were scored with other options, as an edited file may tell, have a call of their own."""
+    """Return the shell commands of `trichord evaluate` that reproduce a folder.
+
+    Benchmarks with the same options share a call. An edited file may list benchmarks with other options, which have a call of
+    their own.
+    """
     if scores.store is None:
         head = f"trichord evaluate --embeddings {_word(scores.subject)}"
     else:
@@ -218,17 +221,17 @@ def evaluation_command(systems: Sequence[System], scores: Scores, folder: Path) 
 
 
 def _options(options: dict[str, Any]) -> str:
-    told = ""
+    words = ""
     directions = options.get("directions")
     if isinstance(directions, list) and directions:
-        told += f" --directions {shlex.quote(json.dumps([str(code) for code in directions]))}"
+        words += f" --directions {shlex.quote(json.dumps([str(code) for code in directions]))}"
     for name in PLAIN:
         usual = getattr(Options, name)
         if (value := options.get(name, usual)) != usual and isinstance(value, str | int | float):
-            told += f" --{name} {_word(str(value))}"
+            words += f" --{name} {_word(str(value))}"
     if isinstance(templates := options.get("templates"), list) and templates:
-        told += f" --templates {shlex.quote(json.dumps([str(t) for t in templates], ensure_ascii=False))}"
+        words += f" --templates {shlex.quote(json.dumps([str(t) for t in templates], ensure_ascii=False))}"
     if isinstance(windows := options.get("windows"), dict):
         names = {"count": "windows", "length_s": "window_s", "pool": "window_pool"}
-        told += "".join(f" --{names[k]} {_word(str(windows[k]))}" for k in names if windows.get(k) is not None)
-    return told + (" --gallery GALLERY" if options.get("gallery") else "")
+        words += "".join(f" --{names[k]} {_word(str(windows[k]))}" for k in names if windows.get(k) is not None)
+    return words + (" --gallery GALLERY" if options.get("gallery") else "")

@@ -1,4 +1,4 @@
-"""The report's part on the joint space: where embeddings lie, gaps between modalities, clusters, similarity matrices."""
+"""The section on the joint space: principal plane, modality gaps, clusters and similarity matrices."""
 
 from __future__ import annotations
 
@@ -6,51 +6,54 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trichord.modality import Order
 from trichord.report import plots
 from trichord.report.document import Block, Figure, Section
 from trichord.report.tables_space import geometry_table, mean_of
 
 if TYPE_CHECKING:
     from trichord.evaluation.geometry import Geometry
+    from trichord.modality import Order
     from trichord.report.reading import Study
 
 
-def space_section(study: Study, slugs: dict[str, str], colours: dict[str, str]) -> Section | None:
-    """None where no geometry was kept. `slugs`: of the benchmarks."""
+def space_section(study: Study, slugs: dict[str, str], colours: dict[Order, str]) -> Section | None:
+    """Return the section on the joint space; None if no geometry was saved. `slugs` holds the slug of each benchmark."""
     blocks: list[Block] = []
     for benchmark in study.benchmarks:
         name, title = benchmark["name"], benchmark["title"]
-        found: list[tuple[str, list[Geometry]]] = []
+        geometries: list[tuple[Order, list[Geometry]]] = []
         for order in study.orders:
             several = [g for run in study.runs_of(order) if (g := study.geometry(run, name)) is not None]
             if several:
-                found.append((order, several))
-        if found:
-            blocks += _space_blocks(study, name, title, slugs[name], found, colours)
+                geometries.append((order, several))
+        if geometries:
+            blocks += _space_blocks(study, name, title, slugs[name], geometries, colours)
     intro = (
-        "Measured on held-out clips, on vectors of length one. The plane is that of the two principal components of all modalities "
-        "together, of the first seed; clusters are k-means over all modalities together."
+        "Measured on held-out clips, with embeddings of unit length. The plane is spanned by the first two principal components "
+        "of all modalities together, for the first seed. The clusters are those of k-means over all modalities together."
     )
     return Section("The joint space", tuple(blocks), intro) if blocks else None
 
 
 def _space_blocks(
-    study: Study, name: str, title: str, where: str, found: list[tuple[str, list[Geometry]]], colours: dict[str, str]
+    study: Study,
+    name: str,
+    title: str,
+    where: str,
+    geometries: list[tuple[Order, list[Geometry]]],
+    colours: dict[Order, str],
 ) -> list[Block]:
     label = next((run.labels.get(name, "") for run in study.done if run.labels.get(name)), "")
     scatter = [
-        plots.ScatterPanel(
-            str(Order.parse(o)), several[0].coordinates, several[0].cluster, several[0].explained.tolist()
-        )
-        for o, several in found
+        plots.ScatterPanel(str(o), several[0].coordinates, several[0].cluster, several[0].explained.tolist())
+        for o, several in geometries
     ]
     matrices = [
-        plots.SimilarityPanel(f"{Order.parse(o)} {pair}", np.asarray(matrix, np.float32))
-        for o, several in found
+        plots.SimilarityPanel(f"{o} {pair}", np.asarray(matrix, np.float32))
+        for o, several in geometries
         for pair, matrix in several[0].similarity.items()
     ]
-    gaps = [plots.GapPanel(pair, _gaps_of(found, pair)) for pair in _pairs(found)]
+    gaps = [plots.GapPanel(pair, _gaps_of(geometries, pair)) for pair in _pairs(geometries)]
     rows = [
         plots.PurityRow(
             order,
@@ -70,26 +73,27 @@ def _space_blocks(
                 },
             },
         )
-        for order, several in found
+        for order, several in geometries
     ]
     return [
-        geometry_table(title, where, found, label),
+        geometry_table(title, where, geometries, label),
         Figure(f"plane-{where}", f"The joint space in two dimensions, {title}", plots.joint_space(scatter),
-               "Above by modality, below by cluster. One seed an order.", f"Embeddings of {title} by modality and by cluster"),
-        Figure(f"gap-{where}", f"Modality gap, {title}", plots.gaps(gaps, colours), "One dot a seed; 0 is no gap.",
+               "Above: by modality. Below: by cluster. One seed of each order.",
+               f"Embeddings of {title} by modality and by cluster"),
+        Figure(f"gap-{where}", f"Modality gap, {title}", plots.gaps(gaps, colours), "A dot for each seed; 0 means no gap.",
                "Distance between the mean vectors of two modalities, by order"),
         Figure(f"purity-{where}", f"Clusters, {title}", plots.purity(rows, colours),
-               "One dot a seed; ticks are the level by chance. Purity of modalities is best low, the others high.",
+               "A dot for each seed; ticks mark chance. Lower is better for the purity of modalities, higher for the others.",
                "Purity of clusters and agreement of modalities, by order"),
         Figure(f"similarity-{where}", f"Similarity matrices, {title}", plots.similarity_matrices(matrices),
-               "Cosines of up to 48 clips, the first modality's in rows; true pairs lie on the diagonal. One seed an order.",
+               "Cosines of up to 48 clips, the first modality in rows. True pairs are on the diagonal. One seed of each order.",
                "Matrices of cosines between modalities"),
     ]  # fmt: skip
 
 
-def _pairs(found: list[tuple[str, list[Geometry]]]) -> list[str]:
-    return list(dict.fromkeys(pair for _, several in found for pair in several[0].gap))
+def _pairs(geometries: list[tuple[Order, list[Geometry]]]) -> list[str]:
+    return list(dict.fromkeys(pair for _, several in geometries for pair in several[0].gap))
 
 
-def _gaps_of(found: list[tuple[str, list[Geometry]]], pair: str) -> dict[str, list[float]]:
-    return {order: [g.gap[pair] for g in several] for order, several in found if pair in several[0].gap}
+def _gaps_of(geometries: list[tuple[Order, list[Geometry]]], pair: str) -> dict[Order, list[float]]:
+    return {order: [g.gap[pair] for g in several] for order, several in geometries if pair in several[0].gap}

@@ -1,31 +1,33 @@
-"""The report's part on training: learning curves, parameters, and what stages and orders cost."""
+"""The section on training: learning curves, parameters, and the cost of stages and orders."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trichord.modality import Order
 from trichord.report import plots
-from trichord.report.document import Figure, Section
+from trichord.report.document import Figure, Section, first_of
 from trichord.report.tables_space import mean_of
 from trichord.report.tables_training import costs_table, order_costs, stage_status, stages_table
 
 if TYPE_CHECKING:
+    from trichord.modality import Order
     from trichord.report.plots_training import Curve
     from trichord.report.reading import StageRecord, Study
 
-NAMED = 8  # stages that a caption names; of more it gives the number
+NAMED = 8  # largest number of stages that a caption names
 
 
-def training_section(study: Study, colours: dict[str, str]) -> Section:
-    """Only finished stages enter medians, means and counts; the others are drawn dashed and named."""
+def training_section(study: Study, colours: dict[Order, str]) -> Section:
+    """Return the section on training. Only finished stages enter medians, means and counts; the others are drawn dashed and
+    named."""
     status = stage_status(study)
-    chains: dict[str, list[StageRecord]] = {}
+    finished: dict[Order, list[StageRecord]] = {}
     for name, stage in study.stages.items():
         if status[name] == "done":
-            chains.setdefault(stage.chain, []).append(stage)
+            finished.setdefault(stage.order, []).append(stage)
     counts = [
-        plots.ParameterRow(chain, several[0].frozen or 0, several[0].trained or 0) for chain, several in chains.items()
+        plots.ParameterRow(order, several[0].frozen or 0, several[0].trained or 0)
+        for order, several in finished.items()
     ]
     return Section(
         "Training",
@@ -35,53 +37,52 @@ def training_section(study: Study, colours: dict[str, str]) -> Section:
             Figure("parameters", "Trained and frozen parameters", plots.parameters(counts, colours), "",
                    "Counts of trained and frozen parameters by stage"),
             costs_table(study),
-            _costs(study, chains, colours),
+            _costs(study, finished, colours),
         ),
     )  # fmt: skip
 
 
 def _curves(study: Study, status: dict[str, str]) -> Figure:
-    kept: dict[str, dict[str, list[Curve]]] = {}
-    lost: dict[str, dict[str, list[Curve]]] = {}
+    kept: dict[Order, dict[str, list[Curve]]] = {}
+    lost: dict[Order, dict[str, list[Curve]]] = {}
     named = []
     for name, stage in study.stages.items():
-        found = {t: (c.steps, c.values) for t, c in study.curves(stage).items() if t != "learning_rate"}
-        if not found:
+        curves = {t: (c.steps, c.values) for t, c in study.curves(stage).items() if t != "learning_rate"}
+        if not curves:
             continue
         if status[name] != "done":
-            named.append(f"{Order.parse(stage.chain)} seed {stage.seed} ({status[name]})")
-        for term, curve in found.items():
-            (kept if status[name] == "done" else lost).setdefault(stage.chain, {}).setdefault(term, []).append(curve)
+            named.append(f"{stage.order} seed {stage.seed} ({status[name]})")
+        for term, curve in curves.items():
+            (kept if status[name] == "done" else lost).setdefault(stage.order, {}).setdefault(term, []).append(curve)
     panels = [
-        plots.StageCurves(str(Order.parse(chain)), kept.get(chain, {}), lost.get(chain, {}))
-        for chain in dict.fromkeys(stage.chain for stage in study.stages.values())
+        plots.StageCurves(str(order), kept.get(order, {}), lost.get(order, {}))
+        for order in dict.fromkeys(stage.order for stage in study.stages.values())
     ]
     caption = (
-        "Every term of the loss as it enters before its weight, the weighted sum (loss) and the gradient's norm; thin: each "
-        "seed, thick: the median of the finished ones."
+        "Every term of the loss before it is weighted, the weighted sum (loss) and the norm of the gradient. Thin lines: each "
+        "seed. Thick lines: the median of the finished seeds."
     )
     if named:
-        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
-        caption += f" Dashed, and not in the median: {', '.join(named[:NAMED])}{more}."
+        caption += f" Dashed lines, not part of the median: {first_of(named, NAMED)}."
     return Figure(
         "curves", "Learning curves", plots.learning_curves(panels), caption, "Loss terms over the steps of every stage"
     )
 
 
-def _costs(study: Study, chains: dict[str, list[StageRecord]], colours: dict[str, str]) -> Figure:
-    """Orders in all first, then their stages."""
-    orders = [plots.CostRow(c.order, c.seconds, c.steps, c.clips, "in all") for c in order_costs(study)]
+def _costs(study: Study, finished: dict[Order, list[StageRecord]], colours: dict[Order, str]) -> Figure:
+    """Return the figure of the cost of orders, followed by their stages."""
+    orders = [plots.CostRow(c.order, c.seconds, c.steps, c.clips, "total") for c in order_costs(study)]
     stages = [
         plots.CostRow(
-            chain, mean_of([s.seconds for s in several]), several[0].num_steps, several[0].num_clips,
-            f"stage {len(Order.parse(chain).stages)}",
+            order, mean_of([s.seconds for s in several]), several[0].num_steps, several[0].num_clips,
+            f"stage {len(order.stages)}",
         )
-        for chain, several in chains.items()
+        for order, several in finished.items()
     ]  # fmt: skip
     return Figure(
         "costs", "Cost of orders and stages",
         plots.costs([*orders, *stages], colours, rules=[len(orders)] if orders and stages else []),
-        "Means over seeds; training alone. Above: orders in all, the sums over their stages, where a stage that orders share "
-        "counts for each of them. Below: the stages, each trained once a seed.",
+        "Means over seeds, for training only. Above: the sums over all stages of each order; a stage that orders share counts for "
+        "each of them. Below: the single stages, each trained once for each seed.",
         "Seconds, steps and clips by order and by stage",
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """The report as plain data: sections of texts, tables, figures and commands. `html`, `markdown` and `exports` print it.
 
-Texts are plain: no markup is read in them. White space in titles, captions, notes and paragraphs is folded when printed;
-a line break in a cell stays one where the form allows it (HTML, Markdown).
+Texts are plain text, without markup. White space in titles, captions, notes and paragraphs is collapsed when it is printed. A line
+break in a cell is kept in the formats that support it (HTML and Markdown).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
 SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 REPLACEMENT = "\ufffd"
@@ -32,11 +32,11 @@ class Cell:
     """One cell of a table.
 
     Attributes:
-        text: As printed.
-        value: In full, for CSV and JSON; `None`: the text stands there too.
-        values: Further ones by name (`("low", 40.5)`): CSV and JSON give each name a column of its own, "R@10 low".
-        strong: Printed bold, for instance the best of a column.
-        note: A remark, printed as a footnote under the table. Equal notes of a table share a number.
+        text: The printed text.
+        value: The value with full precision, for CSV and JSON. If it is None, they contain the text.
+        strong: Whether the text is printed bold, for example the best of a column.
+        note: A footnote, printed below the table. Equal notes of a table share a number.
+        values: Further values by name, such as `("low", 40.5)`. CSV and JSON have a column for each name, such as "R@10 low".
     """
 
     text: str
@@ -48,7 +48,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading. Neighbours of the same `group` stand under one common heading; figures are set right."""
+    """The heading of a column. Adjacent columns of the same `group` share a heading. Numeric columns are right-aligned."""
 
     label: str
     group: str = ""
@@ -56,13 +56,13 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """Group and label in one line, as CSV, JSON and Markdown name the column."""
+        """Group and label in one line, the name of the column in CSV, JSON and Markdown."""
         return folded(f"{self.group} {self.label}")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table. `name` is a slug (its file is `tables/NAME.csv`); before the rows `separators` stands a rule."""
+    """A table. `name` is a slug (its file is `tables/NAME.csv`). A rule precedes the rows with the indices `separators`."""
 
     name: str
     title: str
@@ -73,34 +73,37 @@ class Table:
 
     def __post_init__(self) -> None:
         if not SLUG.fullmatch(self.name):
-            raise ValueError(f"the table's name {self.name!r} is no slug")
+            raise ValueError(f"the name of the table, {self.name!r}, is not a slug")
         if not self.columns:
             raise ValueError(f"the table {self.name} has no columns")
         if not all(len(row) == len(self.columns) for row in self.rows):
             raise ValueError(f"the table {self.name} has ragged rows")
 
     def headings(self) -> tuple[str, ...]:
-        """A heading for each column, none twice: a repeated one is numbered."""
+        """Return a different heading for each column. A repeated heading gets a number."""
         seen: dict[str, None] = {}
         for column in self.columns:
-            seen[_unused(column.heading, seen)] = None
+            seen[unused(column.heading, seen)] = None
         return tuple(seen)
 
     def spread(self) -> tuple[tuple[str, int, str | None], ...]:
-        """(heading, column, name) of all columns of CSV and JSON, no heading twice: each column, then the names of its cells'
-        further values in the order met. The column itself has the name `None` and its heading of `headings`."""
+        """Return (heading, column index, name) of all columns in CSV and JSON.
+
+        Each column of the table is followed by the columns of its cells' further values, in order of appearance. The name is None
+        for the column itself. All headings differ.
+        """
         taken = dict.fromkeys(self.headings())
-        found: list[tuple[str, int, str | None]] = []
+        columns: list[tuple[str, int, str | None]] = []
         for at, heading in enumerate(self.headings()):
-            found.append((heading, at, None))
+            columns.append((heading, at, None))
             for name in dict.fromkeys(name for row in self.rows for name, _ in row[at].values):
-                key = _unused(folded(f"{heading} {name}"), taken)
+                key = unused(folded(f"{heading} {name}"), taken)
                 taken[key] = None
-                found.append((key, at, name))
-        return tuple(found)
+                columns.append((key, at, name))
+        return tuple(columns)
 
     def groups(self) -> tuple[tuple[str, int], ...]:
-        """(group, number of neighbouring columns under it), from left to right. Columns of no group stand alone."""
+        """Return (group, number of adjacent columns in it) from left to right. Columns without a group stand alone."""
         runs: list[tuple[str, int]] = []
         for column in self.columns:
             if runs and column.group and runs[-1][0] == column.group:
@@ -110,13 +113,13 @@ class Table:
         return tuple(runs)
 
     def notes(self) -> tuple[str, ...]:
-        """The different notes of the cells, row by row; footnote i is the i-th, from 1."""
+        """Return the distinct notes of the cells, row by row. Footnotes are numbered from 1 in this sequence."""
         return tuple(dict.fromkeys(note for row in self.rows for cell in row if (note := folded(cell.note))))
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure as SVG text. `name` is a slug (its file is `figures/NAME.svg`); `alt` says in words what is seen."""
+    """A figure as SVG text. `name` is a slug (its file is `figures/NAME.svg`). `alt` describes the figure in words."""
 
     name: str
     title: str
@@ -126,12 +129,12 @@ class Figure:
 
     def __post_init__(self) -> None:
         if not SLUG.fullmatch(self.name):
-            raise ValueError(f"the figure's name {self.name!r} is no slug")
+            raise ValueError(f"the name of the figure, {self.name!r}, is not a slug")
 
 
 @dataclass(frozen=True)
 class Text:
-    """Paragraphs. A `finding` or a `warning` stands in a box."""
+    """Paragraphs. A `finding` or a `warning` is printed in a box."""
 
     paragraphs: tuple[str, ...]
     kind: Literal["plain", "finding", "warning"] = "plain"
@@ -139,7 +142,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Commands:
-    """Lines for a shell, to be copied."""
+    """Shell commands to copy."""
 
     lines: tuple[str, ...]
     title: str = ""
@@ -150,7 +153,7 @@ Block: TypeAlias = Table | Figure | Text | Commands
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report, with its own heading and entry in the contents."""
+    """A section of the report, with a heading and an entry in the table of contents."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -159,7 +162,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """The report. `summary` is the few sentences that a reader must see first."""
+    """The report. `summary` holds the sentences that a reader must see first."""
 
     title: str
     subtitle: str
@@ -173,38 +176,52 @@ class Document:
                 raise ValueError(f"two {kind}s have the same name: {sorted(twice)}")
 
     def blocks(self) -> Iterator[Block]:
-        """All blocks of all sections, in order."""
+        """Return all blocks of all sections, in order."""
         return (block for section in self.sections for block in section.blocks)
 
     def tables(self) -> list[Table]:
-        """All tables, in order. The i-th is Table i, from 1."""
+        """Return all tables, in order. They are numbered from 1."""
         return [block for block in self.blocks() if isinstance(block, Table)]
 
     def figures(self) -> list[Figure]:
-        """All figures, in order. The i-th is Figure i, from 1."""
+        """Return all figures, in order. They are numbered from 1."""
         return [block for block in self.blocks() if isinstance(block, Figure)]
+
+    def numbers(self) -> dict[int, int]:
+        """Return the number of each table and figure by its `id`."""
+        return {id(block): at for blocks in (self.tables(), self.figures()) for at, block in enumerate(blocks, start=1)}
+
+
+def columns(labels: Iterable[str], texts: Container[str]) -> tuple[Column, ...]:
+    """Return columns without groups. Those with labels in `texts` are not numeric."""
+    return tuple(Column(label, numeric=label not in texts) for label in labels)
+
+
+def first_of(texts: Sequence[str], most: int, joint: str = ", ") -> str:
+    """Return the first `most` texts in a line, with the number of further ones: `a, b and 3 more`."""
+    return joint.join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def slug(text: str) -> str:
-    """A name for a table or figure from any text: lower-case letters a-z and digits, joined by hyphens; never empty.
+    """Return a name for a table or figure: lowercase letters a-z and digits, joined by hyphens; never empty.
 
-    Different texts can give the same slug ("av>t" and "AV→T").
+    Different texts may have the same slug ("av>t" and "AV→T").
     """
     bare = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     return "-".join(re.findall("[a-z0-9]+", bare.lower())) or "unnamed"
 
 
 def distinct_slugs(texts: Iterable[str]) -> dict[str, str]:
-    """Text -> slug, for instance of a study's benchmarks. A slug that is taken gets the next free number: "a-b", "a-b-2"."""
-    found: dict[str, str] = {}
+    """Return a different slug for each text. A slug that is taken gets the next free number: "a-b", "a-b-2"."""
+    slugs: dict[str, str] = {}
     for text in texts:
-        if text not in found:
-            found[text] = _unused(slug(text), set(found.values()), "{}-{}")
-    return found
+        if text not in slugs:
+            slugs[text] = unused(slug(text), set(slugs.values()), "{}-{}")
+    return slugs
 
 
-def _unused(text: str, taken: Container[str], form: str = "{} ({})") -> str:
-    """`text`, numbered from 2 where it is taken."""
+def unused(text: str, taken: Container[str], form: str = "{} ({})") -> str:
+    """Return `text`, with the first free number from 2 if it is in `taken`."""
     key, number = text, 1
     while key in taken:
         number += 1
@@ -213,13 +230,14 @@ def _unused(text: str, taken: Container[str], form: str = "{} ({})") -> str:
 
 
 def clean(text: str) -> str:
-    """`text` with line feeds as its only line ends, and U+FFFD for what no page or terminal should get.
+    """Return `text` with line feeds as its only line ends, and U+FFFD in place of characters that no page or terminal should
+    receive.
 
-    That is: control characters, overrides of the writing direction, lone surrogates and noncharacters.
+    These are control characters, overrides of the writing direction, lone surrogates and noncharacters.
     """
     return _UNPRINTABLE.sub(REPLACEMENT, _LINE_ENDS.sub("\n", text))
 
 
 def folded(text: str) -> str:
-    """`clean` text in one line: runs of white space are single spaces. Narrow and fixed spaces stay."""
+    """Return the `clean` text in one line. Runs of white space become single spaces; narrow and fixed-width spaces are kept."""
     return re.sub("[ \t\n]+", " ", clean(text)).strip(" ")

@@ -1,4 +1,4 @@
-"""Unit by unit: two orders or systems over the same queries, videos or clips, and where each is furthest ahead."""
+"""Comparison of two orders or systems unit by unit: the queries, videos or clips on which each is furthest ahead."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 from trichord.report import plots
 from trichord.report.document import Block, Cell, Column, Figure, Section, Table, Text, folded
 
-LONGEST = 160  # letters of a caption
+LONGEST = 160  # largest number of characters of a caption
 
 
 @dataclass(frozen=True, eq=False)
 class Duel:
-    """Two orders or systems over the same units. Values are means over seeds.
+    """The results of two orders or systems on the same units, as means over seeds.
 
     Attributes:
-        a, b: As printed; `a` has the higher main measure.
-        value_a, value_b: (n,) of the units that count: ranks from 1 (`ranks`), else shares or counts, more is better.
-        ranks: Which of the two.
+        a, b: The printed names; `a` has the higher main measure.
+        value_a, value_b: (n,) values of the counted units: ranks from 1, or shares or counts, of which higher is better.
+        ranks: Whether the values are ranks.
         what: What the values are, for a heading.
-        names: (n,) of the units.
-        captions: (n,) texts of the units, '' where there is none.
-        of: What they were compared in: a direction or a modality.
+        names: (n,) names of the units.
+        captions: (n,) texts of the units, '' without a text.
+        target: The direction or modality of the comparison.
     """
 
     a: str
@@ -35,11 +35,11 @@ class Duel:
     what: str
     names: np.ndarray
     captions: np.ndarray
-    of: str
+    target: str
 
     @property
     def wins(self) -> int:
-        """Units on which `a` is ahead."""
+        """Number of units on which `a` is ahead."""
         return int(((self.value_a < self.value_b) if self.ranks else (self.value_a > self.value_b)).sum())
 
     @property
@@ -51,67 +51,65 @@ class Duel:
         return len(self.value_a) - self.wins - self.ties
 
     def furthest(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The units where `a`, and where `b`, is furthest ahead: by the ratio of ranks, or the difference of values."""
+        """Return the units where `a`, and where `b`, is furthest ahead by the ratio of ranks, or the difference of other values."""
         ahead = np.log(self.value_b) - np.log(self.value_a) if self.ranks else self.value_a - self.value_b
-        order = np.argsort(-ahead, kind="stable")
-        first, last = order[:count], order[::-1][:count]
+        units = np.argsort(-ahead, kind="stable")
+        first, last = units[:count], units[::-1][:count]
         return first[ahead[first] > 0], last[ahead[last] < 0]
 
 
 def duels_section(
     duels: Sequence[tuple[str, str, Duel]], colours: Mapping[str, str], intro: str, table: str
 ) -> Section | None:
-    """The part of a report on single units; None without duels.
+    """Return the section on single units; None without duels.
 
     Args:
         duels: (slug, title, duel) of each benchmark.
-        colours: Of orders or systems.
-        intro: First paragraph.
-        table: What the names of the tables begin with.
+        colours: Order or system -> colour.
+        intro: The first paragraph.
+        table: Prefix of the names of the tables.
     """
     blocks: list[Block] = []
-    for slug, title, found in duels:
-        units = "queries" if found.ranks else "units"
-        caption = (
-            f"{found.a} is ahead on {found.wins:,} {units}, {found.b} on {found.losses:,}; {found.ties:,} are level."
-        )
-        if found.ranks:
-            panel = plots.RankPanel(title, found.a, found.b, found.value_a, found.value_b)
+    for slug, title, duel in duels:
+        units = "queries" if duel.ranks else "units"
+        caption = f"{duel.a} is ahead on {duel.wins:,} {units}, {duel.b} on {duel.losses:,}; {duel.ties:,} are equal."
+        if duel.ranks:
+            panel = plots.RankPanel(title, duel.a, duel.b, duel.value_a, duel.value_b)
             blocks.append(Figure(
-                f"duel-{slug}", f"{found.a} against {found.b}, {title}", plots.wins_and_losses(panel, colours), caption,
-                f"Ranks of every query under {found.a} and {found.b}. {caption}",
+                f"duel-{slug}", f"{duel.a} against {duel.b}, {title}", plots.wins_and_losses(panel, colours), caption,
+                f"Ranks of every query under {duel.a} and {duel.b}. {caption}",
             ))  # fmt: skip
         else:
             blocks.append(Text((f"{title}: {caption}",)))
-        blocks.append(_units_table(f"{table}-{slug}", title, found))
+        blocks.append(_units_table(f"{table}-{slug}", title, duel))
     return Section("Query by query", tuple(blocks), intro) if blocks else None
 
 
-def _units_table(name: str, title: str, found: Duel, count: int = 8) -> Table:
-    """The units where one of the two is furthest ahead of the other."""
-    better_a, better_b = found.furthest(count)
-    captioned = any(found.captions)
+def _units_table(name: str, title: str, duel: Duel, count: int = 8) -> Table:
+    """Return the table of the units where one of the two is furthest ahead of the other."""
+    better_a, better_b = duel.furthest(count)
+    captioned = any(duel.captions)
     rows = []
-    for ahead, units in ((found.a, better_a), (found.b, better_b)):
+    for ahead, units in ((duel.a, better_a), (duel.b, better_b)):
         for unit in units.tolist():
-            line = folded(str(found.captions[unit]))
+            line = folded(str(duel.captions[unit]))
             short = line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
             values = [
-                Cell(f"{v[unit]:.1f}" if found.ranks else f"{v[unit]:.2f}", float(v[unit]))
-                for v in (found.value_a, found.value_b)
+                Cell(f"{v[unit]:.1f}" if duel.ranks else f"{v[unit]:.2f}", float(v[unit]))
+                for v in (duel.value_a, duel.value_b)
             ]
             known = (Cell(short, line),) if captioned else ()
-            own = str(found.names[unit])
+            own = str(duel.names[unit])
             rows.append((Cell(ahead), Cell(folded(own), own), *known, *values))
     columns = (
         Column("ahead", numeric=False),
         Column("id", numeric=False),
         *((Column("caption", numeric=False),) if captioned else ()),
-        Column(found.a, found.what),
-        Column(found.b, found.what),
+        Column(duel.a, duel.what),
+        Column(duel.b, duel.what),
     )
     split = len(better_a)
     return Table(
-        name, f"Where {found.a} and {found.b} differ most, {title}", columns, tuple(rows), "",
+        name, f"Where {duel.a} and {duel.b} differ most, {title}", columns, tuple(rows), "",
         (split,) if 0 < split < len(rows) else (),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The report's other forms: CSV, LaTeX and JSON; and all of its files on disk."""
+"""The report as CSV, LaTeX and JSON, and the writing of all its files."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from trichord.report.markdown import to_markdown
 from trichord.study.table import inert
 
 TABLES, FIGURES = "tables", "figures"
-WIDE_LATEX = 8  # columns from which a table is set smaller
-_HEAD_BYTES = 4096  # of a page, in which its content policy stands
-LONG_LATEX = 36  # letters from which a column of texts breaks its lines
+WIDE_LATEX = 8  # number of columns from which a table is set in a smaller font
+_HEAD_BYTES = 4096  # the beginning of a page, which contains its content policy
+LONG_LATEX = 36  # number of characters above which a column of texts breaks its lines
 
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -50,9 +50,9 @@ _GREEK_SMALL = (
 )
 _GREEK_CAPITAL = "gamma|delta|theta|lamda|xi|pi|sigma|upsilon|phi|psi|omega"
 _GREEK = re.compile(f"greek (?:small letter ({_GREEK_SMALL})|capital letter ({_GREEK_CAPITAL}))")
-_PREAMBLE = r"""% Compile with xelatex or lualatex where names or captions are in other scripts than Latin (Arabic, Japanese, ...):
-% pdflatex has no letters for these, and reports "Unicode character ... not set up for use with LaTeX".
-% Each table can be copied on its own; it needs the package booktabs.
+_PREAMBLE = r"""% Compile with xelatex or lualatex if names or captions contain scripts other than Latin (Arabic, Japanese, ...).
+% pdflatex does not support these and reports "Unicode character ... not set up for use with LaTeX".
+% Each table can be copied on its own. It needs the package booktabs.
 \documentclass{article}
 \usepackage[a4paper, margin=2cm]{geometry}
 \usepackage{iftex}
@@ -71,10 +71,10 @@ _PREAMBLE = r"""% Compile with xelatex or lualatex where names or captions are i
 
 
 def to_csv(table: Table) -> str:
-    """A line of headings ("YouCook2 R@1") and a line per row; values in full where a cell has one, else its text.
+    """Return a line of headings ("YouCook2 R@1") and a line for each row, with the full value of a cell, or its text without one.
 
-    A cell's further values stand in columns of their own ("YouCook2 R@1 low"), empty where a cell lacks one. Lines end with a
-    line feed. A text that a spreadsheet would run as a formula gets an apostrophe before it.
+    Further values of cells have columns of their own ("YouCook2 R@1 low"), which are empty for cells without them. Lines end with a
+    line feed. A text that a spreadsheet would run as a formula is preceded by an apostrophe.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -87,8 +87,10 @@ def to_csv(table: Table) -> str:
 
 
 def _value(cell: Cell, name: str | None = None) -> str | int | float | bool | None:
-    """The cell's value in full as one of Python's own types, or its text in one line; with a name the further value, `None`
-    where there is none."""
+    """Return the value of a cell as a built-in type, or its text in one line.
+
+    With a name, return the further value of this name, or None without one.
+    """
     value = cell.value if name is None else dict(cell.values).get(name)
     if value is None:
         return folded(cell.text) if name is None else None
@@ -103,9 +105,10 @@ def _value(cell: Cell, name: str | None = None) -> str | int | float | bool | No
 
 
 def to_json_dict(document: Document) -> dict[str, Any]:
-    """Plain values: `tables` holds {name: [{column: value}]}, `sections` the texts and where each table stands.
+    """Return the report as plain values: `tables` holds {name: [{column: value}]}, `sections` the texts and the places of the
+    tables.
 
-    A figure that is not finite becomes `None`, so `json.dumps(.., allow_nan=False)` takes it.
+    Numbers that are not finite become None, so that `json.dumps(..., allow_nan=False)` accepts them.
     """
     return {
         "title": folded(document.title),
@@ -153,9 +156,9 @@ def _json_block(block: Table | Figure | Text | Commands) -> dict[str, Any]:
 
 
 def to_latex(document: Document) -> str:
-    """A document of all tables in booktabs' manner, under their sections' titles. No other package is needed.
+    """Return a LaTeX document of all tables, under the titles of their sections. It needs the package booktabs.
 
-    pdfLaTeX prints Latin letters with accents; other alphabets need LuaLaTeX or XeLaTeX and a font that has them.
+    pdfLaTeX prints Latin letters with accents. Other scripts need LuaLaTeX or XeLaTeX and a font that contains them.
     """
     parts = [
         _PREAMBLE,
@@ -171,11 +174,11 @@ def to_latex(document: Document) -> str:
 
 
 def latex(text: str) -> str:
-    """`text` in one line for LaTeX: letters as they are, signs as commands; one that has none as its number."""
+    """Return `text` in one line for LaTeX: letters unchanged, symbols as commands, or as code points if no command is known."""
     parts: list[str] = []
     previous = ""
     for letter in unicodedata.normalize("NFC", folded(text)):
-        ligature = letter == previous and letter in "-',"  # "--" is two hyphens, no dash
+        ligature = letter == previous and letter in "-',"  # "--" stays two hyphens and does not become a dash
         parts.append("{}" + letter if ligature else _latex_letter(letter))
         previous = letter
     return "".join(parts)
@@ -192,7 +195,7 @@ def _latex_letter(letter: str) -> str:
         name = (greek[1] or greek[2].capitalize()).replace("amda", "ambda")
         return rf"\ensuremath{{\{name}}}"
     category = unicodedata.category(letter)
-    if category[0] in "ZC":  # spaces of other widths; joiners and soft hyphens
+    if category[0] in "ZC":  # other spaces; joiners and soft hyphens
         return " " if category[0] == "Z" else ""
     if category[0] in "LM":
         return letter
@@ -205,7 +208,7 @@ def _latex_letter(letter: str) -> str:
 
 
 def latex_table(table: Table) -> str:
-    """One `table` with caption, label `tab:NAME` and its notes below. It needs the package booktabs."""
+    """Return a `table` environment with caption, label `tab:NAME` and the notes below. It needs the package booktabs."""
     notes = {note: number for number, note in enumerate(table.notes(), start=1)}
     size, gap = ("\\scriptsize", "3pt") if len(table.columns) >= WIDE_LATEX else ("\\small", "4pt")
     caption = " ".join(part for part in (_sentence(table.title), latex(table.caption)) if part)
@@ -264,30 +267,29 @@ def _latex_cell(cell: Cell, notes: dict[str, int]) -> str:
 def write_document(
     document: Document, folder: Path, name: str = "report", *, extra: Mapping[str, str] | None = None
 ) -> list[Path]:
-    """Write NAME.html, NAME.md, NAME.tex, tables/TABLE.csv, figures/FIGURE.svg, `extra` and NAME.json; return their paths.
+    """Write NAME.html, NAME.md, NAME.tex, tables/TABLE.csv, figures/FIGURE.svg, `extra` and NAME.json, and return their paths.
 
     Args:
-        document: What to print.
-        folder: Made where it is not there.
+        document: The report.
+        folder: The folder of the files. It is created if it does not exist.
         name: A slug.
-        extra: Further files of the report: name (no folder in it) -> text.
+        extra: Further files of the report: file name -> text.
 
-    Everything is made before the first file is touched, and each file is replaced as a whole. Tables and figures that
-    an earlier report of this name left here, by its NAME.json, and that this one no longer has are removed.
+    All texts are created before the first file is changed, and each file is replaced as a whole. Tables and figures that the
+    NAME.json of an earlier report lists and that this report no longer has are removed.
 
-    Raises:
-        TrichordError: The folder or a file cannot be written.
+    Raises TrichordError if the folder or a file cannot be written.
     """
     if not SLUG.fullmatch(name):
-        raise ValueError(f"the report's name {name!r} is no slug")
-    record = Path(f"{name}.json")  # the last to be replaced: until then the earlier one says what there is to remove
+        raise ValueError(f"the name of the report, {name!r}, is not a slug")
+    record = Path(f"{name}.json")  # replaced last: until then, the earlier one lists the files to remove
     texts = {Path(f"{name}.html"): to_html(document), Path(f"{name}.md"): to_markdown(document, FIGURES)}
     texts[Path(f"{name}.tex")] = to_latex(document)
     texts |= {Path(TABLES, f"{table.name}.csv"): to_csv(table) for table in document.tables()}
     texts |= {Path(FIGURES, f"{figure.name}.svg"): clean(figure.svg) for figure in document.figures()}
     for own, text in (extra or {}).items():
         if not (Path(own).name == own and Path(own) not in {*texts, record}):
-            raise ValueError(f"the report's further file {own!r} has no place")
+            raise ValueError(f"the further file {own!r} of the report is not a free file name")
         texts[Path(own)] = text
     texts[record] = json.dumps(to_json_dict(document), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
     check_no_links(folder)
@@ -299,20 +301,20 @@ def write_document(
     except OSError as error:
         raise TrichordError(
             f"{folder}: the report could not be written ({error.strerror or error}); "
-            "free the space or the rights there, or choose another folder"
+            "free space or change the permissions there, or choose another folder"
         ) from error
     return [folder / path for path in texts]
 
 
 def _replace_all(folder: Path, texts: dict[Path, str], stale: set[Path]) -> None:
-    """Write all texts beside their places, move them there in order, and remove what is stale before the last."""
+    """Write all texts to temporary files, move these into place in order, and remove stale files before the last move."""
 
     def remove_stale(kind: type[BaseException] | None, *_: object) -> None:
         for path in stale if kind is None else ():
             (folder / path).unlink(missing_ok=True)
 
     paths = list(texts)
-    with ExitStack() as placing:  # what is entered last is placed first
+    with ExitStack() as placing:  # the file entered last is moved first
         for path in reversed(paths):
             make_folder(folder, *path.parent.parts)
             partial = placing.enter_context(replacing(folder / path, shared=True))
@@ -337,7 +339,7 @@ def _is_page(path: Path) -> bool:
 
 
 def _parts_of(record: Path) -> set[Path]:
-    """The files of tables and figures that a report's JSON names; none where there is no such record."""
+    """Return the files of tables and figures that the JSON of a report lists; none without such a file."""
     try:
         sections = json.loads(read_text(record))["sections"]
         blocks = [(str(block["type"]), str(block.get("name"))) for section in sections for block in section["blocks"]]

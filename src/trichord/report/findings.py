@@ -10,34 +10,35 @@ from trichord.evaluation.replication import ONE_SEED, replication_note
 from trichord.evaluation.statistics import Difference
 from trichord.report import plots
 from trichord.report.analysis import Bench, Target
-from trichord.report.document import Block, Figure, Section, Text
+from trichord.report.document import Block, Figure, Section, Text, first_of
 from trichord.report.tables import differences_table, in_percent, is_apart, p_text
 from trichord.study.figures import Measure, System
 
-NAMED = 6  # pairs that a sentence names
-SMALL_GALLERY = 50.0  # chance in percent of the main recall, above which systems are hard to tell apart
+NAMED = 6  # largest number of pairs that a sentence names
+SMALL_GALLERY = 50.0  # chance of the main recall in percent above which systems are hard to distinguish
 RULES = {
-    "system": "Systems are compared in one main measure of each benchmark and of each thing that its figures are of, over the "
-    "same units, seeds as the outer level where there are several. Holm's family is all pairs in all of these rows. A system is "
-    "called the winner only where all have two seeds or more and it beats every other one after the correction; with one seed "
-    "each it is trained models that are compared, not methods.",
-    "order": "Orders are compared over the same queries, seeds as the outer level. An order is called the winner only where it "
-    "beats every other one after Holm's correction; otherwise the sentence says how large a study would see the difference.",
+    "system": "Systems are compared in the main measure of each direction or modality of a benchmark, over the same units. If "
+    "there are several seeds, they form the outer level. Holm's correction covers all pairs in all of these rows. A "
+    "system is named the winner only if all systems have two seeds or more and it is better than every other one after the "
+    "correction. With one seed each, the comparison is one of trained models and not of methods.",
+    "order": "Orders are compared over the same queries, with the seeds as the outer level. An order is named the winner only if "
+    "it is better than every other one after Holm's correction. Otherwise, the sentence states how large a study would need to "
+    "be to detect the difference.",
 }
 
 
 def sentence(bench: Bench, several: bool, noun: str) -> str:
-    """Of the first target. Systems that were not compared are not ranked either."""
+    """Return the sentence of the summary on the first target of a benchmark. Systems that were not compared are not ranked."""
     target = next((target for target in bench.targets if target.main), bench.targets[0])
     figures = {name: of[target.shown] for name, of in target.figures.items() if target.shown in of}
     head = f"{bench.title}, {target.name}, {target.shown}"
     chances = [figure.chance for figure in figures.values() if figure.chance is not None]
     chance = f"; chance is {percent(chances[0], 1)} %" if chances else ""
     if not several or len(figures) == 1:
-        (name, found), *_ = figures.items()
-        return f"{head}: {f'{name} has ' if several else ''}{_value(found)}{chance}."
-    groups = [(list(found.recalls), found) for found in target.comparisons] if target.main else [(list(figures), None)]
-    told = []
+        (name, figure), *_ = figures.items()
+        return f"{head}: {f'{name} has ' if several else ''}{_value(figure)}{chance}."
+    groups = [(list(c.recalls), c) for c in target.comparisons] if target.main else [(list(figures), None)]
+    parts = []
     for names, comparison in groups:
         best, *level_with_it = leaders({name: figures[name].estimate for name in names})
         among = "" if len(names) == len(figures) else f"of {', '.join(names)} "
@@ -45,81 +46,74 @@ def sentence(bench: Bench, several: bool, noun: str) -> str:
         highest = f"the highest is {best} with {_value(figures[best])}"
         if level_with_it:
             highest = f"the highest are {listed([best, *level_with_it])}, of which {best} has {_value(figures[best])}"
-        told.append(f"{among}{highest}{chance}.{verdict}")
+        parts.append(f"{among}{highest}{chance}.{verdict}")
     alone = [name for name in figures if not any(name in names for names, _ in groups)]
-    told += [
-        f"not compared: {', '.join(f'{name} {_value(figures[name])}' for name in alone)}{'' if told else chance}."
+    parts += [
+        f"not compared: {', '.join(f'{name} {_value(figures[name])}' for name in alone)}{'' if parts else chance}."
     ] * bool(alone)
-    return f"{head}: " + " ".join(part if at == 0 else part[0].upper() + part[1:] for at, part in enumerate(told))
+    return f"{head}: " + " ".join(part if at == 0 else part[0].upper() + part[1:] for at, part in enumerate(parts))
 
 
-def _value(found: Measure) -> str:
-    return f"{found.text} %"
+def _value(figure: Measure) -> str:
+    return f"{figure.text} %"
 
 
-def _verdict(found: Comparison, noun: str, best: str = "") -> str:
+def _verdict(comparison: Comparison, noun: str, best: str = "") -> str:
     """Return sentences on the result of a comparison, only those on `best` if it is given."""
-    pairs = [pair for pair in found.differences if not best or best in (pair.a, pair.b)]
+    pairs = [pair for pair in comparison.differences if not best or best in (pair.a, pair.b)]
     apart = [pair for pair in pairs if pair.p_adjusted < 1 - pair.level]
-    told = []
-    if min(recall.num_seeds for recall in found.recalls.values()) > 1:
-        verdict = found.verdict.replace("every other order", f"every other {noun}")
-        told.append(f"{verdict[0].upper() if verdict.startswith('not ') else verdict[0]}{verdict[1:]}.")
-        if found.winner is None and apart:
-            told.append(f"Told apart: {_pairs(apart)}.")
+    sentences = []
+    if min(recall.num_seeds for recall in comparison.recalls.values()) > 1:
+        verdict = comparison.verdict.replace("every other order", f"every other {noun}")
+        sentences.append(f"{verdict[0].upper() if verdict.startswith('not ') else verdict[0]}{verdict[1:]}.")
+        if comparison.winner is None and apart:
+            sentences.append(f"Significant differences: {_pairs(apart)}.")
     else:
         if methods := [pair for pair in apart if is_apart(pair)]:
-            told.append(f"Told apart: {_pairs(methods)}.")
+            sentences.append(f"Significant differences: {_pairs(methods)}.")
         if models := [pair for pair in apart if not is_apart(pair)]:
-            told.append(f"As trained models these differ: {_pairs(models)}.")
+            sentences.append(f"Significant differences between trained models: {_pairs(models)}.")
         if rest := [pair for pair in pairs if pair not in apart]:
-            told.append(
-                f"Not seen to differ: {'; '.join(f'{pair.a} and {pair.b}' for pair in rest[:NAMED])}{_more(rest)}."
-            )
-    return "".join(f" {part}" for part in told)
-
-
-def _more(items: Sequence[object]) -> str:
-    return f"; and {len(items) - NAMED} more" if len(items) > NAMED else ""
+            names = first_of([f"{pair.a} and {pair.b}" for pair in rest], NAMED, "; ")
+            sentences.append(f"No significant difference: {names}.")
+    return "".join(f" {sentence}" for sentence in sentences)
 
 
 def _pairs(pairs: Sequence[Difference]) -> str:
-    out = []
-    for pair in pairs[:NAMED]:
+    parts = []
+    for pair in pairs:
         ahead, behind = (pair.a, pair.b) if pair.estimate > 0 else (pair.b, pair.a)
-        out.append(
+        parts.append(
             f"{ahead} is ahead of {behind} ({abs(pair.estimate):.1f} points, adjusted p {p_text(pair.p_adjusted)})"
         )
-    return "; ".join(out) + _more(pairs)
+    return first_of(parts, NAMED, "; ")
 
 
 def warnings(systems: Sequence[System], benches: Sequence[Bench], noun: str) -> list[str]:
-    """Return warnings that concern all figures: few seeds, different ways of scoring, small galleries."""
-    told = [f"{sentence}." for system in systems for sentence in system.left_out]
+    """Return the warnings on all figures: few seeds, different ways of scoring, small galleries."""
+    lines = [f"{sentence}." for system in systems for sentence in system.left_out]
     alone = [system.name for system in systems if system.num_seeds == 1]
     compared = {name for bench in benches for target in bench.targets for c in target.comparisons for name in c.recalls}
     notes = [(system.name, replication_note(system.num_seeds, len(system.seeds))) for system in systems]
     if compared & set(alone):
         whose = f"Every {noun} has" if len(alone) == len(systems) else f"{', '.join(alone)}:"
-        told.append(
-            f"{whose} one seed: trained models are compared, not the methods that made them; another seed of a method may score "
-            "otherwise, and no winner is named."
+        lines.append(
+            f"{whose} one seed: the comparison is one of trained models and not of methods. Other seeds of the same method may "
+            "have other figures, so no winner is named."
         )
         notes = [(name, "" if note == ONE_SEED else note) for name, note in notes]
-    told += [f"{line}." for line in by_note(notes, "Intervals: {}")]
+    lines += [f"{line}." for line in by_note(notes, "Intervals: {}")]
     for bench in benches:
-        told += [f"{bench.title}: {sentence}." for sentence in bench.apart if " not compared with " in sentence]
+        lines += [f"{bench.title}: {sentence}." for sentence in bench.apart if " not compared with " in sentence]
         small = [target.name for target in bench.targets if bench.first.kind == "retrieval" and _is_small(target)]
         if small:
-            where = f"{', '.join(small[:3])}{', ...' if small[3:] else ''}"
-            told.append(
-                f"{bench.title}: the gallery is small: chance is above 50 % at {bench.targets[0].shown} in {where}."
-            )
-    return told
+            measure = f"{bench.targets[0].shown} in {first_of(small, 3)}"
+            lines.append(f"{bench.title}: the gallery is small: chance is above 50 % at {measure}.")
+    return lines
 
 
 def by_note(notes: Iterable[tuple[str, str]], of_all: str = "{}") -> list[str]:
-    """Return each note once, preceded by the names that it concerns; notes on all names are worded by `of_all`."""
+    """Return each note once, preceded by the names that it concerns. Notes on all names are formatted with `of_all`."""
     names: dict[str, list[str]] = {}
     every = set()
     for name, note in notes:
@@ -151,7 +145,7 @@ def comparison_section(
     silent = [bench.title for bench in benches if not any(target.main for target in bench.targets)]
     if silent:
         sentences.append(
-            f"{', '.join(silent)}: no comparison; their figures have no main measure that is a mean over units."
+            f"{', '.join(silent)}: no comparison, since the figures have no main measure that is a mean over units."
         )
     if not compared:
         nothing = Text(tuple(sentences or [f"No two {noun}s can be compared."]), "warning")
@@ -159,7 +153,7 @@ def comparison_section(
     panels = []
     for bench in compared:
         target = next(target for target in bench.targets if target.comparisons)
-        pairs = [pair for found in target.comparisons for pair in found.differences]
+        pairs = [pair for comparison in target.comparisons for pair in comparison.differences]
         rows = [
             plots.PointRow(f"{d.a} − {d.b}", [plots.Point(d.estimate, d.low, d.high, filled=is_apart(d))])
             for d in pairs
@@ -169,8 +163,8 @@ def comparison_section(
         Text(tuple(_finding(bench, noun) for bench in compared), "finding"),
         Figure(
             "differences", "Differences of the main measures", plots.differences(panels),
-            f"Points with {in_percent(level)} intervals, the first direction or modality of each benchmark; filled: told apart at "
-            "that level, with two seeds or more, after Holm's correction.",
+            f"Differences in points with {in_percent(level)} intervals, in the first direction or modality of each benchmark. "
+            "Filled markers: the difference is significant at that level after Holm's correction, with two seeds or more.",
             f"Differences between pairs of {noun}s with their intervals",
         ),
         differences_table(compared, level, noun),
@@ -182,13 +176,13 @@ def comparison_section(
 
 
 def _finding(bench: Bench, noun: str) -> str:
-    """What the first target of a benchmark says in full, and how often the others say so."""
+    """Return the verdict on the first target of a benchmark, and the number of other targets in which each system is highest."""
     first, *others = [target for target in bench.targets if target.comparisons]
-    verdicts = "".join(_verdict(found, noun) for found in first.comparisons)
-    told = f"{bench.title}, {first.name}, {first.main}:{verdicts}"
+    verdicts = "".join(_verdict(comparison, noun) for comparison in first.comparisons)
+    sentence_on_first = f"{bench.title}, {first.name}, {first.main}:{verdicts}"
     if not others:
-        return told
-    pairs = [pair for target in others for found in target.comparisons for pair in found.differences]
+        return sentence_on_first
+    pairs = [pair for target in others for comparison in target.comparisons for pair in comparison.differences]
     apart = sum(pair.p_adjusted < 1 - pair.level for pair in pairs)
     highest: dict[str, int] = {}
     for target in others:
@@ -197,10 +191,13 @@ def _finding(bench: Bench, noun: str) -> str:
             highest[best] = highest.get(best, 0) + 1
     rows = f"{len(others)} further rows" if len(others) > 1 else "one further row"
     who = ", ".join(f"{name} in {count}" for name, count in sorted(highest.items(), key=lambda item: -item[1]))
-    return f"{told} In {rows} the highest is {who}; {apart} of their {len(pairs)} pairs differ after the correction."
+    return (
+        f"{sentence_on_first} In {rows}, the highest is {who}; {apart} of {len(pairs)} pairs differ significantly after the "
+        "correction."
+    )
 
 
 def of_systems(notes: Mapping[str, Iterable[str]]) -> Text | None:
-    """Return the notes by system as a block; None if there are none."""
+    """Return the notes on systems as a block; None if there are none."""
     lines = by_note((name, note) for name, some in notes.items() for note in [*some, ""])
     return Text(tuple(lines)) if lines else None

@@ -1,4 +1,4 @@
-"""The report as one HTML file: no script, nothing from outside, the same text for the same document."""
+"""The report as one HTML file, without scripts and external content. Equal documents give equal files."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from base64 import b64encode
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from trichord.report.document import Commands, Document, Figure, Section, Table, Text, clean, folded, slug
+from trichord.report.document import Commands, Document, Figure, Section, Table, Text, clean, folded, slug, unused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TEMPLATE = "page.html.j2"
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-WIDE_TABLE = 7  # columns; from here on the first column stays in sight while the rest scrolls
-LONG_TEXT = 36  # letters from which a cell's text may break, in a column that is not too narrow
+WIDE_TABLE = 7  # number of columns from which the first column stays visible while the others scroll
+LONG_TEXT = 36  # number of characters above which the text of a cell may break, in a column of sufficient width
 
 _POINTS_PER_UNIT = {"": 0.75, "px": 0.75, "pt": 1.0, "in": 72.0, "cm": 72 / 2.54, "mm": 72 / 25.4}
 
 
 def to_html(document: Document) -> str:
-    """The whole page. It opens offline; texts are escaped, and a content policy forbids scripts and requests."""
+    """Return the page. It opens offline, texts are escaped, and a content policy forbids scripts and requests."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -38,8 +38,7 @@ def to_html(document: Document) -> str:
 
 
 def _sections(document: Document) -> Iterator[dict[str, Any]]:
-    numbers = {id(block): number for number, block in enumerate(document.tables(), start=1)}
-    numbers |= {id(block): number for number, block in enumerate(document.figures(), start=1)}
+    numbers = document.numbers()
     taken: set[str] = set()
     for section in document.sections:
         blocks = [_block(block, numbers) for block in section.blocks]
@@ -47,11 +46,7 @@ def _sections(document: Document) -> Iterator[dict[str, Any]]:
 
 
 def _section_id(section: Section, taken: set[str]) -> str:
-    base = f"section-{slug(section.title)}"
-    name, number = base, 1
-    while name in taken:
-        number += 1
-        name = f"{base}-{number}"
+    name = unused(f"section-{slug(section.title)}", taken, "{}-{}")
     taken.add(name)
     return name
 
@@ -67,10 +62,10 @@ def _block(block: Table | Figure | Text | Commands, numbers: dict[int, int]) -> 
 
 
 def _table_parts(table: Table) -> dict[str, Any]:
-    """Headings, rows cut into bodies at the separators, and footnotes of a table."""
+    """Return the headings, the rows in a body for each part between separators, and the footnotes of a table."""
     notes = table.notes()
     cuts = sorted({0, *(row for row in table.separators if 0 < row < len(table.rows)), len(table.rows)})
-    starts, column = [], 0  # where a group begins, for a gap before it
+    starts, column = [], 0  # the first column of each group, which is preceded by a gap
     for _, width in table.groups():
         starts.append(column)
         column += width
@@ -93,8 +88,8 @@ def _table_parts(table: Table) -> dict[str, Any]:
 
 
 def _figure_parts(figure: Figure) -> dict[str, Any]:
-    """The picture as a data address, and the width that it was drawn in. A browser runs no script of an SVG that it shows as an
-    image, follows no link in it and asks for nothing outside."""
+    """Return the picture as a data URL, and its width as drawn. A browser that shows an SVG as an image runs no script in it,
+    follows no link and requests nothing."""
     text = clean(figure.svg)
     width = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", _root_of(text, figure.name).get("width", ""))
     known = width is not None and width[2] in _POINTS_PER_UNIT

@@ -1,4 +1,4 @@
-"""The report as GitHub's Markdown. Figures are links to the SVG files beside it; rules between rows are left out."""
+"""The report as GitHub Flavored Markdown. Figures are links to the SVG files; rules between rows are left out."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from trichord.report.document import Cell, Commands, Document, Figure, Table, Te
 
 BOXES = {"finding": "Finding", "warning": "Warning"}
 _MARKUP = re.compile(
-    r"[\\`*\[\]<>#|$~]|(?<![^\W_])_|_(?![^\W_])"  # an underscore inside a word is none
+    r"[\\`*\[\]<>#|$~]|(?<![^\W_])_|_(?![^\W_])"  # an underscore inside a word is not markup
     r"|&(?=[#\w])|:(?=[\w+-]+:)|(?<!\w)@(?=\w)"  # entities, emoji and people
 )
 _LIST_OR_RULE = re.compile(r"([-+=])|(\d+)([.)])")
 
 
 def to_markdown(document: Document, figures_folder: str = "figures") -> str:
-    """The whole report. Grouped columns are named "YouCook2 R@1"; a note of a cell is a number and a line below.
+    """Return the report. Grouped columns are named "YouCook2 R@1". A note of a cell is a number, with the text below the table.
 
     Args:
-        document: What to print.
-        figures_folder: Where the page finds `NAME.svg`, relative to it.
+        document: The report.
+        figures_folder: Folder of the `NAME.svg`, relative to the page.
     """
     parts = [f"# {plain(document.title)}"]
     if document.subtitle:
         parts.append(at_start(document.subtitle))
     parts.append("\n>\n".join(f"> {at_start(sentence)}" for sentence in document.summary))
-    numbers = {id(block): number for number, block in enumerate(document.tables(), start=1)}
-    numbers |= {id(block): number for number, block in enumerate(document.figures(), start=1)}
+    numbers = document.numbers()
     for section in document.sections:
         parts.append(f"## {plain(section.title)}")
         if section.intro:
@@ -44,17 +43,17 @@ def to_markdown(document: Document, figures_folder: str = "figures") -> str:
 
 
 def plain(text: str) -> str:
-    """`text` in one line, with everything escaped that Markdown or GitHub would read as markup."""
+    """Return `text` in one line, with everything escaped that Markdown or GitHub would read as markup."""
     return _MARKUP.sub(r"\\\g<0>", folded(text))
 
 
 def at_start(text: str) -> str:
-    """`plain` text that also begins no list, rule or heading where it starts a line."""
+    """Return the `plain` text for the beginning of a line, where it must not start a list, rule or heading."""
     escaped = plain(text)
-    found = _LIST_OR_RULE.match(escaped)
-    if not found:
+    match = _LIST_OR_RULE.match(escaped)
+    if not match:
         return escaped
-    return rf"\{escaped}" if found[1] else rf"{found[2]}\{found[3]}{escaped[found.end() :]}"
+    return rf"\{escaped}" if match[1] else rf"{match[2]}\{match[3]}{escaped[match.end() :]}"
 
 
 def _table(table: Table, number: int) -> list[str]:

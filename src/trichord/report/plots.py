@@ -1,10 +1,9 @@
-"""The plots of a study's report as SVG text, from plain data: recalls, their differences, and queries won and lost.
+"""The plots of a report as SVG text, from plain data.
 
-This is the place to import all plots from; those of the joint space are in `plots_space`, those of training and its costs
-in `plots_training`, the common look in `plots_look`. Orders are given as codes (`av>t`) and printed as AV→T. Every function
-takes `colours`, order code -> colour, so that a plot of some of a study's orders has the study's colours; without it the
-colours are `order_colours` of the orders in the data. Numbers that are None, NaN or infinite are not drawn. Figures of
-nothing say so.
+Import all plots from here. Those of the joint space are defined in `plots_space`, those of the training and its costs in
+`plots_training`, and their common style in `plots_look`. Functions that draw orders take `colours`, order -> colour, so that a
+plot of some orders of a study has the colours of the study; the default is `order_colours` of the orders in the data. Numbers
+that are None, NaN or infinite are not drawn. A figure without data says so.
 """
 
 from __future__ import annotations
@@ -80,12 +79,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RankPanel:
-    """The same queries under two orders or systems.
+    """The ranks of the same queries under two orders or systems.
 
     Attributes:
-        title: The benchmark.
-        a, b: Names.
-        ranks_a, ranks_b: (queries,) rank of the truth, 1 is best.
+        title: Title of the benchmark.
+        a, b: Names of the two.
+        ranks_a, ranks_b: (queries,) ranks of the true items; 1 is best.
     """
 
     title: str
@@ -96,11 +95,16 @@ class RankPanel:
 
 
 def wins_and_losses(panel: RankPanel, colours: Mapping[str, str]) -> str:
-    """One dot a query: its rank under A (across) and under B (up), both logarithmic, and the diagonal. A query above the
-    diagonal is won by A; the shares are written where they belong. Queries without a finite rank of at least 1 under both are
-    left out, and their number is told. colours: By name.
+    """Draw a dot for each query, with its rank under A on the x-axis and under B on the y-axis, both logarithmic.
 
-    Raises TrichordError where the two do not have the same queries.
+    Queries above the diagonal are ranked better by A. Queries without a finite rank of at least 1 under both are left out; the
+    figure states their number.
+
+    Args:
+        panel: The ranks.
+        colours: Name of an order or system -> colour.
+
+    Raises TrichordError if the two do not have the same queries.
     """
     a, b = (np.asarray(ranks, np.float64) for ranks in (panel.ranks_a, panel.ranks_b))
     if a.shape != b.shape:
@@ -121,7 +125,7 @@ def wins_and_losses(panel: RankPanel, colours: Mapping[str, str]) -> str:
 
 
 def _draw_ranks(ax: Axes, panel: RankPanel, a: np.ndarray, b: np.ndarray, colours: Mapping[str, str]) -> None:
-    """One collection of dots; shares as texts."""
+    """Draw all dots as one collection, and the shares as texts."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     won, lost = a < b, a > b

@@ -1,4 +1,4 @@
-"""The colours of systems, and recall at every K."""
+"""The colours of systems, and the plot of the recall at every K."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PALETTE = (BLUE, RED, GREEN, PURPLE, *OTHER_COLOURS[:4])
 
 @dataclass(frozen=True, eq=False)
 class RecallCurve:
-    """Recall in percent at K of one system."""
+    """The recall of one system in percent at each K."""
 
     label: str
     k: np.ndarray
@@ -39,17 +39,19 @@ class RecallCurve:
 
 
 def system_colours(systems: Sequence[System]) -> dict[str, str]:
-    """System -> colour: orders have those of every study where no order stands twice and nothing else does; beyond eight
-    systems colours come again."""
-    codes = [system.order for system in systems]
-    if all(codes) and len(set(codes)) == len(codes):
-        colours = order_colours(codes)
-        return {system.name: colours[system.order] for system in systems}
+    """Return a colour for each system. With more than eight systems, colours repeat.
+
+    If all systems are orders and all differ, the colours are those of `order_colours`.
+    """
+    orders = [system.order for system in systems if system.order is not None]
+    if len(set(orders)) == len(systems):
+        colours = order_colours(orders)
+        return {system.name: colours[order] for system, order in zip(systems, orders, strict=True)}
     return {system.name: PALETTE[i % len(PALETTE)] for i, system in enumerate(systems)}
 
 
 def recall_curves(title: str, curves: Sequence[RecallCurve], chance: RecallCurve | None) -> str:
-    """Recall over K, K logarithmic, with a line for each system and a broken one for chance."""
+    """Draw the recall over K on a logarithmic axis, with a line for each system and a dashed line for chance."""
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -71,7 +73,7 @@ def recall_curves(title: str, curves: Sequence[RecallCurve], chance: RecallCurve
         ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1,) if most > 300 else (1, 2, 5)))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        ax.set_xlabel("K, the first so many items of the gallery")
+        ax.set_xlabel("K, the number of first items of the gallery")
         ax.set_ylabel("recall at K (%)")
         ax.set_title(fitted(title, 4.6))
         ax.grid()

@@ -1,8 +1,8 @@
-"""The common look of the report's plots: colours, fonts, sizes, panels, and the SVG text of a figure.
+"""The common style of the plots: colours, fonts, sizes, panels, and the SVG text of a figure.
 
-Nothing here depends on the clock, on chance or on the user's matplotlibrc: the same data gives the same text. Text stays
-text (`svg.fonttype` none), laid out with the widths of DejaVu Sans; where a reader has no such font, the common sans-serif
-fonts are narrower, so that nothing overlaps. The colours are those of Okabe and Ito, told apart by colour-blind readers.
+Nothing depends on the time, on random numbers or on the matplotlibrc of the user, so equal data give equal text. Text is stored
+as text (`svg.fonttype` none) and laid out with the widths of DejaVu Sans. If a reader lacks this font, the usual sans-serif fonts
+are narrower, so that nothing overlaps. The colours are those of Okabe and Ito, which colour-blind readers can distinguish.
 """
 
 from __future__ import annotations
@@ -57,40 +57,37 @@ LOOK: Any = {
 
 @contextmanager
 def look() -> Iterator[None]:
-    """Within it figures have the common look, and letters that the layout's font lacks are nobody's mistake."""
+    """Apply the common style within the context, without warnings about letters that the font lacks."""
     with drawing(LOOK):
         yield
 
 
 def svg_text(figure: Figure) -> str:
-    """The figure as SVG. To be called within `look`."""
+    """Return the figure as SVG. Call it within `look`."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return buffer.getvalue()
 
 
-def order_colours(orders: Iterable[str]) -> dict[str, str]:
-    """Order code -> colour. The four orders of V, A and T have the same colour in every study, and so have their first
-    stages (`av` that of `av>t`); others take the next free one in the order given. Beyond nine orders colours come again.
+def order_colours(orders: Iterable[Order]) -> dict[Order, str]:
+    """Return a colour for each order.
 
-    Raises TrichordError where a code is not an order.
+    The four orders of V, A and T have the same colour in every study, and a first stage has the colour of its order (`av` that of
+    `av>t`). Other orders take the next free colour. With more than nine of them, colours repeat.
     """
     orders = list(dict.fromkeys(orders))
-    codes = {order: Order.parse(order).code for order in orders}
-    others = [code for code in dict.fromkeys(codes.values()) if code not in STUDY_COLOURS]
+    others = [order.code for order in orders if order.code not in STUDY_COLOURS]
     colours = STUDY_COLOURS | {code: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, code in enumerate(others)}
-    return {order: colours[code] for order, code in codes.items()}
+    return {order: colours[order.code] for order in orders}
 
 
-def with_colours(orders: Iterable[str], colours: Mapping[str, str] | None) -> dict[str, str]:
-    """The given colours, however their orders are spelled, completed for orders that have none."""
-    own = order_colours(orders)
-    given = {Order.parse(order).code: colour for order, colour in (colours or {}).items()}
-    return {order: given.get(Order.parse(order).code, colour) for order, colour in own.items()}
+def with_colours(orders: Iterable[Order], colours: Mapping[Order, str] | None) -> dict[Order, str]:
+    """Return the given colours, completed by `order_colours` for orders without one."""
+    return {order: (colours or {}).get(order, colour) for order, colour in order_colours(orders).items()}
 
 
 def modality_colour(modality: str) -> str:
-    """The colour of a modality, by its name or letter; grey for one that is not known.
+    """Return the colour of a modality with this name or letter; grey if it is unknown.
 
     The specification of the modality may define it. Other modalities take a colour of the palette that depends on their name,
     or the next free one if an earlier name in the alphabet has it. With more than six of them, colours repeat.
@@ -108,18 +105,13 @@ def modality_colour(modality: str) -> str:
     return own[name]
 
 
-def order_label(order: str) -> str:
-    """'av>t' -> 'AV→T'."""
-    return str(Order.parse(order))
-
-
 def plain(text: object) -> str:
-    """One line of printable text: control characters and white space become single spaces."""
+    """Return the text as one printable line. Control characters and white space become single spaces."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
 def text_width(text: str, size: float = 9) -> float:
-    """Width in inches of a line in the layout's font."""
+    """Return the width of a line of text in inches."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
@@ -128,7 +120,7 @@ def text_width(text: str, size: float = 9) -> float:
 
 
 def fitted(text: object, width: float, size: float = 9) -> str:
-    """The text as one line of at most `width` inches; what is longer ends in '…'."""
+    """Return the text as one line of at most `width` inches. A longer text is cut and ends in '…'."""
     line = plain(text)[:400]
     if text_width(line, size) <= width:
         return line
@@ -140,7 +132,7 @@ def fitted(text: object, width: float, size: float = 9) -> str:
 
 
 def fitted_all(texts: Sequence[object], most: float, size: float = 8) -> tuple[list[str], float]:
-    """Texts cut to `most` inches, and the width of the widest."""
+    """Return the texts cut to `most` inches, and the width of the widest."""
     lines = [fitted(text, most, size) for text in texts]
     return lines, max((text_width(line, size) for line in lines), default=0.0)
 
@@ -158,15 +150,17 @@ def panels(
     head: float = 0.0,
     minimum: float = 0.0,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with `num` equal panels in rows of `columns`, and its axes, row by row. All lengths are in inches.
+    """Return a figure with `num` equal panels in rows of `columns`, and its axes row by row. All lengths are in inches.
 
     Args:
-        size: Width and height of a panel's axes.
-        left, right: Margins of the figure, for the first panel's labels.
-        top, bottom: Room above and below every panel, for its title and its ticks.
-        across: Room between panels that stand side by side.
-        head: Room above everything, for a legend.
-        minimum: Least width of the figure.
+        num: Number of panels.
+        columns: Number of panels in a row.
+        size: Width and height of the axes of a panel.
+        left, right: Margins of the figure. The left one holds the labels of the first panel.
+        top, bottom: Space above and below every panel, for its title and its ticks.
+        across: Space between adjacent panels of a row.
+        head: Space above all panels, for a legend.
+        minimum: Minimum width of the figure.
     """
     from matplotlib.figure import Figure
 
@@ -175,17 +169,17 @@ def panels(
     width = max(left + columns * size[0] + (columns - 1) * across + right, minimum)
     height = head + rows * (top + size[1] + bottom)
     figure = Figure(figsize=(width, height))
-    found = []
+    axes = []
     for i in range(num):
         row, column = divmod(i, columns)
         x = left + column * (size[0] + across)
         y = height - head - row * (top + size[1] + bottom) - top - size[1]
-        found.append(figure.add_axes((x / width, y / height, size[0] / width, size[1] / height)))
-    return figure, found
+        axes.append(figure.add_axes((x / width, y / height, size[0] / width, size[1] / height)))
+    return figure, axes
 
 
 def nothing(text: str) -> Figure:
-    """A figure that says why there is nothing to see."""
+    """Return a figure that says why there is nothing to draw."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(PAGE / 2, 0.6))
@@ -194,7 +188,7 @@ def nothing(text: str) -> Figure:
 
 
 def legend(figure: Figure, handles: Sequence[Any], left: float = 0.1, columns: int = 8) -> None:
-    """The handles in one line (or lines of `columns`) at the top of the figure, `left` inches from its edge."""
+    """Draw a legend at the top of the figure, `left` inches from its edge, with at most `columns` handles in a line."""
     width, height = figure.get_size_inches()
     figure.legend(
         handles=list(handles),
@@ -210,7 +204,7 @@ def legend(figure: Figure, handles: Sequence[Any], left: float = 0.1, columns: i
 
 
 def marker(label: str, colour: str, shape: str = "o", *, filled: bool = True, size: float = 5) -> Any:
-    """A legend's handle."""
+    """Return a handle for a legend."""
     from matplotlib.lines import Line2D
 
     face = colour if filled else "white"
@@ -220,7 +214,7 @@ def marker(label: str, colour: str, shape: str = "o", *, filled: bool = True, si
 
 
 def finite(values: Iterable[Any]) -> np.ndarray:
-    """The finite numbers among the values, as (n,) float64; None is not one."""
+    """Return the finite numbers among the values as (n,) float64. None is not finite."""
     array = np.array(
         [np.nan if v is None else v for v in np.ravel(np.asarray(list(values), dtype=object))], dtype=float
     )
@@ -228,7 +222,7 @@ def finite(values: Iterable[Any]) -> np.ndarray:
 
 
 def label_rows(ax: Axes, labels: Sequence[str], colours: Sequence[str] | None = None) -> None:
-    """Rows 0, 1, ... from top to bottom with their labels; `colours` of the labels, else none are written."""
+    """Arrange rows 0, 1, ... from top to bottom, and write their labels in `colours`, or none if it is None."""
     ax.set_ylim(max(len(labels), 1) - 0.5, -0.5)
     ax.set_yticks(range(len(labels)), labels if colours is not None else [""] * len(labels))
     ax.tick_params(axis="y", length=0)

@@ -1,4 +1,4 @@
-"""Rows of points with their intervals: figures of systems with chance, and differences between systems."""
+"""Plots of points with intervals: figures of systems with chance, and differences between systems."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from trichord.report.plots_look import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHAPES = ("o", "s", "D", "^", "v")  # of the first measure, the second, ...
+SHAPES = ("o", "s", "D", "^", "v")  # markers of the first measure, the second, ...
 
 
 @dataclass(frozen=True)
 class Point:
-    """An estimate with the ends of its interval and chance, None or NaN where these are not known."""
+    """An estimate with the ends of its interval and chance, which are None or NaN if they are not known."""
 
     estimate: float
     low: float | None = None
@@ -44,7 +44,7 @@ class Point:
 
 @dataclass(frozen=True)
 class PointRow:
-    """A labelled row with a point for each measure; None for one that was not scored."""
+    """A labelled row with a point for each measure, or None for a measure that was not scored."""
 
     label: str
     points: Sequence[Point | None]
@@ -53,20 +53,20 @@ class PointRow:
 
 @dataclass(frozen=True)
 class PointPanel:
-    """Rows with one title, from top to bottom."""
+    """Rows from top to bottom, with a title."""
 
     title: str
     rows: Sequence[PointRow]
 
 
 def intervals(shown: Sequence[PointPanel], axis: str, measures: Sequence[str] = ()) -> str:
-    """A panel for each benchmark or target; every panel has its own scale from zero. Chance is a grey tick in the row of its
+    """Draw a panel for each benchmark or target, each with its own scale from zero. Chance is a grey tick in the row of its
     measure.
 
     Args:
-        shown: What is drawn.
+        shown: The panels.
         axis: What the points are, with the unit.
-        measures: Names of the points of a row, where there are several.
+        measures: Names of the points of a row, if there are several.
     """
     with look():
         if not any(panel.rows for panel in shown):
@@ -79,12 +79,14 @@ def intervals(shown: Sequence[PointPanel], axis: str, measures: Sequence[str] = 
 
 
 def differences(shown: Sequence[PointPanel]) -> str:
-    """A panel for each benchmark: every difference with its interval, and a line at zero. A marker is filled where the
-    two are told apart. Rows are labelled once where all panels of a line have the same."""
+    """Draw a panel for each benchmark: every difference with its interval, and a line at zero.
+
+    The marker of a significant difference is filled. Panels of a line that have the same rows share their labels.
+    """
     with look():
         if not any(panel.rows for panel in shown):
             return svg_text(nothing("No differences to show: there is one order, or none."))
-        handles = [marker("told apart", INK), marker("not told apart", INK, filled=False)]
+        handles = [marker("significant", INK), marker("not significant", INK, filled=False)]
         return _drawn(shown, "difference (points)", handles, 1, zero_line=True)
 
 
@@ -110,7 +112,7 @@ def _drawn(shown: Sequence[PointPanel], axis: str, handles: Sequence[Any], num_p
 
 
 def draw_points(ax: Axes, panel: PointPanel, num_points: int = 1, *, zero_line: bool = False) -> None:
-    """Points are lines of one vertex; chance ticks have the grey of the legend. The scale holds zero."""
+    """Draw the rows of a panel. The scale includes zero."""
     if zero_line:
         ax.axvline(0, color=GREY, linewidth=1.0, zorder=1)
     for y in range(len(panel.rows)):
@@ -137,7 +139,7 @@ def draw_points(ax: Axes, panel: PointPanel, num_points: int = 1, *, zero_line: 
 
 
 def _points(panel: PointPanel) -> list[tuple[int, int, Point]]:
-    """Yield (row, measure, point) for each point with a finite estimate."""
+    """Return (row, measure, point) for each point with a finite estimate."""
     return [
         (y, i, point)
         for y, row in enumerate(panel.rows)

@@ -1,6 +1,6 @@
-"""Plots of the joint space as SVG text: similarity matrices, the principal plane, modality gaps, purity of clusters.
+"""Plots of the joint space as SVG text: similarity matrices, the principal plane, modality gaps and purity of clusters.
 
-What is measured is told in `evaluation.geometry`. Import the plots from `plots`, which also tells what `colours` are.
+`evaluation.geometry` defines the measured values. Import the plots from `plots`, which also describes `colours`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.modality import Order
 from trichord.report.plots_look import (
     GREY,
     INK,
@@ -26,7 +27,6 @@ from trichord.report.plots_look import (
     marker,
     modality_colour,
     nothing,
-    order_label,
     panels,
     svg_text,
     text_width,
@@ -38,14 +38,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-CLUSTER_COLOURS = 20  # of matplotlib's tab20; further clusters begin again
+CLUSTER_COLOURS = 20  # those of tab20 in matplotlib; they repeat for further clusters
 
 
 @dataclass(frozen=True)
 class SimilarityPanel:
-    """Attributes:
-    title: For instance "AV→T, V with T".
-    matrix: (rows, columns) cosines; the true pairs on the diagonal.
+    """A matrix of cosines.
+
+    Attributes:
+        title: The title, such as "AV→T VT".
+        matrix: (rows, columns) cosines, with the true pairs on the diagonal.
     """
 
     title: str
@@ -57,10 +59,10 @@ class ScatterPanel:
     """The principal plane of one joint space.
 
     Attributes:
-        title: For instance "AV→T".
-        coordinates: By modality (n, 2).
-        cluster: By modality (n,) int, the cluster of each point.
-        explained: (2,) share of the variance on each axis.
+        title: The title, such as "AV→T".
+        coordinates: modality -> (n, 2) coordinates.
+        cluster: modality -> (n,) int, the cluster of each point.
+        explained: (2,) share of the variance along each axis.
     """
 
     title: str
@@ -71,40 +73,45 @@ class ScatterPanel:
 
 @dataclass(frozen=True)
 class GapPanel:
-    """Attributes:
-    title: The pair, such as "VT".
-    gaps: order -> gap of every seed, 0 to 2.
+    """The modality gaps of a pair.
+
+    Attributes:
+        title: The pair, such as "VT".
+        gaps: order -> gap of every seed, 0 to 2.
     """
 
     title: str
-    gaps: Mapping[str, Sequence[float | None]]
+    gaps: Mapping[Order, Sequence[float | None]]
 
 
 @dataclass(frozen=True)
 class PurityRow:
-    """Attributes:
-    order: Code.
-    values: Measure ("modality purity", "label purity", "agreement VT", ...) -> its value of every seed, 0 to 1.
-    chance: Measure -> its chance level, one number or one of every seed; a measure may have none.
+    """The purity of the clusters of an order.
+
+    Attributes:
+        order: The order.
+        values: measure ("modality purity", "label purity", "agreement VT", ...) -> its value for every seed, 0 to 1.
+        chance: measure -> chance, as one number or one for every seed. Measures without chance may be missing.
     """
 
-    order: str
+    order: Order
     values: Mapping[str, Sequence[float | None]]
     chance: Mapping[str, float | Sequence[float | None] | None] = field(default_factory=dict)
 
 
 def similarity_matrices(matrices: Sequence[SimilarityPanel], columns: int = 6) -> str:
-    """Heat maps of cosines, `columns` side by side, all on one scale that is symmetric about zero: white is 0, blue is
-    negative, red positive. The first row is at the top. Values that are not finite are grey.
+    """Draw heat maps of cosines, `columns` in a line, on one scale that is symmetric about zero.
 
-    Raises TrichordError where a matrix is not two-dimensional.
+    White is zero, blue is negative and red is positive. Values that are not finite are grey. The first row is at the top.
+
+    Raises TrichordError if a matrix is not two-dimensional.
     """
     arrays = [np.asarray(panel.matrix, dtype=np.float64) for panel in matrices]
     for panel, array in zip(matrices, arrays, strict=True):
         if array.ndim != 2:
-            raise TrichordError(f"{panel.title}: a similarity matrix has rows and columns, not the shape {array.shape}")
+            raise TrichordError(f"{panel.title}: a similarity matrix is two-dimensional, not of shape {array.shape}")
     if columns < 1:
-        raise TrichordError(f"columns={columns}: draw 1 matrix or more side by side")
+        raise TrichordError(f"columns={columns}: give 1 or more")
     with look():
         shown = [(panel, array) for panel, array in zip(matrices, arrays, strict=True) if array.size]
         if not shown:
@@ -135,7 +142,7 @@ def _draw_matrix(ax: Axes, matrix: np.ndarray, limit: float) -> AxesImage:
 
 
 def _colour_bar(figure: Figure, axes: Sequence[Axes], image: AxesImage) -> None:
-    """At the right of the first line of panels. It is an image too, for a bar of many rectangles shows seams."""
+    """Draw the scale to the right of the first line of panels, as an image, since a bar of many rectangles shows seams."""
     box = axes[0].get_position()
     right = max(ax.get_position().x1 for ax in axes)
     width = figure.get_size_inches()[0]
@@ -151,11 +158,12 @@ def _colour_bar(figure: Figure, axes: Sequence[Axes], image: AxesImage) -> None:
 
 
 def joint_space(spaces: Sequence[ScatterPanel]) -> str:
-    """The same points twice, by modality and, below, by cluster; a column a space, at most four side by side. Axes of one
-    column are the same; both axes of a panel have one scale, so that distances are honest. Clusters have 20 colours, which
-    repeat. Where all spaces together have more than 800 points, points are drawn as pictures.
+    """Draw each space in a column, coloured by modality and below by cluster, with at most four columns in a line.
 
-    Raises TrichordError where points and clusters do not fit together.
+    Both panels of a column have the same axes, and both axes of a panel have the same scale, so that distances are true. If all
+    spaces together have more than 800 points, the points are embedded as images.
+
+    Raises TrichordError if points and clusters do not match.
     """
     for space in spaces:
         _check_space(space)
@@ -190,9 +198,7 @@ def _check_space(space: ScatterPanel) -> None:
     for modality, points in space.coordinates.items():
         shape = np.shape(points)
         if len(shape) != 2 or shape[1] != 2:
-            raise TrichordError(
-                f"{space.title}: coordinates of {modality} have the shape {shape}; they are (points, 2)"
-            )
+            raise TrichordError(f"{space.title}: coordinates of {modality} have the shape {shape}, not (points, 2)")
         if np.shape(space.cluster.get(modality, ())) != shape[:1]:
             raise TrichordError(f"{space.title}: give one cluster for each of the {shape[0]} points of {modality}")
 
@@ -203,7 +209,7 @@ def _share(explained: Sequence[float], axis: int) -> str:
 
 
 def _draw_space(ax: Axes, space: ScatterPanel, by: str, raster: bool) -> None:
-    """One collection of all points, in an order that mixes the modalities, so that none hides the others."""
+    """Draw all points as one collection, in a sequence that mixes the modalities, so that none hides the others."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba_array
 
@@ -229,18 +235,19 @@ def _draw_space(ax: Axes, space: ScatterPanel, by: str, raster: bool) -> None:
     ax.set_ylim(centre[1] - half, centre[1] + half)
 
 
-def gaps(pairs: Sequence[GapPanel], colours: Mapping[str, str] | None = None) -> str:
-    """One panel a pair, all on one scale from zero: a row an order, a dot a seed, a line at the mean of several."""
+def gaps(pairs: Sequence[GapPanel], colours: Mapping[Order, str] | None = None) -> str:
+    """Draw a panel for each pair, all on one scale from zero, with a row for each order, a dot for each seed and a line at their
+    mean."""
     with look():
         orders = list(dict.fromkeys(order for panel in pairs for order in panel.gaps))
         if not orders:
             return svg_text(nothing("No modality gaps to show."))
-        found = with_colours(orders, colours)
+        order_colours = with_colours(orders, colours)
         figure, axes, columns = _row_panels(len(pairs), orders, {"one seed": "o", "mean": "|"}, 0.5)
         most = float(finite([v for panel in pairs for values in panel.gaps.values() for v in values]).max(initial=0))
         for i, (ax, panel) in enumerate(zip(axes, pairs, strict=True)):
             for y, order in enumerate(orders):
-                _draw_row(ax, y, finite(panel.gaps.get(order, ())), np.empty(0), found[order])
+                _draw_row(ax, y, finite(panel.gaps.get(order, ())), np.empty(0), order_colours[order])
             ax.set_xlim(0, most * 1.06 if most > 0 else 1)
             _finish_rows(ax, fitted(_pair_label(panel.title), 2.5), orders, i % columns == 0)
             ax.set_xlabel("modality gap")
@@ -248,24 +255,26 @@ def gaps(pairs: Sequence[GapPanel], colours: Mapping[str, str] | None = None) ->
 
 
 def _pair_label(pair: str) -> str:
-    """'VT' -> 'V–T'; other titles stay."""
+    """Return 'V–T' for 'VT'. Other titles are unchanged."""
     return "–".join(pair) if len(pair) == 2 and pair.isupper() else pair
 
 
-def purity(rows: Sequence[PurityRow], colours: Mapping[str, str] | None = None) -> str:
-    """One panel a measure, on the scale 0 to 1: a row an order, a dot a seed, a line at the mean of several, a grey tick at chance
-    (its mean over seeds)."""
+def purity(rows: Sequence[PurityRow], colours: Mapping[Order, str] | None = None) -> str:
+    """Draw a panel for each measure, on a scale from 0 to 1.
+
+    It has a row for each order, a dot for each seed, a line at their mean, and a grey tick at chance (mean over seeds).
+    """
     with look():
         measures = list(dict.fromkeys(name for row in rows for name in row.values))
         if not measures:
             return svg_text(nothing("No purities to show."))
         orders = [row.order for row in rows]
-        found = with_colours(orders, colours)
+        order_colours = with_colours(orders, colours)
         figure, axes, columns = _row_panels(len(measures), orders, {"one seed": "o", "mean": "|", "chance": "|"}, 0.3)
         for i, (ax, measure) in enumerate(zip(axes, measures, strict=True)):
             for y, row in enumerate(rows):
                 chance = finite(np.ravel(np.asarray(row.chance.get(measure), dtype=object)))
-                _draw_row(ax, y, finite(row.values.get(measure, ())), chance, found[row.order])
+                _draw_row(ax, y, finite(row.values.get(measure, ())), chance, order_colours[row.order])
             ax.set_xlim(0, 1)
             ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
             _finish_rows(ax, fitted(measure, 2.5), orders, i % columns == 0)
@@ -273,10 +282,10 @@ def purity(rows: Sequence[PurityRow], colours: Mapping[str, str] | None = None) 
 
 
 def _row_panels(
-    num: int, orders: Sequence[str], signs: Mapping[str, str], bottom: float
+    num: int, orders: Sequence[Order], signs: Mapping[str, str], bottom: float
 ) -> tuple[Figure, list[Axes], int]:
-    """Panels that share their rows, the orders; a legend of `signs`, name -> marker; and the panels side by side."""
-    left = max(text_width(order_label(order), 8) for order in orders) + 0.2
+    """Return a figure with a legend of `signs` (name -> marker), its axes with the orders as rows, and the panels in a line."""
+    left = max(text_width(str(order), 8) for order in orders) + 0.2
     columns, across = min(num, 3), 0.35
     width = min((PAGE - left - 0.2 - (columns - 1) * across) / columns, PAGE / 2)
     size = width, 0.1 + 0.24 * len(orders)
@@ -292,7 +301,7 @@ def _row_panels(
 
 
 def _draw_row(ax: Axes, y: int, values: np.ndarray, chance: np.ndarray, colour: str) -> None:
-    """Dots and their mean, and the mean of chance, all finite; both may be empty."""
+    """Draw the values as dots, with their mean and the mean of chance. Both arrays are finite and may be empty."""
     tick: dict[str, Any] = {
         "marker": "|",
         "linestyle": "none",
@@ -312,8 +321,8 @@ def _draw_row(ax: Axes, y: int, values: np.ndarray, chance: np.ndarray, colour: 
         ax.text(0.02, y, "not measured", color=GREY, va="center", fontsize=8, transform=note)
 
 
-def _finish_rows(ax: Axes, title: str, orders: Sequence[str], first: bool) -> None:
-    labels = [order_label(order) for order in orders]
+def _finish_rows(ax: Axes, title: str, orders: Sequence[Order], first: bool) -> None:
+    labels = [str(order) for order in orders]
     label_rows(ax, labels, [INK] * len(labels) if first else None)
     ax.set_title(title)
     ax.grid(axis="x")

@@ -1,6 +1,6 @@
-"""Plots of a study's training as SVG text: loss curves, parameters that are frozen and trained, costs.
+"""Plots of the training of a study as SVG text: loss curves, frozen and trained parameters, costs.
 
-Import the plots from `plots`, which also tells what `colours` are.
+Import the plots from `plots`, which also describes `colours`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.modality import Order
 from trichord.report.plots_look import (
     GREY,
     INK,
@@ -25,7 +26,6 @@ from trichord.report.plots_look import (
     look,
     marker,
     nothing,
-    order_label,
     svg_text,
     text_width,
     with_colours,
@@ -34,8 +34,10 @@ from trichord.report.plots_look import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CURVE_POINTS = 400  # most points of a curve
-FIGURE_POINTS = 35_000  # about as many points in one figure of many curves, but never fewer than FEWEST_POINTS a curve
+CURVE_POINTS = 400  # largest number of points of a curve
+FIGURE_POINTS = (
+    35_000  # approximate number of points in a figure of many curves, with at least FEWEST_POINTS in each curve
+)
 FEWEST_POINTS = 40
 TERM_COLUMNS = 7
 SEED, MEDIAN, STOP, LOST = "#56b4e9", "#0072b2", "#d55e00", "#606060"
@@ -49,9 +51,9 @@ class StageCurves:
     """The losses of one stage.
 
     Attributes:
-        title: For instance "AV→T, stage 2".
-        terms: Loss term -> (steps, values) of every seed; steps rise, seeds may differ in their steps.
-        lost: The same of seeds whose stage did not finish, or diverged: drawn dashed, never in the median.
+        title: The title, such as "AV→T".
+        terms: loss term -> (steps, values) of every seed. Steps increase, and may differ between seeds.
+        lost: The same for seeds whose stage is unfinished or diverged. They are drawn dashed and do not enter the median.
     """
 
     title: str
@@ -59,20 +61,22 @@ class StageCurves:
     lost: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
 
     def by_term(self) -> dict[str, tuple[Sequence[Curve], Sequence[Curve]]]:
-        """Term -> curves of finished seeds, curves of lost ones."""
+        """Return loss term -> (curves of finished seeds, curves of lost seeds)."""
         names = dict.fromkeys([*self.terms, *self.lost])
         return {name: (self.terms.get(name, ()), self.lost.get(name, ())) for name in names}
 
 
 @dataclass(frozen=True)
 class ParameterRow:
-    """Attributes:
-    order: Code of the order, or of the stages so far: `av` is the first stage of `av>t`.
-    frozen, trained: Numbers of parameters.
-    stage: Written after the order, where the order alone does not tell the stage.
+    """The parameters of a stage.
+
+    Attributes:
+        order: The order, or the order up to a stage: `av` is the first stage of `av>t`.
+        frozen, trained: Numbers of parameters.
+        stage: Text after the order, if the order alone does not identify the stage.
     """
 
-    order: str
+    order: Order
     frozen: int
     trained: int
     stage: str = ""
@@ -80,15 +84,17 @@ class ParameterRow:
 
 @dataclass(frozen=True)
 class CostRow:
-    """Attributes:
-    order: Code of the order, or of the stages so far.
-    seconds: Wall-clock time.
-    steps: Optimizer steps.
-    clips: Clips seen, repetitions counted. Each of the three is None where it was not recorded.
-    stage: Written after the order, where the order alone does not tell the stage: "in all", "stage 2".
+    """The cost of an order or a stage. Values that were not recorded are None.
+
+    Attributes:
+        order: The order, or the order up to a stage.
+        seconds: Wall-clock time.
+        steps: Optimizer steps.
+        clips: Clips seen, including repetitions.
+        stage: Text after the order, if the order alone does not identify the stage: "total", "stage 2".
     """
 
-    order: str
+    order: Order
     seconds: float | None
     steps: float | None
     clips: float | None
@@ -96,14 +102,14 @@ class CostRow:
 
 
 def block_means(steps: Sequence[float], values: Sequence[float], edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Thin a curve: the mean step and the mean value of what is finite between edges.
+    """Thin a curve: return the mean step and the mean value of the finite points of each block.
 
     Args:
         steps, values: (n,) each.
-        edges: (blocks + 1,) rising; block i holds edges[i] <= step < edges[i + 1], the last one its end too.
+        edges: (blocks + 1,) increasing. Block i contains edges[i] <= step < edges[i + 1], and the last block also its end.
 
     Returns:
-        (blocks,) each, NaN where a block has no finite value.
+        (blocks,) each, NaN for blocks without a finite value.
     """
     at, value = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
     keep = np.isfinite(value) & (at >= edges[0]) & (at <= edges[-1])
@@ -111,7 +117,7 @@ def block_means(steps: Sequence[float], values: Sequence[float], edges: np.ndarr
     block = np.clip(np.searchsorted(edges, at[keep], side="right") - 1, 0, num - 1)
     count = np.bincount(block, minlength=num)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        share = 1 / count[block]  # divided before they are added: the mean of huge values is not infinite
+        share = 1 / count[block]  # dividing before adding keeps the mean of huge values finite
         mean_step = np.bincount(block, at[keep] * share, num)
         mean_value = np.bincount(block, value[keep] * share, num)
     empty = count == 0
@@ -119,8 +125,8 @@ def block_means(steps: Sequence[float], values: Sequence[float], edges: np.ndarr
 
 
 def block_edges(curves: Sequence[Curve], num_points: int) -> np.ndarray:
-    """Edges of at most `num_points` blocks of equal width over all steps of the curves; one block a step where there are
-    few steps."""
+    """Return the edges of at most `num_points` blocks of equal width over all steps, or of a block for each step if there are
+    few."""
     steps = np.unique(np.concatenate([np.asarray(s, dtype=np.float64) for s, _ in curves]))
     if len(steps) <= num_points:
         return np.append(steps, steps[-1] + 1)
@@ -128,13 +134,13 @@ def block_edges(curves: Sequence[Curve], num_points: int) -> np.ndarray:
 
 
 def learning_curves(stages: Sequence[StageCurves]) -> str:
-    """A small panel for every term of every stage, for terms differ tenfold in size: each has its own scale, written at
-    its axis. A thin line a seed, a thick one for the median of the finished ones, a dashed one for a seed that is lost. Long
-    runs are thinned by block means to at most 400 points, to fewer where there are very many curves. A cross ends the line of
-    a seed whose loss was not finite from then on. Where few values are far outside, the panel is cut and says how far they
-    reach.
+    """Draw a small panel for every term of every stage, each with its own scale, since terms differ greatly in size.
 
-    Raises TrichordError where the steps and values of a curve differ in number.
+    Thin lines are seeds, the thick line is the median of the finished ones, and dashed lines are lost seeds. Long runs are
+    thinned to at most 400 points by block means, or to fewer points if there are many curves. A cross ends the line of a seed
+    whose loss is not finite afterwards. If few values are far outside, the panel is cut, and a text says how far they reach.
+
+    Raises TrichordError if a curve has different numbers of steps and values.
     """
     num_curves = 0
     for stage in stages:
@@ -172,8 +178,10 @@ def _line(label: str, colour: str, width: float, style: Any = "-") -> Any:
 
 
 def _curve_panels(stages: Sequence[StageCurves]) -> tuple[Any, list[list[Any]]]:
-    """The figure, and the axes of every stage's terms; a stage begins a new line under its title. A term has the same
-    column in all stages, where there are so few terms that this is possible."""
+    """Return the figure, and the axes of the terms of each stage. Each stage starts a new line below its title.
+
+    If there are few terms, a term has the same column in all stages.
+    """
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(term for stage in stages for term in stage.by_term()))
@@ -200,7 +208,7 @@ def _curve_panels(stages: Sequence[StageCurves]) -> tuple[Any, list[list[Any]]]:
 
 
 def _draw_curves(ax: Axes, finished: Sequence[Curve], num_points: int, lost: Sequence[Curve] = ()) -> None:
-    """The seeds of one term, and the median of the finished ones where there are two or more."""
+    """Draw the seeds of a term, and the median of the finished ones if there are two or more."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     kept = [(s, v) for s, v in finished if len(s)]
@@ -245,7 +253,7 @@ def _draw_curves(ax: Axes, finished: Sequence[Curve], num_points: int, lost: Seq
 
 
 def _stops(values: Sequence[float]) -> bool:
-    """Whether values end in ones that are not finite, after one that is."""
+    """Return whether a finite value is followed by values that are not finite up to the end."""
     return (
         len(values) > 0
         and not np.isfinite(values[-1])
@@ -254,7 +262,7 @@ def _stops(values: Sequence[float]) -> bool:
 
 
 def _draw_seed(ax: Axes, steps: np.ndarray, means: np.ndarray, lost: bool) -> None:
-    """A line over what is finite, dashed where the seed is lost; a dot where that is one point."""
+    """Draw the finite points of a seed as a line, dashed if the seed is lost, or a single point as a dot."""
     keep = np.isfinite(means)
     dot = "o" if keep.sum() == 1 else None
     colour, style = (LOST, DASHES) if lost else (SEED, "-")
@@ -262,7 +270,7 @@ def _draw_seed(ax: Axes, steps: np.ndarray, means: np.ndarray, lost: bool) -> No
 
 
 def _median(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """(blocks,) of those seeds that have the block; NaN where none has."""
+    """Return (blocks,) the median over the seeds with a value in each block; NaN without any."""
     table = np.stack(rows)
     out = np.full(table.shape[1], np.nan)
     known = np.isfinite(table).any(0)
@@ -271,7 +279,7 @@ def _median(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
-    """Of the axis: all values, but where the outermost 2 % would squeeze the others into a tenth of it, near those."""
+    """Return the limits of the axis: those of all values, or narrower ones if the outermost 2 % would take up most of the axis."""
     values = np.clip(values, -1e300, 1e300)
     low, high = float(values.min()), float(values.max())
     inner_low, inner_high = (float(v) for v in np.quantile(values, [0.02, 0.98], method="nearest"))
@@ -283,25 +291,26 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def parameters(rows: Sequence[ParameterRow], colours: Mapping[str, str] | None = None) -> str:
-    """A bar a stage: its trained parameters in the order's colour, then its frozen ones in light grey, and both numbers."""
+def parameters(rows: Sequence[ParameterRow], colours: Mapping[Order, str] | None = None) -> str:
+    """Draw a bar for each stage, with the trained parameters in the colour of the order, the frozen ones in grey, and both
+    numbers."""
     with look():
         if not rows:
             return svg_text(nothing("No parameters to show."))
-        found = with_colours([row.order for row in rows], colours)
-        labels, left = fitted_all([f"{order_label(row.order)}  {row.stage}".strip() for row in rows], 2.4)
+        order_colours = with_colours([row.order for row in rows], colours)
+        labels, left = fitted_all([f"{row.order}  {row.stage}".strip() for row in rows], 2.4)
         numbers = [
             f"{_count(row.trained)} trained" + (f" + {_count(row.frozen)} frozen" if row.frozen else "") for row in rows
         ]
         figure, (ax,) = _bars(1, len(rows), left, max(text_width(n, 8) for n in numbers))
-        _draw_parameters(ax, rows, numbers, found)
+        _draw_parameters(ax, rows, numbers, order_colours)
         label_rows(ax, labels, [INK] * len(rows))
         ax.set_title("parameters")
         return svg_text(figure)
 
 
 def _bars(num: int, rows: int, left: float, note: float) -> tuple[Any, list[Any]]:
-    """The figure and its panels of horizontal bars, which leave `note` inches at their right for a number."""
+    """Return a figure with panels of horizontal bars, which have `note` inches of space for a number to their right."""
     from trichord.report.plots_look import panels
 
     left, across = left + 0.2, note + 0.2
@@ -310,7 +319,7 @@ def _bars(num: int, rows: int, left: float, note: float) -> tuple[Any, list[Any]
 
 
 def _draw_parameters(
-    ax: Axes, rows: Sequence[ParameterRow], numbers: Sequence[str], colours: Mapping[str, str]
+    ax: Axes, rows: Sequence[ParameterRow], numbers: Sequence[str], colours: Mapping[Order, str]
 ) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -324,7 +333,7 @@ def _draw_parameters(
 
 
 def _beside(ax: Axes, x: float, y: float, text: str, colour: str = INK) -> None:
-    """A text 4 points to the right of the end of a bar."""
+    """Write a text 4 points to the right of the end of a bar."""
     ax.annotate(
         text,
         (x, y),
@@ -338,7 +347,7 @@ def _beside(ax: Axes, x: float, y: float, text: str, colour: str = INK) -> None:
 
 
 def _count(value: float) -> str:
-    """44700000 -> '44.7 M'."""
+    """Return '44.7 M' for 44700000."""
     if value >= 999.5e6:
         return f"{value / 1e6:,.0f} M"
     for size, letter in ((1e6, "M"), (1e3, "k")):
@@ -348,7 +357,7 @@ def _count(value: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """5400 -> '1 h 30 min'."""
+    """Return '1 h 30 min' for 5400."""
     if seconds < 59.5:
         return f"{seconds:.3g} s"
     minutes = round(seconds / 60)
@@ -359,21 +368,23 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours / 24:.1f} days"
 
 
-def costs(rows: Sequence[CostRow], colours: Mapping[str, str] | None = None, *, rules: Sequence[int] = ()) -> str:
-    """Three panels of bars: time, steps and clips seen of every row. What is None is written as not recorded; a thin line
-    stands before the rows of `rules`."""
+def costs(rows: Sequence[CostRow], colours: Mapping[Order, str] | None = None, *, rules: Sequence[int] = ()) -> str:
+    """Draw panels of bars with time, steps and clips seen of every row. Values of None are labelled as not recorded.
+
+    A thin line precedes the rows with the indices `rules`.
+    """
     with look():
         if not rows:
             return svg_text(nothing("No costs were recorded."))
-        found = with_colours([row.order for row in rows], colours)
-        labels, left = fitted_all([f"{order_label(row.order)}  {row.stage}".strip() for row in rows], 2.0)
+        order_colours = with_colours([row.order for row in rows], colours)
+        labels, left = fitted_all([f"{row.order}  {row.stage}".strip() for row in rows], 2.0)
         figure, axes = _bars(3, len(rows), left, text_width("not recorded", 8))
         for i, (ax, title, name) in enumerate(
             zip(axes, ("time", "optimizer steps", "clips seen"), ("seconds", "steps", "clips"), strict=True)
         ):
             written = _duration if name == "seconds" else _count
             values = [getattr(row, name) for row in rows]
-            _draw_costs(ax, values, [found[row.order] for row in rows], written)
+            _draw_costs(ax, values, [order_colours[row.order] for row in rows], written)
             for rule in rules:
                 ax.axhline(rule - 0.5, color=GREY, linewidth=0.6)
             label_rows(ax, labels, None if i else [INK] * len(rows))

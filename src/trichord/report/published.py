@@ -1,16 +1,15 @@
-"""Published recalls to print beside a study's own table: the order study's Table 1, HowTo100M, MIL-NCE, VideoCLIP, MCN.
+"""Published recalls to print beside the table of a study: Table 1 of the order study, HowTo100M, MIL-NCE, VideoCLIP and MCN.
 
-A row holds what its source prints and nothing else. Where the source (or the list of clips that it scored) gives the
-number of queries for sure, a recall has Wilson's interval over those queries: `published_interval`. It says nothing of
-other seeds; no row here names any.
+A row holds only what its source prints. If the number of queries is known for certain from the source or its list of clips, a
+recall has Wilson's interval over these queries (`published_interval`). It does not cover other seeds, which no source states.
 
-The order study names no gallery. `conditional_intervals` gives its intervals under the usual galleries, each marked as
-an if. `consistent_galleries` is evidence on that if: N queries of one run print only multiples of 100 / N, rounded. All
-nine YouCook2 figures fit 3,350 clips, of which a figure with two decimals fits by luck one time in three. Neither usual
-MSR-VTT gallery, 1,000 or 2,990 clips with one caption each, can print any row of that benchmark: more captions a clip,
-a mean over runs or another list of clips were scored.
+The order study does not name its gallery. `conditional_intervals` returns the intervals for the usual galleries, each with this
+condition. `consistent_galleries` tests the condition: with N queries of one run, only rounded multiples of 100 / N are possible.
+All nine YouCook2 figures are possible with 3,350 clips; a figure with two decimals is so by chance one time in three. With the
+usual MSR-VTT galleries of 1,000 or 2,990 clips with one caption each, no row of that benchmark is possible: the study must have
+scored several captions of a clip, a mean over runs or another list of clips.
 
-Figures whose source was not seen are not here; `LEFT_OUT` names them.
+Figures whose source was not seen are left out and listed in `LEFT_OUT`.
 """
 
 from __future__ import annotations
@@ -45,19 +44,19 @@ MIL_NCE_PAGE = "README of github.com/antoine77340/MIL-NCE_HowTo100M"
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One published result.
+    """A published result.
 
     Attributes:
-        method: System and variant.
-        order: As printed, such as `AV→T`; `AVT` is joint training of the three; '' where the system has no audio.
+        method: The system and its variant.
+        order: The printed order, such as `AV→T`; `AVT` for joint training of all three; '' for a system without audio.
         benchmark: `youcook2` or `msrvtt`.
-        direction: `t2v`, or `t2va` where the gallery is video and audio together.
-        r1, r5, r10: Recalls in percent; None where not published.
-        medr: Median rank; None where not published.
-        num_queries: Queries (and clips, one caption each); None where not known for sure.
+        direction: `t2v`, or `t2va` if the gallery holds video and audio together.
+        r1, r5, r10: Recalls in percent; None if not published.
+        medr: Median rank; None if not published.
+        num_queries: Number of queries, and of clips with one caption each; None if not known for certain.
         source: Where the figures are printed.
         note: What differs: training data, features, gallery, variant, scoring.
-        decimals: With how many the source prints the three recalls.
+        decimals: Number of decimals of the three recalls in the source.
     """
 
     method: str
@@ -74,29 +73,29 @@ class PublishedRow:
     decimals: tuple[int, int, int] = (1, 1, 1)
 
     def recall(self, name: str) -> float | None:
-        """A recall in percent. Raises TrichordError for a name other than r1, r5 and r10."""
+        """Return a recall in percent. Raises TrichordError for a name other than r1, r5 and r10."""
         if name not in MEASURES:
             raise TrichordError(f"recall '{name}' of {self.method} is not published; take one of {', '.join(MEASURES)}")
         return {"r1": self.r1, "r5": self.r5, "r10": self.r10}[name]
 
     def printed(self, name: str) -> str:
-        """A recall with its source's decimals, `1.10`; `-` where not published."""
+        """Return a recall with the decimals of its source, such as `1.10`; `-` if not published."""
         value = self.recall(name)
         return "-" if value is None else f"{value:.{self.decimals[list(MEASURES).index(name)]}f}"
 
 
 _STUDY_NOTE = (
     "trained on HowTo100M in two stages, not fine-tuned; ResNet-152 features, spectrograms, word2vec; "
-    "gallery size, seeds and intervals not named"
+    "gallery size, seeds and intervals not stated"
 )
 _STUDY_EVIDENCE = {
     "youcook2": "the figures fit 3,350 clips with one caption each",
-    "msrvtt": "neither 1,000 nor 2,990 clips with one caption each, in one run, can print the three figures",
+    "msrvtt": "neither 1,000 nor 2,990 clips with one caption each, in one run, can give the three figures",
 }
 
 
 def _study(benchmark: str, order: str, *figures: str) -> PublishedRow:
-    """A row of the order study's table, from its printed figures."""
+    """Return a row of the table of the order study, from its printed figures."""
     r1, r5, r10 = (float(figure) for figure in figures)
     one, five, ten = (len(figure.partition(".")[2]) for figure in figures)
     note = f"{_STUDY_NOTE}; {_STUDY_EVIDENCE[benchmark]}"
@@ -106,7 +105,7 @@ def _study(benchmark: str, order: str, *figures: str) -> PublishedRow:
 
 
 _ZERO_SHOT = "trained on HowTo100M, not fine-tuned"
-_TIES = "the code counts a tie as a hit at each of its places"
+_TIES = "the code counts a tie as a hit at each tied rank"
 _HT_NOTE = f"video and text only; ResNet-152 and ResNeXt-101 features, word2vec; {_TIES}"
 _S3D_NOTE = "video and text only; S3D trained from pixels"
 _CLIP_NOTE = "video and text only; transformers on S3D features"
@@ -200,15 +199,15 @@ LEFT_OUT: tuple[tuple[str, str], ...] = (
 
 
 def published_rows(benchmark: str) -> tuple[PublishedRow, ...]:
-    """The rows of a benchmark, the order study's first; none where nothing is published, as on a user's own videos."""
+    """Return the rows of a benchmark, those of the order study first; () if nothing is published."""
     return tuple(row for row in PUBLISHED_ROWS if row.benchmark == benchmark)
 
 
 def published_interval(row: PublishedRow, recall: str, level: float = 0.95) -> Interval | None:
-    """Wilson's interval of `r1`, `r5` or `r10`, in percent, over queries only.
+    """Return Wilson's interval of `r1`, `r5` or `r10` over queries, in percent.
 
-    None where the recall is not published or the number of queries is not known for sure (`conditional_intervals`
-    then says what it would be). Raises TrichordError for another recall or a level outside (0, 1).
+    The result is None if the recall is not published or the number of queries is not known for certain; see
+    `conditional_intervals`. Raises TrichordError for another recall or a level outside (0, 1).
     """
     from trichord.evaluation.statistics import binomial_interval, check_level
 
@@ -218,10 +217,10 @@ def published_interval(row: PublishedRow, recall: str, level: float = 0.95) -> I
 
 
 def conditional_intervals(row: PublishedRow, recall: str, level: float = 0.95) -> tuple[Interval, ...]:
-    """The intervals that a recall would have in each usual gallery of its benchmark (`num_queries` of the interval).
+    """Return the intervals of a recall for each usual gallery of its benchmark (`num_queries` of the interval).
 
-    Every note begins `if the gallery has N clips`, and says so where N queries of one run cannot print the figure.
-    Empty where the number of queries is known, or the recall not published. Errors as in `published_interval`.
+    Every note begins with `if the gallery has N clips`, and says if the figure is impossible with N queries of one run. The
+    result is empty if the number of queries is known or the recall is not published. Raises what `published_interval` raises.
     """
     from trichord.evaluation.statistics import binomial_interval, check_level
 
@@ -229,20 +228,20 @@ def conditional_intervals(row: PublishedRow, recall: str, level: float = 0.95) -
     value = row.recall(recall)
     if value is None or row.num_queries is not None:
         return ()
-    found = []
+    intervals = []
     for size in USUAL_GALLERIES[row.benchmark]:
         interval = binomial_interval(value, size, level)
         doubt = "" if possible_hits(row, recall, size) else f"; no whole number of hits prints {row.printed(recall)}"
         note = f"if the gallery has {size:,} clips, one caption each{doubt}; {interval.note}"
-        found.append(replace(interval, note=note))
-    return tuple(found)
+        intervals.append(replace(interval, note=note))
+    return tuple(intervals)
 
 
 def possible_hits(row: PublishedRow, recall: str, num_queries: int) -> range:
-    """The counts of hits among `num_queries` queries whose percentage rounds to the printed figure.
+    """Return the numbers of hits among `num_queries` queries whose percentage rounds to the printed figure.
 
-    Counted exactly; a percentage half-way between two figures prints as either. Raises TrichordError for a recall that
-    is not published or fewer than one query.
+    The computation is exact; a percentage half-way between two figures may be printed as either. Raises TrichordError for a recall
+    that is not published or fewer than one query.
     """
     value = row.recall(recall)
     if value is None or num_queries < 1:
@@ -257,17 +256,17 @@ def possible_hits(row: PublishedRow, recall: str, num_queries: int) -> range:
 
 
 def consistent_galleries(row: PublishedRow, candidates: Iterable[int]) -> tuple[int, ...]:
-    """Those of `candidates` that can print all published recalls of the row.
+    """Return those of `candidates` with which all published recalls of the row are possible.
 
-    A candidate is a number of queries: clips, with one caption each in one run; captions times runs otherwise. Being
-    consistent proves nothing where 100 / N is below the figure's last place: any figure then fits.
+    A candidate is a number of queries: the clips with one caption each in one run, otherwise captions times runs. If 100 / N is
+    below the last place of the figures, every candidate is consistent.
     """
     shown = [name for name in MEASURES if row.recall(name) is not None]
     return tuple(size for size in candidates if all(possible_hits(row, name, size) for name in shown))
 
 
 def gallery_evidence(row: PublishedRow) -> tuple[str, ...]:
-    """One sentence for each usual gallery: whether it can print the row's recalls, and which it cannot."""
+    """Return a sentence for each usual gallery: whether the recalls of the row are possible with it, and which are not."""
     shown = [name for name in MEASURES if row.recall(name) is not None]
     sentences = []
     for size in USUAL_GALLERIES[row.benchmark]:
@@ -276,6 +275,6 @@ def gallery_evidence(row: PublishedRow) -> tuple[str, ...]:
             f"{MEASURES[name]} {row.printed(name)} would need {(row.recall(name) or 0) * size / 100:.2f} hits"
             for name in bad
         )
-        verdict = f"cannot print the row: {needs}" if bad else "can print every figure"
+        verdict = f"cannot give the row: {needs}" if bad else "can give every figure"
         sentences.append(f"{size:,} clips with one caption each, in one run, {verdict}.")
     return tuple(sentences)

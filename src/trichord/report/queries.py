@@ -1,4 +1,4 @@
-"""Unit by unit: two systems over the same queries, videos or clips, and the recall of a system at every K."""
+"""Results on single units: the two systems of a benchmark that differ most clearly, and the recall of a system at every K."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from trichord.study.units import captions_of_units, names_of_units
 from trichord.tasks.protocol import MEDIAN_RANK
 from trichord.tasks.retrieval.measure import QueryRanks
 
-POINTS = 120  # of a curve
+POINTS = 120  # largest number of points of a curve
 
 
 def clearest_duel(bench: Bench) -> Duel | None:
-    """The two systems of a benchmark that differ most clearly: smallest p, then the largest difference."""
+    """Return the two systems of a benchmark with the smallest p-value, and of these with the largest difference; None without
+    any."""
     pairs = [
         (pair.p, -abs(pair.estimate), i, pair, target)
         for i, target in enumerate(bench.targets)
-        for found in target.comparisons
-        for pair in found.differences
+        for comparison in target.comparisons
+        for pair in comparison.differences
     ]
     if not pairs:
         return None
-    *_, pair, target = min(pairs, key=lambda found: found[:3])
+    *_, pair, target = min(pairs, key=lambda candidate: candidate[:3])
     a, b = (pair.a, pair.b) if pair.estimate >= 0 else (pair.b, pair.a)
     first, second = bench.models[a], bench.models[b]
     row = first.scored[0].row(target.name, target.main)
@@ -51,35 +52,39 @@ def clearest_duel(bench: Bench) -> Duel | None:
 
 
 def _values(models: Models, target: Target) -> np.ndarray | None:
-    """(n,) of each unit, mean over seeds; NaN where it does not count. Steps found rather than what they give to a recall."""
+    """Return (n,) the value of each unit as mean over seeds, NaN for units that do not count.
+
+    For steps in time, the value is the number of steps found.
+    """
     kind = models.scored[0].kind
     table = models.table(target.name, MEDIAN_RANK if kind == "retrieval" else target.main)
     if table is not None and kind == "localization":
         code = target.name.partition(",")[0]
-        kept = [
-            s.named(f"{one.head}/{code}/aligned", "f", table.shape[1])
-            for s, one in zip(models.scores, models.scored, strict=True)
+        steps = [
+            scores.named(f"{scored.head}/{code}/aligned", "f", table.shape[1])
+            for scores, scored in zip(models.scores, models.scored, strict=True)
         ]
-        table = np.stack([steps for steps in kept if steps is not None]) if all(k is not None for k in kept) else table
+        known = [own for own in steps if own is not None]
+        table = np.stack(known) if len(known) == len(steps) else table
     return None if table is None else Runs(table, models.first_stages, models.seeds).replicates.mean(axis=0)
 
 
 def _captions(models: Models, target: Target) -> np.ndarray:
-    """(n,) texts of the units; of clips with labels the class too."""
+    """Return (n,) the texts of the units. The text of a clip with a label includes its class."""
     scores, scored = models.scores[0], models.scored[0]
     row = scored.row(target.name, target.main)
     assert row is not None
     names = scores.units(row)
     texts = captions_of_units(scores, scored, row)
-    told = np.full(len(names), "", object) if texts is None else texts.astype(object)
+    captions = np.full(len(names), "", object) if texts is None else texts.astype(object)
     head = f"{scored.head}/{row.of}"
     clip, truth = (scores.named(f"{head}/{part}", "iu") for part in ("clip", "truth"))
     classes = scores.named(f"{head}/classes", "U")
     if clip is not None and truth is not None and classes is not None and len(clip) == len(truth):
         for at, kind in zip(clip.tolist(), truth.tolist(), strict=True):
-            if 0 <= at < len(told) and 0 <= kind < len(classes):
-                told[at] = f"{classes[kind]}: {told[at]}" if told[at] else f"{classes[kind]}"
-    return told
+            if 0 <= at < len(captions) and 0 <= kind < len(classes):
+                captions[at] = f"{classes[kind]}: {captions[at]}" if captions[at] else f"{classes[kind]}"
+    return captions
 
 
 def ranks_of(scores: Scores, scored: Scored, code: str) -> QueryRanks | None:
@@ -92,22 +97,24 @@ def ranks_of(scores: Scores, scored: Scored, code: str) -> QueryRanks | None:
 
 
 def curve_of(models: Models, target: Target) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """(K, recall in percent, that of chance) from 1 to the gallery's size, mean over seeds; None where ranks were not kept.
-    Chance is empty where queries have several truths."""
+    """Return (K, recall in percent, chance in percent) from 1 to the size of the gallery, as means over seeds.
+
+    The result is None if the ranks were not saved. Chance is empty if queries have several true items.
+    """
     recalls: list[np.ndarray] = []
     chances: list[np.ndarray] = []
     at: np.ndarray | None = None
     for scores, scored in zip(models.scores, models.scored, strict=True):
         row = scored.row(target.name, target.main)
-        found = ranks_of(scores, scored, target.name) if row is not None else None
-        if found is None or row is None or (at is not None and at[-1] != found.num_gallery):
+        ranks = ranks_of(scores, scored, target.name) if row is not None else None
+        if ranks is None or row is None or (at is not None and at[-1] != ranks.num_gallery):
             return None
         if at is None:
-            at = np.unique(np.round(np.geomspace(1, found.num_gallery, POINTS)).astype(np.int64))
-        share = len(found.greater) / max(row.num, len(found.greater))
-        recalls.append(np.array([100 * found.hits(int(k)).mean() * share for k in at]))
-        if found.truths is None:
-            chances.append(np.array([chance_recall(int(k), found.num_gallery) * share for k in at]))
+            at = np.unique(np.round(np.geomspace(1, ranks.num_gallery, POINTS)).astype(np.int64))
+        share = len(ranks.greater) / max(row.num, len(ranks.greater))
+        recalls.append(np.array([100 * ranks.hits(int(k)).mean() * share for k in at]))
+        if ranks.truths is None:
+            chances.append(np.array([chance_recall(int(k), ranks.num_gallery) * share for k in at]))
     if at is None:
         return None
     by_chance = np.mean(chances, axis=0) if chances else np.empty(0)

@@ -1,15 +1,15 @@
-"""Read a study folder back: its plan, what became of every run, figures, ranks, geometry, curves. Nothing is trained here.
+"""Read a study folder: its plan, the status of every run, figures, ranks, geometry and learning curves. Nothing is trained here.
 
-A run is one order with one seed. It is `done` when its figures are there and are of the stages that the plan names,
-`diverged` when the training of one of its stages left the finite numbers, else `unfinished`. Only done runs are averaged.
+A run is one order with one seed. It is `done` if its figures exist and belong to the stages that the plan names, `diverged` if
+the training of one of its stages reached values that are not finite, and `unfinished` otherwise. Only done runs are averaged.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +19,9 @@ import numpy as np
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.geometry import Geometry
 from trichord.files.reading import open_regular, read_bytes, unreadable
-from trichord.modality import Order
+from trichord.modality import Direction, Order
 from trichord.study.calls import is_call
-from trichord.study.figures import System
+from trichord.study.figures import ScoredRun, System, systems_of
 from trichord.study.files import (
     RUN_AGAIN,
     check_sha256,
@@ -33,14 +33,15 @@ from trichord.study.files import (
     read_json,
     read_queries,
 )
-from trichord.study.folder import divergence_of, is_benchmark, is_plan_entry
+from trichord.study.folder import PlanEntry, divergence_of, is_benchmark
 from trichord.study.places import check_stage, identity_of_entry
 from trichord.study.ranks import fault_of_rows, read_clips
 from trichord.study.run_scores import RunScores
+from trichord.study.trained_runs import TrainedRun, read_plan
 
 Status = Literal["done", "diverged", "unfinished"]
 _DELETE_CURVES = "delete that file; the report then lacks the curves of this stage"
-CURVE_LINES = 2000  # of a metrics file; a longer one is read in even steps
+CURVE_LINES = 2000  # lines read of a metrics file; a longer file is read at even steps
 NOT_TERMS = ("step", "epoch", "clips", "seconds")
 
 
@@ -49,18 +50,18 @@ class StageRecord:
     """A stage of the plan. Counts are None where they were not recorded.
 
     Attributes:
-        folder: Name under `stages/`.
-        chain: The order up to this stage.
-        seed: Of its initial weights and batches.
-        trained, frozen: Parameters.
+        folder: Name of its folder under `stages/`.
+        order: The order up to and including this stage.
+        seed: Seed of its initial weights and batches.
+        trained, frozen: Numbers of parameters.
         num_steps, num_clips: Steps done and clips seen.
-        seconds: Spent on them.
-        finished: Whether its model is there.
-        calls: Of each call that trained a part of it: `begun`, `versions`, `machine`; () where they were not recorded.
+        seconds: Training time.
+        finished: Whether its model exists.
+        calls: The calls that trained parts of it, each with `begun`, `versions` and `machine`; () where they were not recorded.
     """
 
     folder: str
-    chain: str
+    order: Order
     seed: int
     trained: int | None
     frozen: int | None
@@ -73,36 +74,49 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Run:
-    """An order with one seed. `why` says what is wrong with a run that is not done."""
+    """An order with one seed.
 
-    order: str
+    Attributes:
+        order, seed: The order and the seed.
+        stages: Names of its stage folders, first to last.
+        status: Whether its figures are complete.
+        why: Why a run is not done; '' for a done run.
+        path: The file of its figures.
+        results: Its rows of figures.
+        labels: benchmark -> what the labels of its clips are.
+        evaluation: The settings that it was scored with.
+        directions: The directions that it was scored in.
+    """
+
+    order: Order
     seed: int
     stages: tuple[str, ...]
     status: Status
     why: str
     path: Path
-    results: tuple[dict[str, Any], ...]
-    labels: dict[str, str]
-    evaluation: dict[str, Any]
+    results: tuple[dict[str, Any], ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    directions: tuple[Direction, ...] = ()
 
     def __str__(self) -> str:
-        return f"{Order.parse(self.order)} seed {self.seed}"
+        return f"{self.order} seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One quantity over the steps of a stage."""
+    """A quantity over the steps of a stage."""
 
     steps: np.ndarray
     values: np.ndarray
 
 
 class Study:
-    """A study folder, read. Made by `read_study`."""
+    """The content of a study folder. Use `read_study` to create it."""
 
-    def __init__(self, path: Path, content: dict[str, Any], runs: tuple[Run, ...]) -> None:
-        self.path, self.content, self.runs = path, content, runs
-        self._scores: dict[tuple[str, int], RunScores] = {}
+    def __init__(self, path: Path, content: dict[str, Any], plan: Sequence[PlanEntry], runs: tuple[Run, ...]) -> None:
+        self.path, self.content, self.plan, self.runs = path, content, plan, runs
+        self._scores: dict[tuple[Order, int], RunScores] = {}
         self._captions: dict[str, list[str]] = {}
 
     @property
@@ -111,19 +125,19 @@ class Study:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.content["recipe"]
-        return found
+        recipe: dict[str, Any] = self.content["recipe"]
+        return recipe
 
     @property
-    def directions(self) -> tuple[str, ...]:
-        """Directions that some run was scored in, the recipe's first one first."""
-        scored = {row["direction"] for run in self.done for row in run.results}
-        wished = [d for d in self.recipe["evaluation"]["directions"] if d in scored]
-        return tuple(dict.fromkeys([*wished, *sorted(scored)]))
+    def directions(self) -> tuple[Direction, ...]:
+        """All directions with results, those of the recipe first."""
+        scored = {direction.code: direction for run in self.done for direction in run.directions}
+        codes = [code for code in self.recipe["evaluation"]["directions"] if code in scored]
+        return tuple(scored[code] for code in dict.fromkeys([*codes, *sorted(scored)]))
 
     @property
     def benchmarks(self) -> tuple[dict[str, Any], ...]:
-        """Names, titles and protocols of the benchmarks that some run was scored on."""
+        """Names, titles and protocols of all benchmarks with results."""
         scored = {row["benchmark"] for run in self.done for row in run.results}
         return tuple(b for b in self.content["benchmarks"] if b["name"] in scored)
 
@@ -132,22 +146,25 @@ class Study:
         return tuple(run for run in self.runs if run.status == "done")
 
     @property
-    def orders(self) -> tuple[str, ...]:
+    def orders(self) -> tuple[Order, ...]:
         """All orders of the plan."""
         return tuple(dict.fromkeys(run.order for run in self.runs))
 
-    def runs_of(self, order: str) -> tuple[Run, ...]:
-        """Its done runs, by seed."""
+    def runs_of(self, order: Order) -> tuple[Run, ...]:
+        """Return the done runs of an order, sorted by seed."""
         return tuple(sorted((run for run in self.done if run.order == order), key=lambda run: run.seed))
 
     @cached_property
     def stages(self) -> dict[str, StageRecord]:
-        """Every stage of the plan by its folder's name."""
-        entries = [stage for order in self.content["orders"] for stage in order["stages"]]
-        return {entry["folder"]: _read_stage(self.path, entry) for entry in entries}
+        """Every stage of the plan by the name of its folder."""
+        return {
+            stage["folder"]: _read_stage(self.path, stage, entry.order.up_to(number))
+            for entry in self.plan
+            for number, stage in enumerate(entry.stages)
+        }
 
     def scores(self, run: Run) -> RunScores:
-        """The figures of a run with the results of its queries, read once for all benchmarks and directions."""
+        """Return the figures of a run with the results of its queries. They are read once."""
         if (key := (run.order, run.seed)) not in self._scores:
             self._scores[key] = RunScores(
                 run.path, run.results, self.content["benchmarks"], subject=str(run), store=self.content["store"],
@@ -158,25 +175,21 @@ class Study:
     @cached_property
     def systems(self) -> tuple[System, ...]:
         """The orders of the study with their finished runs."""
-        return tuple(
-            System(
-                str(Order.parse(order)), order, self.path, tuple(run.seed for run in runs), tuple(map(self.scores, runs)),
-                tuple(run.stages[0] for run in runs),
-            )
-            for order in self.orders
-            if (runs := self.runs_of(order))
-        )  # fmt: skip
+        runs = (run for order in self.orders for run in self.runs_of(order))
+        trained = ((TrainedRun(run.order, run.seed, run.stages[-1], run.stages[0]), run) for run in runs)
+        return tuple(systems_of((ScoredRun(record, self.scores(run)) for record, run in trained), self.path))
 
     def geometry(self, run: Run, benchmark: str) -> Geometry | None:
+        """Return the geometry of the joint space of a run on a benchmark; None if it was not measured."""
         path, head = run.path.with_suffix(".npz"), f"{benchmark}/geometry"
         arrays = read_arrays(path, lambda name: name.startswith(f"{head}/"))
         try:
             return Geometry.from_arrays(arrays, head)
         except (TrichordError, ValueError, TypeError):
-            raise damaged(path, f"a part of {head} is not there or not of its kind", RUN_AGAIN) from None
+            raise damaged(path, f"a part of {head} is missing or has another type", RUN_AGAIN) from None
 
     def captions(self, benchmark: str) -> list[str]:
-        """The caption of each of the benchmark's clips; [] where they were not kept."""
+        """Return the caption of each clip of a benchmark; [] if the captions were not saved."""
         if benchmark not in self._captions:
             scored = [run for run in self.done if any(row["benchmark"] == benchmark for row in run.results)]
             there = scored and is_there(queries_path(self.path, benchmark))
@@ -185,7 +198,7 @@ class Study:
         return self._captions[benchmark]
 
     def curves(self, stage: StageRecord) -> dict[str, Curve]:
-        """The loss, its terms, gradient norm and learning rate over the steps of a stage."""
+        """Return the loss, its terms, the gradient norm and the learning rate over the steps of a stage."""
         rows = list(_metrics(self.path / "stages" / stage.folder / "metrics.jsonl"))
         names = dict.fromkeys(name for row in rows for name in row if name not in NOT_TERMS)
         return {
@@ -200,33 +213,30 @@ class Study:
 def read_study(path: Path | str) -> Study:
     """Read the study in folder `path`.
 
-    Raises TrichordError when there is none, when a file of it cannot be read, or when it has no finished run.
+    Raises TrichordError if there is no study, a file of it cannot be read, or no run is finished.
     """
     path = Path(path)
-    if not is_there(path / "study.json"):
-        raise TrichordError(f"{path}: no study here (no study.json); give the --out folder of a `trichord study`")
-    content = read_json(path / "study.json")
+    content, plan = read_plan(path)
     _check_content(path / "study.json", content)
-    study = Study(path, content, tuple(_read_run(path, entry) for entry in content["orders"]))
+    study = Study(path, content, plan, tuple(_read_run(path, entry) for entry in plan))
     if not study.done:
-        told = "; ".join(f"{run}: {run.status}{f' ({run.why})' if run.why else ''}" for run in study.runs[:3])
+        reasons = "; ".join(f"{run}: {run.status}{f' ({run.why})' if run.why else ''}" for run in study.runs[:3])
         if study.runs and all(run.status == "diverged" for run in study.runs):
             raise TrichordError(
-                f"{path}: every run diverged ({told}); run the study in another --out with a lower training.learning_rate"
+                f"{path}: every run diverged ({reasons}); run the study in another --out with a lower training.learning_rate"
             )
-        raise TrichordError(f"{path}: no finished run to report ({told or 'no run at all'}); go on with the study")
+        raise TrichordError(f"{path}: no finished run to report ({reasons or 'no run at all'}); go on with the study")
     return study
 
 
 def _check_content(path: Path, content: dict[str, Any]) -> None:
-    kinds = {"orders": list, "recipe": dict, "benchmarks": list, "versions": dict, "store": dict}
+    """Raise TrichordError if a part of `study.json` is missing or has another type."""
+    kinds = {"recipe": dict, "benchmarks": list, "versions": dict, "store": dict}
     for part, kind in kinds.items():
         if not isinstance(content.get(part), kind):
             raise TrichordError(f"{path}: has no '{part}'; {RUN_AGAIN}")
     if not all(isinstance(content["store"].get(part), str) for part in ("path", "fingerprint")):
         raise TrichordError(f"{path}: its store has no path and fingerprint; {RUN_AGAIN}")
-    if not all(map(is_plan_entry, content["orders"])):
-        raise TrichordError(f"{path}: its orders do not tell their stages, as older versions wrote them; {RUN_AGAIN}")
     if not all(map(is_benchmark, content["benchmarks"])):
         raise TrichordError(f"{path}: its benchmarks have no names; {RUN_AGAIN}")
     if len({benchmark["name"] for benchmark in content["benchmarks"]}) < len(content["benchmarks"]):
@@ -239,58 +249,61 @@ def _check_content(path: Path, content: dict[str, Any]) -> None:
         raise TrichordError(f"{path}: later_stages of its recipe is not an object; {RUN_AGAIN}")
 
 
-def _read_run(study: Path, entry: dict[str, Any]) -> Run:
-    order, seed = Order.parse(entry["order"]), int(entry["seed"])
-    path = study / "orders" / order.slug / f"seed-{seed}.json"
-    stages = tuple(stage["folder"] for stage in entry["stages"])
+def _read_run(study: Path, entry: PlanEntry) -> Run:
+    path = study / "orders" / entry.order.slug / f"seed-{entry.seed}.json"
     kept = read_json(path) if is_there(path) else {}
     identity = kept.get("identity", {})
     if not isinstance(identity, dict):
-        raise damaged(path, "it does not tell what its figures are of", RUN_AGAIN)
+        raise damaged(path, "it does not say which stage its figures belong to", RUN_AGAIN)
     status, why = _status(study, entry, path, identity)
     if status != "done":
-        return Run(order.code, seed, stages, status, why, path, (), {}, {})
+        return Run(entry.order, entry.seed, entry.folders, status, why, path)
     check_sha256(path.with_suffix(".npz"), kept.get("arrays_sha256"))
     labels, evaluation = kept.get("labels", {}), identity.get("evaluation", {})
     if why := fault_of_rows(kept.get("results")):
         raise damaged(path, why, RUN_AGAIN)
     if not isinstance(labels, dict) or not isinstance(evaluation, dict):
         raise damaged(path, "its labels or settings are not objects", RUN_AGAIN)
-    return Run(order.code, seed, stages, status, "", path, tuple(kept["results"]), labels, evaluation)
+    try:
+        directions = tuple(map(Direction.parse, dict.fromkeys(row["direction"] for row in kept["results"])))
+    except TrichordError as error:
+        raise damaged(path, str(error), RUN_AGAIN) from None
+    return Run(
+        entry.order, entry.seed, entry.folders, status, "", path, tuple(kept["results"]), labels, evaluation, directions
+    )  # fmt: skip
 
 
-def _status(study: Path, entry: dict[str, Any], path: Path, identity: dict[str, Any]) -> tuple[Status, str]:
-    for stage in entry["stages"]:
-        if why := divergence_of(study / "stages" / stage["folder"]):
-            return "diverged", why
-    missing = [s["folder"] for s in entry["stages"] if not is_there(study / "stages" / s["folder"] / "model.json")]
-    if missing:
+def _status(study: Path, entry: PlanEntry, path: Path, identity: dict[str, Any]) -> tuple[Status, str]:
+    folders = [study / "stages" / folder for folder in entry.folders]
+    if why := next(filter(None, map(divergence_of, folders)), ""):
+        return "diverged", why
+    if missing := [folder.name for folder in folders if not is_there(folder / "model.json")]:
         return "unfinished", f"stage {missing[0]} is not trained"
-    for entry_of_stage in entry["stages"]:
-        check_stage(study / "stages" / entry_of_stage["folder"], identity_of_entry(entry_of_stage))
+    for folder, stage in zip(folders, entry.stages, strict=True):
+        check_stage(folder, identity_of_entry(stage))
     if not identity or not is_there(path.with_suffix(".npz")):
         return "unfinished", "not evaluated"
-    if identity.get("stage") != entry["stages"][-1]["key"]:
-        return "unfinished", "its figures are of another training; run the study again"
+    if identity.get("stage") != entry.stages[-1]["key"]:
+        return "unfinished", "its figures belong to another training; run the study again"
     if "ranks" in identity or "contents" not in identity:
         return "unfinished", "evaluated by an older version; run the study again, which trains nothing twice"
     return "done", ""
 
 
-def _read_stage(study: Path, entry: dict[str, Any]) -> StageRecord:
+def _read_stage(study: Path, entry: dict[str, Any], order: Order) -> StageRecord:
     folder = study / "stages" / entry["folder"]
     path = folder / "model.json"
     described = read_json(path, mend=deleting(folder)) if is_there(path) else {}
     parameters = described.get("parameters", {})
     if not isinstance(parameters, dict) or not all(isinstance(n, int | None) for n in parameters.values()):
-        raise damaged(path, "its parameters are not counted", deleting(folder))
+        raise damaged(path, "its numbers of parameters are not integers", deleting(folder))
     calls = described.get("calls", [])
     if not isinstance(calls, list) or not all(map(is_call, calls)):
-        raise damaged(path, "its calls do not tell when and where they were", deleting(folder))
+        raise damaged(path, "its calls do not say when and where they ran", deleting(folder))
     values, num_clips = _totals(folder / "metrics.jsonl")
     return StageRecord(
         entry["folder"],
-        str(entry.get("chain") or described.get("stage") or ""),
+        order,
         entry.get("seed", described.get("seed", 0)),
         parameters.get("trained"),
         parameters.get("frozen"),
@@ -303,7 +316,7 @@ def _read_stage(study: Path, entry: dict[str, Any]) -> StageRecord:
 
 
 def _totals(path: Path) -> tuple[dict[str, Any], int]:
-    """The last whole line of a metrics file, and the clips of all; read without parsing the lines before."""
+    """Return the last complete line of a metrics file and the number of clips of all lines. Only the last line is parsed."""
     last, num_clips = b"", 0
     try:
         with open_regular(path) as lines:
@@ -321,7 +334,7 @@ def _totals(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Lines of a metrics file, at most CURVE_LINES in even steps; a torn last line is left out."""
+    """Yield the lines of a metrics file, at most CURVE_LINES at even steps. An incomplete last line is left out."""
     if not is_there(path):
         return
     try:
@@ -339,14 +352,14 @@ def _parsed(path: Path, line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _damaged_metrics(path, error) from None
     if not isinstance(values, dict) or not isinstance(values.get("step"), int):
-        raise _damaged_metrics(path, "a line names no step")
+        raise _damaged_metrics(path, "a line has no step")
     if wrong := [name for name, value in values.items() if not isinstance(value, int | float)]:
         raise _damaged_metrics(path, f"'{wrong[0]}' is not a number")
     return values
 
 
 def _damaged_metrics(path: Path, reason: object) -> TrichordError:
-    """A stage is not trained again for its curves: this file alone cannot be had back."""
+    """Return the error for a metrics file. The advice is to delete the file, since no stage is trained again for its curves."""
     if isinstance(reason, OSError):
         return unreadable(path, reason, mend=_DELETE_CURVES)
     return damaged(path, one_line(reason), _DELETE_CURVES)

@@ -1,7 +1,7 @@
-"""The report's tables, made from numbers already found: the order table, comparisons, published rows, queries.
+"""Tables of the report: the order table, sizes, directions, comparisons and published figures.
 
-Those of the joint space are in `tables_space`, those of runs and costs in `tables_training`. A cell with an interval holds
-its ends in full too, for CSV and JSON.
+The tables of the joint space are in `tables_space`, those of runs and costs in `tables_training`, those of evaluations in
+`tables_figures`. A cell with an interval also holds its ends with full precision, for CSV and JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS, Recall
 from trichord.evaluation.statistics import Difference, chance_interval
 from trichord.modality import Direction
 from trichord.report.analysis import MAIN_RECALL, Bench, BenchmarkPair, Target
-from trichord.report.document import Cell, Column, Table, Value, slug
+from trichord.report.document import Cell, Column, Table, Value, columns, slug
 from trichord.report.published import (
     PublishedRow,
     conditional_intervals,
@@ -31,33 +31,36 @@ DASH = Cell("-")
 
 
 def difference_cell(estimate: float, low: float, high: float, *, strong: bool = False, note: str = "") -> Cell:
-    """A difference with the ends of its interval."""
+    """Return the cell of a difference with its interval."""
     return Cell(spanned(estimate, low, high), estimate, strong, note, (("low", low), ("high", high)))
 
 
 def in_percent(level: float) -> str:
-    """The level of intervals: `95 %`."""
+    """Return the level of intervals as text: `95 %`."""
     return f"{100 * level:g} %"
 
 
 def p_text(p: float) -> str:
+    """Return a p-value as text."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def measure_cell(found: Measure | None, *, strong: bool = False, note: str = "") -> Cell:
-    """A figure with its interval."""
-    if found is None:
+def measure_cell(figure: Measure | None, *, strong: bool = False, note: str = "") -> Cell:
+    """Return the cell of a figure with its interval."""
+    if figure is None:
         return DASH
-    ends: tuple[tuple[str, Value], ...] = () if found.low is None else (("low", found.low), ("high", found.high))
-    return Cell(found.text, found.estimate, strong, note, ends)
+    ends: tuple[tuple[str, Value], ...] = () if figure.low is None else (("low", figure.low), ("high", figure.high))
+    return Cell(figure.text, figure.estimate, strong, note, ends)
 
 
 def order_table(
-    targets: Sequence[Target], notes: Mapping[str, Mapping[str, Sequence[str]]], direction: str, level: float
+    targets: Sequence[Target], notes: Mapping[str, Mapping[str, Sequence[str]]], direction: Direction, level: float
 ) -> Table:
-    """The study's table: orders by R@1, R@5, R@10 of every benchmark, with intervals, then chance. A figure is bold only
-    where its order is the winner."""
-    columns = [NAME, *(Column(recall, target.title) for target in targets for recall in MEASURES)]
+    """Return the order table of a study: R@1, R@5 and R@10 of every order and benchmark with intervals, and chance.
+
+    A figure is bold only if its order is the winner.
+    """
+    heads = [NAME, *(Column(recall, target.title) for target in targets for recall in MEASURES)]
     orders = list(dict.fromkeys(order for target in targets for order in target.figures))
     beside = [order for order in orders if all(order in target.beside for target in targets if order in target.figures)]
     orders = [*(order for order in orders if order not in beside), *beside]
@@ -68,23 +71,23 @@ def order_table(
     rows.append([Cell("chance"), *(_chance(target, recall, level) for target in targets for recall in RECALLS)])
     seeds = [next(_seeds(target, order) for target in targets if order in target.figures) for order in orders]
     if len({cell.text for cell in seeds}) > 1:
-        columns.append(Column("seeds"))
+        heads.append(Column("seeds"))
         rows = [[*row, cell] for row, cell in zip(rows, [*seeds, DASH], strict=True)]
     rules = sorted({len(orders) - len(beside), len(orders)})
     caption = (
-        f"Zero-shot retrieval {Direction.parse(direction)} ({direction}), recall in percent with {in_percent(level)} intervals "
-        f"over queries and seeds. Bold: better at {MAIN_RECALL} than every other order after Holm's correction. Chance: ranking "
-        "at random, and where one such run lands that often."
+        f"Zero-shot retrieval {direction} ({direction.code}), recall in percent with {in_percent(level)} intervals "
+        f"over queries and seeds. Bold: better at {MAIN_RECALL} than every other order after Holm's correction. Chance: the "
+        "recall of a random ranking, with the range of a single random run."
     )
     return Table(
-        f"orders-{direction}", f"Orders by recall, {direction}", tuple(columns), tuple(map(tuple, rows)), caption,
+        f"orders-{direction.code}", f"Orders by recall, {direction.code}", tuple(heads), tuple(map(tuple, rows)), caption,
         tuple(rules),
     )  # fmt: skip
 
 
 def _seeds(target: Target, order: str) -> Cell:
-    found = target.figures[order][MAIN_RECALL]
-    return Cell(found.seeds, found.num_seeds, values=(("runs", found.num_runs),))
+    figure = target.figures[order][MAIN_RECALL]
+    return Cell(figure.seeds, figure.num_seeds, values=(("runs", figure.num_runs),))
 
 
 def _recalls(target: Target, notes: Mapping[str, Sequence[str]], order: str) -> list[Cell]:
@@ -96,17 +99,17 @@ def _recalls(target: Target, notes: Mapping[str, Sequence[str]], order: str) -> 
 
 
 def _chance(target: Target, recall: Recall, level: float) -> Cell:
-    """Chance where only a share of the queries can be found at all."""
+    """Return the cell of chance, scaled by the share of the queries that can be found at all."""
     row = target.result
     queries = int(row["num_queries"])
     share = (queries - num_errors(row)) / queries
-    found = chance_interval(recall.k, row["num_gallery"], round(queries * share), level)
-    return difference_cell(found.estimate * share, found.low * share, found.high * share)
+    chance = chance_interval(recall.k, row["num_gallery"], round(queries * share), level)
+    return difference_cell(chance.estimate * share, chance.low * share, chance.high * share)
 
 
 def sizes_table(targets: Sequence[Target]) -> Table:
-    """What the figures of a benchmark are of: queries, gallery, seeds, policies."""
-    columns = ("benchmark", "queries", "gallery", "missing clips", "ties", "seeds", "median rank of the orders")
+    """Return the table of queries, gallery, policies, seeds and median ranks of each benchmark."""
+    labels = ("benchmark", "queries", "gallery", "missing clips", "ties", "seeds", "median rank of the orders")
     rows = []
     for target in targets:
         row = target.result
@@ -114,9 +117,9 @@ def sizes_table(targets: Sequence[Target]) -> Table:
         counts = sorted({(v.num_seeds, v.seeds) for v in medians.values()})
         policy = {"drop": "left out", "miss": "counted as errors"}[row["missing"]]
         ties = row.get("ties", "expected")
-        found: list[tuple[str, Value]] = []
+        ranks: list[tuple[str, Value]] = []
         for name, v in medians.items():
-            found += [(name, v.estimate), (f"{name} low", v.low), (f"{name} high", v.high)]
+            ranks += [(name, v.estimate), (f"{name} low", v.low), (f"{name} high", v.high)]
         rows.append((
             Cell(target.title), Cell(f"{row['num_queries']:,}", row["num_queries"]),
             Cell(f"{row['num_gallery']:,}", row["num_gallery"]),
@@ -124,37 +127,36 @@ def sizes_table(targets: Sequence[Target]) -> Table:
             Cell("expected over ties" if ties == "expected" else ties),
             Cell(" to ".join(dict.fromkeys(text for _, text in (counts[0], counts[-1]))),
                  values=(("least", counts[0][0]), ("most", counts[-1][0]))),
-            Cell(", ".join(f"{name} {v.text}" for name, v in medians.items()), values=tuple(found)),
+            Cell(", ".join(f"{name} {v.text}" for name, v in medians.items()), values=tuple(ranks)),
         ))  # fmt: skip
-    numeric = (False, True, True, False, False, True, False)
-    return Table(
-        "benchmarks", "What the figures are of",
-        tuple(Column(label, numeric=n) for label, n in zip(columns, numeric, strict=True)), tuple(rows),
-    )  # fmt: skip
+    texts = ("benchmark", "missing clips", "ties", "median rank of the orders")
+    return Table("benchmarks", "Queries, gallery and seeds", columns(labels, texts), tuple(rows))
 
 
-def directions_table(benches: Sequence[Bench], directions: Sequence[str], level: float) -> Table:
-    """R@10 of all orders in all directions."""
+def directions_table(benches: Sequence[Bench], directions: Sequence[Direction], level: float) -> Table:
+    """Return the table with the R@10 of all orders in all directions."""
+    codes = [direction.code for direction in directions]
     rows: list[tuple[Cell, ...]] = []
     rules: list[int] = []
     (main,) = (recall for recall in RECALLS if recall.measure == MAIN_RECALL)
     for bench in benches:
         targets = {target.name: target for target in bench.targets}
         rules.append(len(rows))
-        for order in dict.fromkeys(order for code in directions if code in targets for order in targets[code].figures):
-            figures = (targets[code].figures.get(order, {}) if code in targets else {} for code in directions)
+        for order in dict.fromkeys(order for code in codes if code in targets for order in targets[code].figures):
+            figures = (targets[code].figures.get(order, {}) if code in targets else {} for code in codes)
             rows.append((Cell(bench.title), Cell(order), *(measure_cell(of.get(MAIN_RECALL)) for of in figures)))
-        chance = (_chance(targets[code], main, level) if code in targets else DASH for code in directions)
+        chance = (_chance(targets[code], main, level) if code in targets else DASH for code in codes)
         rows.append((Cell(bench.title), Cell("chance"), *chance))
-    caption = (
-        f"{MAIN_RECALL} in percent with {in_percent(level)} intervals. The directions are not corrected for being many."
-    )
-    columns = (Column("benchmark", numeric=False), NAME, *map(Column, directions))
-    return Table("directions", f"{MAIN_RECALL} in every direction", columns, tuple(rows), caption, tuple(rules[1:]))
+    caption = f"{MAIN_RECALL} in percent with {in_percent(level)} intervals. They are not corrected for the number of directions."
+    heads = (Column("benchmark", numeric=False), NAME, *map(Column, codes))
+    return Table("directions", f"{MAIN_RECALL} in every direction", heads, tuple(rows), caption, tuple(rules[1:]))
 
 
 def is_apart(pair: Difference) -> bool:
-    """Whether two orders differ at the level of their interval after Holm's correction. One seed tells models apart, not orders."""
+    """Return whether two orders differ at the level of their interval after Holm's correction.
+
+    With one seed, a difference is one between trained models and not between orders.
+    """
     return pair.num_seeds > 1 and pair.p_adjusted < 1 - pair.level
 
 
@@ -162,38 +164,38 @@ def differences_table(benches: Sequence[Bench], level: float, noun: str) -> Tabl
     """Return the table of all compared pairs of systems in every target; for the orders of a study, at every recall."""
     study = noun == "order"
     labels = ("benchmark", "recall" if study else "of", f"{noun}s", "difference", "p", "p, Holm", "seeds")
-    numeric = (False, False, False, True, True, True, True)
     rows: list[tuple[Cell, ...]] = []
     rules: list[int] = []
     for bench in benches:
         rules.append(len(rows))
         for target in bench.targets:
-            groups = [(target.main, found) for found in target.comparisons] + list(target.further.items())[::-1]
-            for measure, pair in ((measure, pair) for measure, found in groups for pair in found.differences):
+            groups = [(target.main, group) for group in target.comparisons] + list(target.further.items())[::-1]
+            for measure, pair in ((measure, pair) for measure, group in groups for pair in group.differences):
                 paired = str(pair.num_seeds) + ("" if pair.paired_seeds else ", not paired")
-                told = (("paired", "yes" if pair.paired_seeds else "no"), ("units", pair.num_queries))
+                values = (("paired", "yes" if pair.paired_seeds else "no"), ("units", pair.num_queries))
                 rows.append((
                     Cell(bench.title if study else bench.name), Cell(measure if study else f"{target.name}, {measure}"),
                     Cell(f"{pair.a} − {pair.b}"), difference_cell(pair.estimate, pair.low, pair.high),
                     Cell(p_text(pair.p), pair.p), Cell(p_text(pair.p_adjusted), pair.p_adjusted, strong=is_apart(pair)),
-                    Cell(paired, pair.num_seeds, note=pair.note if study else "", values=told),
+                    Cell(paired, pair.num_seeds, note=pair.note if study else "", values=values),
                 ))  # fmt: skip
     family = (
-        f"at {MAIN_RECALL} over all pairs of orders on all benchmarks, at the other recalls over those of one benchmark"
+        f"at {MAIN_RECALL} all pairs of orders on all benchmarks, and at the other recalls those of one benchmark"
         if study
-        else f"over all {len(rows)} rows of this table"
+        else f"all {len(rows)} rows of this table"
     )
     caption = (
-        f"Points, over the same units, with {in_percent(level)} intervals (not corrected). Holm's correction is {family}. Bold: "
-        "told apart at that level, with two seeds or more."
+        f"Differences in points over the same units, with {in_percent(level)} intervals that are not corrected. Holm's correction "
+        f"covers {family}. Bold: the difference is significant at that level, with two seeds or more."
     )
-    columns = tuple(Column(label, numeric=n) for label, n in zip(labels, numeric, strict=True))
     separators = tuple(rule for rule in rules if 0 < rule < len(rows))
-    return Table("differences", f"Differences between {noun}s", columns, tuple(rows), caption, separators)
+    return Table(
+        "differences", f"Differences between {noun}s", columns(labels, labels[:3]), tuple(rows), caption, separators
+    )
 
 
-def interactions_table(found: Sequence[BenchmarkPair]) -> Table:
-    """Whether differences between orders vary between benchmarks."""
+def interactions_table(benchmark_pairs: Sequence[BenchmarkPair]) -> Table:
+    """Return the table that shows whether the differences between orders vary between benchmarks."""
     labels = ("benchmarks", "orders", "difference of differences", "p, Holm", "change of places, p, Holm")
     rows = [
         (
@@ -202,16 +204,21 @@ def interactions_table(found: Sequence[BenchmarkPair]) -> Table:
             _adjusted(x, x.p, x.p_adjusted),
             _adjusted(x, x.p_crossing, x.p_crossing_adjusted),
         )
-        for pair in found
+        for pair in benchmark_pairs
         for x in pair.pairs
     ]  # fmt: skip
-    columns = tuple(Column(label, numeric=i > 1) for i, label in enumerate(labels))
-    level = f" with {in_percent(found[0].pairs[0].level)} intervals" if found else ""
+    level = f" with {in_percent(benchmark_pairs[0].pairs[0].level)} intervals" if benchmark_pairs else ""
     caption = (
-        f"{MAIN_RECALL}, points{level}. The first test sees that a difference is larger on one benchmark; the second (Gail and "
-        "Simon, Biometrics 41, 1985) that another order is ahead there."
+        f"{MAIN_RECALL}, in points{level}. The first test shows whether a difference is larger on one benchmark, the second "
+        "(Gail and Simon, Biometrics 41, 1985) whether another order is ahead there."
     )
-    return Table("interactions", "Is the best order another one elsewhere?", columns, tuple(rows), caption)
+    return Table(
+        "interactions",
+        "Does the best order depend on the benchmark?",
+        columns(labels, labels[:2]),
+        tuple(rows),
+        caption,
+    )
 
 
 def _adjusted(x: Interaction, p: float, adjusted: float) -> Cell:
@@ -220,14 +227,13 @@ def _adjusted(x: Interaction, p: float, adjusted: float) -> Cell:
 
 
 def published_table(benchmark: str, title: str, level: float = 0.95) -> Table | None:
-    """The published rows of a benchmark; None where nothing is published."""
-    found = published_rows(benchmark)
-    if not found:
+    """Return the table of published figures of a benchmark; None if there are none."""
+    published = published_rows(benchmark)
+    if not published:
         return None
     labels = ("method", "order", "direction", "R@1", "R@5", "R@10", "MedR", "queries")
-    numeric = (False, False, False, True, True, True, True, True)
     rows = []
-    for row in found:
+    for row in published:
         notes = ". ".join(
             part for part in (row.source, row.note, *(gallery_evidence(row) if row.num_queries is None else ())) if part
         )
@@ -239,19 +245,18 @@ def published_table(benchmark: str, title: str, level: float = 0.95) -> Table | 
             Cell(medr, row.medr), Cell(queries, row.num_queries),
         ))  # fmt: skip
     caption = (
-        f"As printed by their sources. In brackets Wilson's binomial {in_percent(level)} interval over queries, which says nothing "
-        "of other seeds; after a question mark those for the usual galleries, where the source names none."
+        f"Figures as printed by their sources. In brackets: Wilson's binomial {in_percent(level)} interval over queries, which "
+        "does not cover other seeds; after a question mark, the intervals for the usual galleries, if the source does not name one."
     )
-    columns = tuple(Column(label, numeric=n) for label, n in zip(labels, numeric, strict=True))
-    study = sum(row.method == found[0].method for row in found)
+    study = sum(row.method == published[0].method for row in published)
     return Table(
-        f"published-{slug(benchmark)}", f"Published figures on {title}", columns, tuple(rows), caption,
+        f"published-{slug(benchmark)}", f"Published figures on {title}", columns(labels, labels[:3]), tuple(rows), caption,
         (study,) if 0 < study < len(rows) else (),
     )  # fmt: skip
 
 
 def _published_recall(row: PublishedRow, name: str, level: float) -> Cell:
-    """A recall with its interval, or with those of the usual galleries after a question mark."""
+    """Return the cell of a recall with its interval, or with those for the usual galleries after a question mark."""
     sure = published_interval(row, name, level)
     possible = [sure] if sure else list(conditional_intervals(row, name, level))
     spans = " or ".join(f"{percent(i.low)}, {percent(i.high)}" for i in possible)

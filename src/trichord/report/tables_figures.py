@@ -1,5 +1,5 @@
-"""The tables of a report of evaluations: systems, figures, differences, units that differ most. A cell with an interval holds
-its ends and chance in full too, for CSV and JSON."""
+"""The tables of a report of evaluations: systems and figures. A cell with an interval also holds its ends and chance with full
+precision, for CSV and JSON."""
 
 from __future__ import annotations
 
@@ -20,41 +20,46 @@ TAIL = ("units", "gallery", "seeds")
 
 
 def systems_table(systems: Sequence[System]) -> Table:
-    """What was scored: the models of each system, and the store."""
+    """Return the table of the systems: their models, seeds and stores."""
     rows = []
     for system in systems:
         subjects = list(dict.fromkeys(scores.subject for scores in system.scores))
         shown = system.study if system.study and len(subjects) > 1 else subjects[0]
         stores = [scores.store for scores in system.scores if scores.store is not None]
-        told = "\n".join(dict.fromkeys(f"{store['path']} ({store['fingerprint'][:12]})" for store in stores))
-        seeds = ", ".join(map(str, system.seeds)) if system.order else "one model"
+        places = "\n".join(dict.fromkeys(f"{store['path']} ({store['fingerprint'][:12]})" for store in stores))
+        seeds = ", ".join(map(str, system.seeds)) if system.order is not None else "one model"
         rows.append((
-            Cell(system.name), Cell(shown), Cell(told or "none: embeddings from a file"), Cell(seeds), Cell(str(system.folder)),
+            Cell(system.name), Cell(shown), Cell(places or "none: embeddings from a file"), Cell(seeds), Cell(str(system.folder)),
         ))  # fmt: skip
     labels = ("system", "models of", "store (fingerprint begins with)", "seeds", "evaluated in")
     columns = tuple(Column(label, numeric=False) for label in labels)
-    return Table("systems", "What was scored", columns, tuple(rows), "Paths are as they were given then.")
+    return Table(
+        "systems", "What was scored", columns, tuple(rows), "Paths are shown as they were given to trichord evaluate."
+    )
 
 
-def figure_cell(found: Measure | None, *, strong: bool = False, chance: bool = False, note: str = "") -> Cell:
+def figure_cell(figure: Measure | None, *, strong: bool = False, chance: bool = False, note: str = "") -> Cell:
     """Return the cell of a figure with its interval; `chance` adds a line with the chance level."""
-    cell = measure_cell(found, strong=strong, note=note)
-    if found is None or found.chance is None:
+    cell = measure_cell(figure, strong=strong, note=note)
+    if figure is None or figure.chance is None:
         return cell
-    text = f"{cell.text}\nchance {percent(found.chance)}" if chance else cell.text
-    return replace(cell, text=text, values=(*cell.values, ("chance", found.chance)))
+    text = f"{cell.text}\nchance {percent(figure.chance)}" if chance else cell.text
+    return replace(cell, text=text, values=(*cell.values, ("chance", figure.chance)))
 
 
 def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table:
-    """All figures of a benchmark. With one system a line for each target, chance below each figure; with several lines for
-    each system in each target, and one for chance."""
+    """Return the table of all figures of a benchmark.
+
+    With one system, it has a row for each target, and chance is printed below each figure. With several, it has a row for each
+    system and target, and one for chance.
+    """
     measures = bench.measures
     units = {m: f.unit for target in bench.targets for of in target.figures.values() for m, f in of.items()}
     heads = [Column(m if units[m] in ("%", "rank") else f"{m} ({units[m]})") for m in measures]
     num_runs = max(f.num_runs for t in bench.targets for of in t.figures.values() for f in of.values())
     tails = {(t.name, system): _tail(bench, t, system) for t in bench.targets for system in t.figures}
     varying = [what for what in TAIL if len({tail[what].text for tail in tails.values()}) > 1]
-    columns = [OF, *([SYSTEM] if several else []), *heads, *map(Column, varying)]
+    every_column = [OF, *([SYSTEM] if several else []), *heads, *map(Column, varying)]
     rows: list[tuple[Cell, ...]] = []
     rules: list[int] = []
     for target in bench.targets:
@@ -73,7 +78,7 @@ def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table
         if several and (chance := _chance(bench, target, measures)):
             rows.append((Cell(target.name), Cell("chance"), *chance, *([DASH] * len(varying))))
     parts = [
-        f"Shares in percent, ranks from 1; in brackets {in_percent(level)} intervals over units{_and_seeds(num_runs)}."
+        f"Shares are in percent, ranks count from 1. In brackets: {in_percent(level)} intervals over units{_and_seeds(num_runs)}."
     ]
     one = next(iter(tails.values()))
     if same := [
@@ -81,32 +86,32 @@ def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table
         for what in TAIL
         if what not in varying and one[what] is not DASH and (what, one[what].text) != ("seeds", "1")
     ]:
-        parts.append(f"Everywhere: {', '.join(same)}.")
+        parts.append(f"The same in all rows: {', '.join(same)}.")
     if several and any(target.winner for target in bench.targets):
         parts.append(f"Bold: better in {bench.targets[0].main} than every other system after Holm's correction.")
     if "MeanR" in measures or any(
         f.low is None for t in bench.targets for of in t.figures.values() for f in of.values()
     ):
-        parts.append("Without brackets: what each unit gives has no interval here, or was not kept.")
+        parts.append("Without brackets: the measure has no interval, or the results of its units were not saved.")
     separators = tuple(rules[1:]) if several else ()
-    return Table(f"figures-{slug}", bench.title, tuple(columns), tuple(rows), " ".join(parts), separators)
+    return Table(f"figures-{slug}", bench.title, tuple(every_column), tuple(rows), " ".join(parts), separators)
 
 
 def _and_seeds(num_runs: int) -> str:
-    return " and seeds" if num_runs > 1 else ", which say nothing of other seeds"
+    return " and seeds" if num_runs > 1 else ", which do not cover other seeds"
 
 
 def _wins(target: Target, system: str, measure: str) -> bool:
     return measure == target.main and target.winner == system
 
 
-def _note(found: Measure | None) -> str:
-    """What is peculiar to one figure; what one or two seeds mean is said once for all."""
-    return "" if found is None or found.note in (ONE_SEED, TWO_SEEDS) else found.note
+def _note(figure: Measure | None) -> str:
+    """Return the note of a figure; '' for the notes on one or two seeds, which the page has once for all figures."""
+    return "" if figure is None or figure.note in (ONE_SEED, TWO_SEEDS) else figure.note
 
 
 def _tail(bench: Bench, target: Target, system: str) -> dict[str, Cell]:
-    """What the figures of a line are of, by `TAIL`."""
+    """Return the cells of the columns `TAIL` for a row: units, gallery and seeds of its figures."""
     figures = target.figures[system].values()
     nums = sorted({figure.num for figure in figures})
     seeds = sorted({(figure.num_seeds, figure.seeds) for figure in figures})
@@ -118,8 +123,8 @@ def _tail(bench: Bench, target: Target, system: str) -> dict[str, Cell]:
         else None
     )
     gallery = DASH if size is None else Cell(f"{size:,}", size)
-    told = Cell(" to ".join(dict.fromkeys(text for _, text in (seeds[0], seeds[-1]))), seeds[-1][0])
-    return {"units": _span(nums), "gallery": gallery, "seeds": told}
+    num_seeds = Cell(" to ".join(dict.fromkeys(text for _, text in (seeds[0], seeds[-1]))), seeds[-1][0])
+    return {"units": _span(nums), "gallery": gallery, "seeds": num_seeds}
 
 
 def _span(nums: Sequence[int]) -> Cell:
@@ -128,7 +133,7 @@ def _span(nums: Sequence[int]) -> Cell:
 
 
 def _chance(bench: Bench, target: Target, measures: Sequence[str]) -> list[Cell]:
-    """Of each measure; of systems whose chance differs from the least to the largest. [] where none is known."""
+    """Return the cell of chance for each measure, with the range if systems differ in it; [] if it is not known for any measure."""
     cells = []
     for measure in measures:
         known = [

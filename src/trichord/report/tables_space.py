@@ -11,29 +11,29 @@ from trichord.report.tables import DASH, NAME
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
-    """Over those that are known; None where none is."""
+    """Return the mean of the known values; None if there are none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
-def geometry_table(title: str, slug: str, found: Sequence[tuple[str, Sequence[Geometry]]], label: str) -> Table:
-    """Gaps and clusters by order, means over seeds.
+def geometry_table(title: str, slug: str, geometries: Sequence[tuple[Order, Sequence[Geometry]]], label: str) -> Table:
+    """Return the table of modality gaps and clusters of each order, as means over seeds.
 
     Args:
-        title: Of the benchmark.
-        slug: Of the benchmark, for the table's name.
-        found: (order, its geometry seed by seed).
-        label: What the clips' labels are; '' where they have none.
+        title: Title of the benchmark.
+        slug: Slug of the benchmark, for the name of the table.
+        geometries: (order, geometry of each seed).
+        label: What the labels of the clips are; '' without labels.
     """
-    pairs = list(dict.fromkeys(pair for _, several in found for geometry in several for pair in geometry.gap))
+    pairs = list(dict.fromkeys(pair for _, several in geometries for geometry in several for pair in geometry.gap))
     columns = [NAME]
     columns += [Column(pair, "modality gap") for pair in pairs]
     columns += [Column(pair, "cosine, true - other") for pair in pairs]
     columns += [Column(pair, "same cluster (chance)") for pair in pairs]
     columns += [Column("modalities", "cluster purity"), Column(label or "labels", "cluster purity")]
     rows = []
-    for order, several in found:
-        cells = [Cell(str(Order.parse(order)))]
+    for order, several in geometries:
+        cells = [Cell(str(order))]
         cells += [_number(mean_of([g.gap.get(pair) for g in several])) for pair in pairs]
         for pair in pairs:
             known = [g for g in several if pair in g.cosine_true]
@@ -48,11 +48,11 @@ def geometry_table(title: str, slug: str, found: Sequence[tuple[str, Sequence[Ge
         )
         cells.append(_with_chance(pure, by_chance))
         rows.append(tuple(cells))
-    sizes = sorted({len(geometry.clip) for _, several in found for geometry in several})
+    sizes = sorted({len(geometry.clip) for _, several in geometries for geometry in several})
     caption = (
-        f"Of up to {sizes[-1]:,} held-out clips that have all modalities of the model; means over seeds. Modality gap: distance "
-        "between the mean unit vectors of two modalities. Purity of modalities: 1 where every cluster holds one modality only, "
-        "1 / (number of modalities) where they are well mixed. In brackets what pairing or labels by chance would give."
+        f"Means over seeds, on up to {sizes[-1]:,} held-out clips that have all modalities of the model. Modality gap: the "
+        "distance between the mean unit vectors of two modalities. Purity of modalities: 1 if every cluster holds only one "
+        "modality, 1 / (number of modalities) if they are well mixed. In brackets: the value for random pairs or labels."
     )
     return Table(f"space-{slug}", f"The joint space on {title}", tuple(columns), tuple(rows), caption)
 

@@ -1,4 +1,4 @@
-"""The report's tables of training: what became of every run, the stages, and what each order costs."""
+"""Tables of the training: the status of every run, the stages, and the cost of each order."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trichord.modality import Order
-from trichord.report.document import Cell, Column, Table
+from trichord.report.document import Cell, Table, columns
 from trichord.report.reading import Run, StageRecord, Study
 from trichord.report.tables_space import mean_of
 
 
 @dataclass(frozen=True)
 class OrderCost:
-    """What an order costs from its first stage to its last, mean over its finished runs.
+    """The cost of all stages of an order, as means over its finished runs.
 
     Attributes:
-        order: Code.
-        num_stages: Of a run.
-        num_seeds: Runs behind the means.
+        order: The order.
+        num_stages: Number of stages of a run.
+        num_seeds: Number of runs that are averaged.
         steps, clips: Optimizer steps and clips seen.
-        seconds: Of training alone; None where a stage of every run has none recorded.
+        seconds: Training time; None if each run has a stage without a recorded time.
     """
 
-    order: str
+    order: Order
     num_stages: int
     num_seeds: int
     steps: float
@@ -32,8 +32,8 @@ class OrderCost:
 
 
 def order_costs(study: Study) -> list[OrderCost]:
-    """The sums over all stages of a run: a stage that other orders share counts for each of them in full."""
-    found = []
+    """Return the cost of each order. A stage that orders share counts in full for each of them."""
+    costs = []
     for order in study.orders:
         runs = [[study.stages[name] for name in run.stages] for run in study.runs_of(order)]
         if runs:
@@ -42,8 +42,8 @@ def order_costs(study: Study) -> list[OrderCost]:
                 sum(getattr(stage, part) for stages in runs for stage in stages) / len(runs)
                 for part in ("num_steps", "num_clips")
             )
-            found.append(OrderCost(order, len(runs[0]), len(runs), steps, clips, mean_of(seconds)))
-    return found
+            costs.append(OrderCost(order, len(runs[0]), len(runs), steps, clips, mean_of(seconds)))
+    return costs
 
 
 def _sum_s(stages: Sequence[StageRecord]) -> float | None:
@@ -52,8 +52,10 @@ def _sum_s(stages: Sequence[StageRecord]) -> float | None:
 
 
 def stage_status(study: Study) -> dict[str, str]:
-    """Folder of a stage -> `done`, `diverged` or `unfinished`. The stage that ended a diverged run is the first one without a
-    model; where all have one, the last."""
+    """Return stage folder -> `done`, `diverged` or `unfinished`.
+
+    In a diverged run, the first stage without a model is the diverged one, or the last stage if all have models.
+    """
     status = {name: "done" if stage.finished else "unfinished" for name, stage in study.stages.items()}
     for run in study.runs:
         if run.status == "diverged":
@@ -62,12 +64,15 @@ def stage_status(study: Study) -> dict[str, str]:
 
 
 def runs_table(study: Study) -> Table:
-    """What became of every run of the plan."""
+    """Return the table of the status and cost of every run of the plan."""
     labels = ("order", "seed", "status", "steps", "clips seen", "seconds", "stages", "why")
-    numeric = (False, True, False, True, True, True, False, False)
-    columns = tuple(Column(label, numeric=n) for label, n in zip(labels, numeric, strict=True))
-    caption = "All stages of a run are counted, those that it shares with other runs too. Only finished runs enter the figures."
-    return Table("runs", "Every run", columns, tuple(_run_row(study, run) for run in study.runs), caption)
+    texts = ("order", "status", "stages", "why")
+    caption = (
+        "All stages of a run are counted, including those shared with other runs. Only finished runs enter the figures."
+    )
+    return Table(
+        "runs", "Every run", columns(labels, texts), tuple(_run_row(study, run) for run in study.runs), caption
+    )
 
 
 def _run_row(study: Study, run: Run) -> tuple[Cell, ...]:
@@ -76,51 +81,49 @@ def _run_row(study: Study, run: Run) -> tuple[Cell, ...]:
     total = sum(known) if known else None
     steps, clips = (sum(getattr(stage, part) for stage in stages) for part in ("num_steps", "num_clips"))
     return (
-        Cell(str(Order.parse(run.order))), Cell(str(run.seed), run.seed),
+        Cell(str(run.order)), Cell(str(run.seed), run.seed),
         Cell(run.status, strong=run.status != "done"), Cell(f"{steps:,}", steps), Cell(f"{clips:,}", clips),
         Cell("-" if total is None else f"{total:,.0f}", total), Cell(", ".join(run.stages)), Cell(run.why),
     )  # fmt: skip
 
 
 def stages_table(study: Study) -> Table:
-    """Parameters and cost of the stages, one row a stage of an order, means over seeds. Only finished stages enter."""
+    """Return the table of parameters and cost of the finished stages, as means over seeds."""
     labels = ("stage", "trained parameters", "frozen parameters", "seeds", "steps", "clips seen", "seconds")
-    by_chain: dict[str, list[StageRecord]] = {}
+    by_order: dict[Order, list[StageRecord]] = {}
     status = stage_status(study)
     for name, stage in study.stages.items():
         if status[name] == "done":
-            by_chain.setdefault(stage.chain, []).append(stage)
+            by_order.setdefault(stage.order, []).append(stage)
     rows = []
-    for chain, several in by_chain.items():
+    for order, several in by_order.items():
         first = several[0]
         counts = [Cell("-" if n is None else f"{n:,}", n) for n in (first.trained, first.frozen)]
         rows.append((
-            Cell(str(Order.parse(chain))), *counts, Cell(str(len(several)), len(several)),
+            Cell(str(order)), *counts, Cell(str(len(several)), len(several)),
             Cell(f"{first.num_steps:,}", first.num_steps), Cell(f"{first.num_clips:,}", first.num_clips),
             _seconds(mean_of([stage.seconds for stage in several])),
         ))  # fmt: skip
-    caption = "A stage that several orders share was trained once. Seconds: mean over seeds, training alone."
-    columns = tuple(Column(label, numeric=i > 0) for i, label in enumerate(labels))
-    return Table("stages", "Stages", columns, tuple(rows), caption)
+    caption = "A stage that several orders share was trained once. Seconds: training time, mean over seeds."
+    return Table("stages", "Stages", columns(labels, labels[:1]), tuple(rows), caption)
 
 
 def costs_table(study: Study) -> Table:
-    """What each order costs in all."""
+    """Return the table of the total cost of each order."""
     labels = ("order", "stages", "seeds", "steps", "clips seen", "seconds")
     rows = tuple(
         (
-            Cell(str(Order.parse(cost.order))), Cell(str(cost.num_stages), cost.num_stages),
+            Cell(str(cost.order)), Cell(str(cost.num_stages), cost.num_stages),
             Cell(str(cost.num_seeds), cost.num_seeds), Cell(f"{cost.steps:,.0f}", cost.steps),
             Cell(f"{cost.clips:,.0f}", cost.clips), _seconds(cost.seconds),
         )
         for cost in order_costs(study)
     )  # fmt: skip
-    columns = tuple(Column(label, numeric=i > 0) for i, label in enumerate(labels))
     caption = (
-        "Sums over the stages of an order, means over its finished runs; a stage that orders share counts for each of them. "
-        "Seconds: training alone."
+        "Sums over the stages of an order, as means over its finished runs. A stage that orders share counts for each of them. "
+        "Seconds: training time."
     )
-    return Table("costs", "Cost of the orders", columns, rows, caption)
+    return Table("costs", "Cost of the orders", columns(labels, labels[:1]), rows, caption)
 
 
 def _seconds(value: float | None) -> Cell:

@@ -1,17 +1,18 @@
-"""`trichord report`: from folders of studies or evaluations to one page that opens offline, and the same in other forms."""
+"""`trichord report`: write the report of studies or evaluations as one page that opens offline, and in other formats."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from trichord.errors import TrichordError
 from trichord.files.folders import folder_in
 from trichord.files.paths import accepts_text_paths
+from trichord.modality import Direction
 from trichord.report.analysis import check_comparable
 from trichord.report.compare import compare_studies
-from trichord.report.document import slug
+from trichord.report.document import Document, slug
 from trichord.report.exports import write_document
 from trichord.report.reading import read_study
 from trichord.report.systems import kind_of, read_systems
@@ -19,7 +20,7 @@ from trichord.report.systems import kind_of, read_systems
 
 @dataclass(frozen=True)
 class ReportSummary:
-    """What was written, and the first sentences of the page."""
+    """The written page, and the sentences of its summary."""
 
     page: Path
     sentences: tuple[str, ...]
@@ -34,102 +35,108 @@ def write_reports(
     out: Path | None = None,
     *,
     compare: bool = False,
-    direction: str = "",
+    direction: str | Direction = "",
     level: float = 0.95,
 ) -> ReportSummary:
-    """Write the report of what lies in the folders: of a study, of what changed between two, or of evaluations.
+    """Write the report of a study, of the comparison of two studies, or of evaluations.
 
     Args:
-        folders: A study folder; with `compare` two of them; or folders of `trichord evaluate`, one or more.
-        out: Folder of the report; None takes the one that `write_report`, `write_comparison` or `write_evaluations` names.
-        compare: Whether two studies are compared; of evaluations all are compared in any case.
-        direction: See these.
-        level: Of all intervals.
+        folders: A study folder, two study folders with `compare`, or one or more folders of `trichord evaluate`.
+        out: Folder of the report; None takes the default of `write_report`, `write_comparison` or `write_evaluations`.
+        compare: Whether to compare two studies. Evaluations are always compared.
+        direction: The direction, as for these functions.
+        level: Level of all intervals.
 
-    Raises TrichordError when folders hold different things, or what these raise.
+    Raises TrichordError if the folders are of different kinds, and what these functions raise.
     """
     if not folders:
         raise TrichordError("give a study folder, or folders of evaluations; see trichord report --help")
     kinds = [kind_of(Path(folder)) for folder in folders]
     if len(set(kinds)) > 1:
-        told = ", ".join(f"{folder} ({kind})" for folder, kind in zip(folders, kinds, strict=True))
-        raise TrichordError(f"studies and evaluations are not reported together: {told}; give those of one kind")
+        listed = ", ".join(f"{folder} ({kind})" for folder, kind in zip(folders, kinds, strict=True))
+        raise TrichordError(f"studies and evaluations are not reported together: {listed}; give folders of one kind")
     if kinds[0] == "evaluation":
         return write_evaluations(folders, out, direction=direction, level=level)
     if compare and len(folders) == 2:
         return write_comparison(Path(folders[0]), Path(folders[1]), out, direction=direction, level=level)
     if len(folders) > 1:
-        raise TrichordError("a report is of one study; compare two with trichord report --compare A B")
+        raise TrichordError("a report covers one study; compare two with trichord report --compare A B")
     return write_report(Path(folders[0]), out, direction=direction, level=level)
 
 
 @accepts_text_paths
 def write_evaluations(
-    folders: Sequence[Path], out: Path | None = None, *, direction: str = "", level: float = 0.95
+    folders: Sequence[Path], out: Path | None = None, *, direction: str | Direction = "", level: float = 0.95
 ) -> ReportSummary:
-    """Write the report of evaluations: figures with intervals, and where there are several systems, which of them differ.
+    """Write the report of evaluations: figures with intervals, and the differences between systems.
 
     Args:
-        folders: Of `trichord evaluate --out FOLDER`, of one model or of all orders of a study.
+        folders: Folders of `trichord evaluate --out FOLDER`, of one model or of all orders of a study.
         out: Folder of the report; None takes `report` in the first folder.
-        direction: Shown first, e.g. t2v; empty takes the order of the files.
-        level: Of all intervals.
+        direction: The direction that is shown first, such as t2v; empty keeps the sequence of the files.
+        level: Level of all intervals.
 
-    The same folders give the same files, byte for byte. Raises TrichordError when a folder cannot be read or its parts do not fit
-    together. What cannot be compared is shown, and the page says why it is not compared.
+    The same folders give the same files, byte for byte. The page also shows systems that cannot be compared, and says why. Raises
+    TrichordError if a folder cannot be read or its parts do not match.
     """
     from trichord.evaluation.statistics import check_level
     from trichord.report.contents import build_evaluations
 
     check_level(level)
-    document = build_evaluations(read_systems(folders), direction=direction, level=level)
-    folder = out or folder_in(Path(folders[0]), "report")
-    write_document(document, folder, "report")
-    return ReportSummary(folder / "report.html", document.summary)
+    document = build_evaluations(read_systems(folders), direction=_parsed(direction), level=level)
+    return _written(document, out or folder_in(Path(folders[0]), "report"), "report")
 
 
 @accepts_text_paths
-def write_report(study: Path, out: Path | None = None, *, direction: str = "", level: float = 0.95) -> ReportSummary:
+def write_report(
+    study: Path, out: Path | None = None, *, direction: str | Direction = "", level: float = 0.95
+) -> ReportSummary:
     """Write the report of a study.
 
     Args:
         study: Folder of a `trichord study`.
         out: Folder of the report; None takes `STUDY/report`.
-        direction: Of the main table, e.g. t2v; empty takes the first one that the recipe names.
-        level: Of all intervals.
+        direction: The direction of the main table, such as t2v; empty takes the first one of the recipe.
+        level: Level of all intervals.
 
-    The same runs give the same files, byte for byte. Raises TrichordError when there is no finished run, or when runs were
-    scored on different clips or under different policies; the message names the difference.
+    The same runs give the same files, byte for byte. Raises TrichordError if no run is finished, or runs were scored on different
+    clips or with different policies; the message names the difference.
     """
     from trichord.report.contents import build_study
     from trichord.report.contents_repeat import recipe_text
 
     read = read_study(study)
     check_comparable(read)
-    document = build_study(read, direction=direction, level=level)
-    folder = out or folder_in(Path(study), "report")
-    write_document(document, folder, "report", extra={"recipe.yaml": recipe_text(read)})
-    return ReportSummary(folder / "report.html", document.summary)
+    document = build_study(read, direction=_parsed(direction), level=level)
+    recipe = {"recipe.yaml": recipe_text(read)}
+    return _written(document, out or folder_in(Path(study), "report"), "report", recipe)
 
 
 @accepts_text_paths
 def write_comparison(
-    a: Path, b: Path, out: Path | None = None, *, direction: str = "", level: float = 0.95
+    a: Path, b: Path, out: Path | None = None, *, direction: str | Direction = "", level: float = 0.95
 ) -> ReportSummary:
-    """Write the page of what changed from study A to study B.
+    """Write the report on what changed from study A to study B.
 
     Args:
         a, b: Study folders.
-        out: Folder of the page; None takes `B/compared-with-A`.
-        direction: Empty takes the first one that both were scored in.
-        level: Of all intervals.
+        out: Folder of the report; None takes `B/compared-with-A`.
+        direction: The direction; empty takes the first one that both were scored in.
+        level: Level of all intervals.
 
-    Raises TrichordError when a folder holds no finished study, or no figure of the two may be compared.
+    Raises TrichordError if a folder holds no finished study, or no figures of the two can be compared.
     """
     one, two = read_study(a), read_study(b)
     for study in (one, two):
         check_comparable(study)
-    document = compare_studies(one, two, direction=direction, level=level)
-    folder = out or folder_in(two.path, f"compared-with-{slug(one.name)}")
-    write_document(document, folder, "comparison")
-    return ReportSummary(folder / "comparison.html", document.summary)
+    document = compare_studies(one, two, direction=_parsed(direction), level=level)
+    return _written(document, out or folder_in(two.path, f"compared-with-{slug(one.name)}"), "comparison")
+
+
+def _written(document: Document, folder: Path, name: str, extra: Mapping[str, str] | None = None) -> ReportSummary:
+    write_document(document, folder, name, extra=extra)
+    return ReportSummary(folder / f"{name}.html", document.summary)
+
+
+def _parsed(direction: str | Direction) -> Direction | None:
+    return Direction.parse(direction) if direction else None

@@ -1,1 +1,1 @@
-"""The order study: orders x seeds, each stage trained once, one table."""
+"""The order study: train each order with each seed, with each stage trained once, and write one table."""

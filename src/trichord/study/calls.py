@@ -1,7 +1,7 @@
-"""Who trained a stage: a record of every call that did a part of it, with its versions, machine and number of processes.
+"""Records of the calls that trained a stage, each with versions, machine and number of processes.
 
-While a stage is trained they lie in `stages/X/calls.json`; when it is finished its `model.json` holds them. A stage that was
-stopped and went on elsewhere has several.
+They are in `stages/X/calls.json` during the training, and in `model.json` afterwards. A stage that was stopped and continued
+elsewhere has several.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ CALLS = "calls.json"
 
 
 def begin_call(folder: Path, recipe: Recipe) -> None:
-    """Note in a stage's folder that this call trains it from now on."""
+    """Record in the folder of a stage that this call trains it from now on."""
     call = {"begun": _now(), "versions": versions(), "machine": machine(recipe)}
     write_json(folder / CALLS, [*calls_of(folder), call])
 
 
 def end_call(folder: Path, num_steps: int, seconds: float) -> list[dict[str, Any]]:
-    """The calls of a stage that this call finished, for its `model.json`.
+    """Return the calls of a stage that this call finished, for its `model.json`.
 
     Args:
-        folder: Of the stage.
-        num_steps: That this call did.
-        seconds: That this call spent on the stage, passes of frozen encoders included.
+        folder: Folder of the stage.
+        num_steps: Number of steps of this call.
+        seconds: Time that this call spent on the stage, including the passes of frozen encoders.
     """
     calls = calls_of(folder)
     if calls:
@@ -40,18 +40,18 @@ def end_call(folder: Path, num_steps: int, seconds: float) -> list[dict[str, Any
 
 
 def calls_of(folder: Path) -> list[dict[str, Any]]:
-    """The calls noted so far; those of a damaged file are lost, which stops no training."""
+    """Return the calls recorded so far. A damaged file counts as empty, so that it does not stop a training."""
     if not is_there(folder / CALLS):
         return []
     try:
-        found = read_json(folder / CALLS, list)
+        calls = read_json(folder / CALLS, list)
     except TrichordError:
         return []
-    return found if all(is_call(call) for call in found) else []
+    return calls if all(is_call(call) for call in calls) else []
 
 
 def is_call(call: object) -> bool:
-    """Whether a record tells when, with which versions and on which machine."""
+    """Return whether a record has the time, versions and machine of a call."""
     return (
         isinstance(call, dict)
         and isinstance(call.get("begun"), str)

@@ -72,7 +72,7 @@ class Evaluation:
 
     def scores(self) -> Scores:
         """Return the scores, as `study.scores.read_scores` would read them from the written files."""
-        scores = scores_of(Path(self.subject.name), _described(self))
+        scores = scores_of(Path(self.subject.name) / RESULTS, _described(self))
         scores.arrays = self.arrays()
         return scores
 

@@ -75,7 +75,7 @@ def evaluate_orders(
     names: Sequence[str] = (),
     *,
     out: Path | None = None,
-    orders: Sequence[str] = (),
+    orders: Sequence[str | Order] = (),
     seeds: Sequence[int] = (),
     directions: Sequence[str] | str = (),
     recipe: str | None = None,
@@ -148,13 +148,13 @@ def _told(runs: Sequence[TrainedRun]) -> str:
     parts = []
     for order in dict.fromkeys(run.order for run in runs):
         seeds = [str(run.seed) for run in runs if run.order == order]
-        parts.append(f"{Order.parse(order)} seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}")
+        parts.append(f"{order} seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}")
     return "; ".join(parts)
 
 
 def _recipe_of(study: Path) -> Any:
     """The settings of a study. Raises TrichordError when its plan does not hold them."""
-    found = read_plan(study).get("recipe")
+    found = read_plan(study)[0].get("recipe")
     if not isinstance(found, dict):
         raise TrichordError(f"{study / 'study.json'}: has no 'recipe'; run the study again, which trains nothing twice")
     return recipe_from_dict(of_this_version(found), str(study / "study.json"))
@@ -170,7 +170,7 @@ def _check_directions(directions: Sequence[str] | str, runs: Sequence[TrainedRun
             continue
         needed = set(Direction.parse(code).modalities)
         if not any(needed <= set(run.modalities) for run in runs if not run.why):
-            told = ", ".join(dict.fromkeys(run.order for run in runs if not run.why))
+            told = ", ".join(dict.fromkeys(run.order.code for run in runs if not run.why))
             raise TrichordError(
                 f"direction {code}: no finished order was trained on all it needs ({told}); leave it out"
             )
@@ -239,7 +239,7 @@ class Index:
             "asked": told,
         }
         runs = trained_runs(study)
-        index = cls(out, study, head, basis, [(run.order, run.seed) for run in runs])
+        index = cls(out, study, head, basis, [(run.order.code, run.seed) for run in runs])
         if out is None or not is_there(out / RESULTS):
             return index
         try:
@@ -286,7 +286,7 @@ class Index:
         """Note an evaluation that was just written."""
         assert self.out is not None
         files = {name: file_sha256(self.out / run.folder / name) for name in (RESULTS, PER_QUERY)}
-        entry = {"order": run.order, "seed": run.seed, "folder": run.folder, "stage": run.stage}
+        entry = {"order": run.order.code, "seed": run.seed, "folder": run.folder, "stage": run.stage}
         entry |= {"first_stage": run.first_stage, "note": ""}
         self.models[run.folder] = {**entry, "made_from": made_from, "files": files}
         self._write()
@@ -294,7 +294,7 @@ class Index:
     def leave_out(self, run: TrainedRun, why: str) -> None:
         """Note a run that cannot be evaluated."""
         self.models.pop(run.folder, None)
-        self.left_out.append({"order": run.order, "seed": run.seed, "stage": run.stage, "note": why})
+        self.left_out.append({"order": run.order.code, "seed": run.seed, "stage": run.stage, "note": why})
         self._write()
 
     def _write(self) -> None:

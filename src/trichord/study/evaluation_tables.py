@@ -73,7 +73,7 @@ def _num_told(nums: Collection[int]) -> str:
 WIDTH = 100  # of the figures of a table: with order, seeds and borders it fits 120 columns
 
 
-def order_tables(figures: Sequence[Measure], orders: Sequence[str]) -> list[Table]:
+def order_tables(figures: Sequence[Measure], orders: Sequence[Order]) -> list[Table]:
     """Return for each benchmark and each thing that figures are of a table with a line per order, a column per measure, and chance
     at the bottom. Measures that do not fit 120 columns are in a table of their own. `-` means that the order has no such figure."""
     tables = []
@@ -97,7 +97,7 @@ def _fitting(figures: Sequence[Measure]) -> Iterator[list[Measure]]:
     yield part
 
 
-def _order_table(name: str, of: str, figures: Sequence[Measure], orders: Sequence[str]) -> Table:
+def _order_table(name: str, of: str, figures: Sequence[Measure], orders: Sequence[Order]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -116,7 +116,7 @@ def _order_table(name: str, of: str, figures: Sequence[Measure], orders: Sequenc
     for order in orders:
         mine = {f.measure: f for f in figures if f.order == order}
         seeds = ", ".join(dict.fromkeys(f.seeds for f in mine.values()))
-        out.add_row(str(Order.parse(order)), *(_order_cell(mine.get(m)) for m in measures), seeds or "-")
+        out.add_row(str(order), *(_order_cell(mine.get(m)) for m in measures), seeds or "-")
     chances = {m: [f.chance for f in figures if f.measure == m and f.chance is not None] for m in measures}
     if any(chances.values()):
         out.add_section()

@@ -1,7 +1,7 @@
-"""The figures of orders and other systems: what their runs give together, with intervals over units and seeds.
+"""The figures of orders and other systems, combined over their runs, with intervals over units and seeds.
 
-A study, the evaluation of a study and the evaluation of one model all end here: `evaluation.replication` says which runs count as
-seeds, and every table and page prints the same figure.
+Studies, evaluations of studies and evaluations of single models all use this module, so that every table and page prints the same
+figure. `evaluation.replication` defines which runs count as seeds.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ class ScoredRun:
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """A named line of tables and reports: an order with its runs, or one model.
+    """A row of tables and reports: an order with its runs, or one model.
 
     Attributes:
-        name: As printed, each once.
-        order: Code, of a study's order; '' for what was scored alone.
-        folder: That was given.
-        seeds: Of its models; (0,) for what was scored alone.
-        scores: Of each seed.
-        first_stages: Of each seed, the folder of its first stage; '' where that was not kept.
-        notes: What narrows the meaning of its figures.
+        name: The printed name, different for each system.
+        order: The order of a study; None for a model that was scored alone.
+        folder: The folder that was given.
+        seeds: The seeds of its models; (0,) for a model that was scored alone.
+        scores: The scores of each seed.
+        first_stages: The folder of each seed's first stage; '' where it was not recorded.
+        notes: What limits the meaning of its figures.
         left_out: Sentences on runs of its folder that were not scored.
-        study: Path of the study that its models are of, as it was given then; ''.
+        study: Path of the study of its models, as it was given to `trichord evaluate`; '' if there is none.
     """
 
     name: str
-    order: str
+    order: Order | None
     folder: Path
     seeds: tuple[int, ...]
     scores: tuple[Scores, ...]
@@ -59,7 +59,7 @@ class System:
 
     @property
     def labels(self) -> tuple[int | str, ...]:
-        """Of each seed, what tells its first stage from others."""
+        """What identifies the first stage of each seed."""
         return tuple(map(first_stage_label, self.first_stages, self.seeds))
 
     @property
@@ -70,25 +70,25 @@ class System:
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure of one system, over its runs. Shares are in percent, ranks as they are.
+    """A measure of a system over its runs. Shares are in percent.
 
     Attributes:
-        benchmark, of, measure, unit: As of the rows.
-        order: Code of the order; '' for a model that was scored alone.
-        estimate: Mean over first stages of the means over their runs; of a median rank with an interval, the median over all runs
+        benchmark, of, measure, unit: Those of the rows.
+        order: The order; None for a model that was scored alone.
+        estimate: Mean over first stages of the means over their runs. For a median rank with an interval, the median over all runs
             and units together.
-        interval: Over units and seeds; None where the rows do not tell what each unit gives, or runs were scored on other units.
-        num_seeds: First stages.
-        num: Units of each run, where all have as many; else of the fewest.
-        chance: Mean over runs, where it is known.
-        num_runs: More than `num_seeds` where runs share first stages.
+        interval: Interval over units and seeds; None if the results of the units are not known, or runs were scored on other units.
+        num_seeds: Number of first stages.
+        num: Number of units of a run; the smallest one if runs differ.
+        chance: Mean of chance over the runs; None if it is not known.
+        num_runs: Number of runs. It is larger than `num_seeds` if runs share first stages.
     """
 
     benchmark: str
     of: str
     measure: str
     unit: str
-    order: str
+    order: Order | None
     estimate: float
     interval: Interval | None
     num_seeds: int
@@ -111,19 +111,21 @@ class Measure:
 
     @property
     def text(self) -> str:
-        """As it is printed: `9.0 [4.8, 16.4]`."""
+        """The printed figure: `9.0 [4.8, 16.4]`."""
         return figure_text(self.estimate, self.low, self.high, self.unit)
 
     @property
     def seeds(self) -> str:
-        """The number of seeds as it is printed."""
+        """The printed number of seeds."""
         return seeds_text(self.num_seeds, self.num_runs or self.num_seeds)
 
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """The models of one system that were scored on a benchmark: scores[i] and scored[i] are of seeds[i], and first_stages[i]
-    tells its first stage from others (`study.plan.first_stage_label`)."""
+    """The models of one system that were scored on a benchmark.
+
+    scores[i] and scored[i] belong to seeds[i], and first_stages[i] identifies its first stage (`study.plan.first_stage_label`).
+    """
 
     system: System
     seeds: tuple[int, ...]
@@ -133,7 +135,7 @@ class Models:
 
     @property
     def one(self) -> tuple[Scores, Scored]:
-        """The first seed."""
+        """The scores of the first seed."""
         return self.scores[0], self.scored[0]
 
     def rows(self, target: str, measure: str) -> list[Measured] | None:
@@ -142,7 +144,7 @@ class Models:
         return None if None in rows else [row for row in rows if row is not None]
 
     def table(self, target: str, measure: str) -> np.ndarray | None:
-        """(S, n) what each unit gives, seed by seed; None where it is not known or seeds were scored on different units."""
+        """Return (S, n) the contributions of the units for each seed; None if they are not known or units differ between seeds."""
         rows = self.rows(target, measure)
         if rows is None or not all(row.each for row in rows):
             return None
@@ -155,15 +157,15 @@ class Models:
                 return None
         return np.stack(values)
 
-    def places(self, of: Models, target: str, measure: str) -> np.ndarray | None:
-        """(n,) where the units of the first seed of `of` stand among those of the first seed here; None where they differ."""
-        one, two = of.rows(target, measure), self.rows(target, measure)
+    def places(self, other: Models, target: str, measure: str) -> np.ndarray | None:
+        """Return (n,) the places of the units of `other` among those of these models, for first seeds; None if units differ."""
+        one, two = other.rows(target, measure), self.rows(target, measure)
         if not one or not two:
             return None
-        return places_of_units(of.one, one[0], self.one, two[0])
+        return places_of_units(other.one, one[0], self.one, two[0])
 
     def runs(self, target: str, measure: str) -> Runs | None:
-        """What each unit gives in each run; None as of `table`."""
+        """Return the contributions of the units in each run; None if `table` returns None."""
         table = self.table(target, measure)
         return None if table is None else Runs(table, self.first_stages, self.seeds)
 
@@ -193,12 +195,12 @@ class Models:
 
 def systems_of(runs: Iterable[ScoredRun], folder: Path = Path()) -> list[System]:
     """Return the orders of scored runs, in order of appearance."""
-    by_order: dict[str, list[ScoredRun]] = {}
+    by_order: dict[Order, list[ScoredRun]] = {}
     for scored in runs:
         by_order.setdefault(scored.run.order, []).append(scored)
     return [
         System(
-            str(Order.parse(order)), order, folder, tuple(one.run.seed for one in mine), tuple(one.scores for one in mine),
+            str(order), order, folder, tuple(one.run.seed for one in mine), tuple(one.scores for one in mine),
             tuple(one.run.first_stage for one in mine),
         )
         for order, mine in by_order.items()
@@ -242,16 +244,14 @@ def order_figures(runs: Sequence[ScoredRun], level: float = 0.95) -> list[Measur
 
 
 def notes_of_seeds(figures: Sequence[Measure]) -> list[str]:
-    """What the numbers of seeds and runs mean for the figures, a sentence each, with the orders it holds of where not of all."""
-    orders: dict[str, dict[str, None]] = {}
+    """Return a sentence for each note on the numbers of seeds and runs, with the orders that it concerns if not all."""
+    orders: dict[str, dict[Order | None, None]] = {}
     for figure in figures:
         note = replication_note(figure.num_seeds, figure.num_runs or figure.num_seeds)
         orders.setdefault(note, {})[figure.order] = None
     every = {figure.order for figure in figures}
     return [
-        f"{note[0].upper()}{note[1:]}."
-        if set(own) == every
-        else f"{', '.join(str(Order.parse(o)) for o in own)}: {note}."
+        f"{note[0].upper()}{note[1:]}." if set(own) == every else f"{', '.join(map(str, own))}: {note}."
         for note, own in orders.items()
         if note
     ]

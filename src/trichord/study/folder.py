@@ -1,15 +1,15 @@
-"""The study folder: who may write into it, what it says of itself, and which of its runs diverged.
+"""The study folder: its claim, its plan and results, and the runs that diverged.
 
-`run.yaml` holds the settings and the data's fingerprint, written before the first step; `study.json` the plan (every order
-and seed that was asked for, with its stages) and the results so far; `stages/` the trained stages; `orders/` the figures,
-ranks and geometry of each order and seed; `queries/` the clips and captions of each benchmark.
+`run.yaml` holds the settings and the fingerprint of the data and is written before the first step. `study.json` holds the plan
+(every requested order and seed with its stages) and the results so far, `stages/` the trained stages, `orders/` the figures,
+ranks and geometry of each order and seed, and `queries/` the clips and captions of each benchmark.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -52,16 +52,16 @@ def write_study(
     *,
     first_stage_seed: int | None = None,
 ) -> None:
-    """Write `study.json`. Orders, seeds, benchmarks and results of earlier calls stay: a report shows them all.
+    """Write `study.json`. Orders, seeds, benchmarks and results of earlier calls are kept, since a report shows them all.
 
     Args:
         out: Study folder.
-        store: What it is trained on.
+        store: The store of the training.
         recipe: All settings.
-        plan: Of this call.
-        benchmarks: Of this call.
-        results: So far of this call; they take the place of earlier ones of the same benchmark, order and seed.
-        first_stage_seed: As given in this call.
+        plan: The plan of this call.
+        benchmarks: The benchmarks of this call.
+        results: The results of this call so far. They replace earlier ones of the same benchmark, order and seed.
+        first_stage_seed: The seed of first stages that was given in this call.
     """
     mine = [
         {
@@ -88,7 +88,7 @@ def write_study(
 
 
 def _earlier(path: Path) -> dict[str, Any]:
-    """What `study.json` holds that can be used."""
+    """Return the usable content of `study.json`."""
     content: dict[str, Any] = {}
     if is_there(path):
         try:
@@ -98,10 +98,10 @@ def _earlier(path: Path) -> dict[str, Any]:
         except TrichordError as error:
             logger.warning(str(error))
     parts = {}
-    for part, is_whole in (("orders", is_plan_entry), ("benchmarks", is_benchmark), ("results", _is_result)):
-        found = content.get(part, [])
-        parts[part] = [entry for entry in found if is_whole(entry)] if isinstance(found, list) else []
-        if num_lost := (len(found) if isinstance(found, list) else 1) - len(parts[part]):
+    for part, is_whole in (("orders", plan_entry), ("benchmarks", is_benchmark), ("results", _is_result)):
+        entries = content.get(part, [])
+        parts[part] = [entry for entry in entries if is_whole(entry)] if isinstance(entries, list) else []
+        if num_lost := (len(entries) if isinstance(entries, list) else 1) - len(parts[part]):
             logger.warning(
                 f"{path}: {num_lost} of its {part} are of another form and left out; name them again to have them back"
             )
@@ -112,7 +112,7 @@ def _earlier(path: Path) -> dict[str, Any]:
 def _still_true(
     earlier: dict[str, Any], mine: list[dict[str, Any]], results: list[dict[str, Any]], recipe: Recipe
 ) -> list[dict[str, Any]]:
-    """Earlier results, without those that this call computed again and those of runs that it trains or scores otherwise."""
+    """Return earlier results, except those that this call computed again, and those of runs with other training or scoring now."""
     trained = {_run_of(entry): entry["stages"][-1]["key"] for entry in earlier["orders"]}
     defaults, kept = asdict(type(recipe.evaluation)()), earlier["evaluation"]
     scored_alike = isinstance(kept, dict) and {**defaults, **kept} == asdict(recipe.evaluation)
@@ -142,50 +142,71 @@ def _is_result(row: Any) -> bool:
 
 
 def is_benchmark(entry: object) -> bool:
-    """Whether an entry of `study.json`'s benchmarks has a name and a title."""
+    """Return whether an entry of the list `benchmarks` of `study.json` has a name and a title."""
     return isinstance(entry, dict) and all(isinstance(entry.get(part), str) for part in ("name", "title"))
 
 
-def is_plan_entry(entry: Any) -> bool:
-    """Whether an entry of `study.json`'s orders names its order, its seed and each of its stages."""
+@dataclass(frozen=True)
+class PlanEntry:
+    """An order with a seed, as `study.json` lists it. `stages` holds the folder, key, chain and seed of each stage."""
+
+    order: Order
+    seed: int
+    stages: tuple[dict[str, Any], ...]
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Names of the stage folders below `stages`."""
+        return tuple(stage["folder"] for stage in self.stages)
+
+
+def plan_entry(entry: Any) -> PlanEntry | None:
+    """Read an entry of the list `orders` of `study.json`; None if it does not name its order, its seed and each of its stages."""
     if not _is_run(entry) or not isinstance(entry.get("stages"), list) or not entry["stages"]:
-        return False
+        return None
     try:
-        Order.parse(entry["order"])
+        order = Order.parse(entry["order"])
     except TrichordError:
-        return False
-    return all(
+        return None
+    is_whole = all(
         isinstance(stage, dict)
         and _is_name(stage.get("folder"))
         and isinstance(stage.get("key"), str)
         and isinstance(stage.get("seed", 0), int)
         for stage in entry["stages"]
     )
+    return PlanEntry(order, int(entry["seed"]), tuple(entry["stages"])) if is_whole else None
+
+
+def plan_entries(entries: Any) -> tuple[PlanEntry, ...] | None:
+    """Read the list `orders` of `study.json`; None if it is not a list, or an entry has another form."""
+    read = tuple(map(plan_entry, entries)) if isinstance(entries, list) else (None,)
+    return None if None in read else tuple(entry for entry in read if entry is not None)
 
 
 def _is_name(folder: object) -> bool:
-    """Whether it names a folder below `stages`, and none elsewhere."""
+    """Return whether the text names a folder below `stages`, and none elsewhere."""
     return isinstance(folder, str) and folder not in ("", ".", "..") and not set(folder) & {"/", "\0"}
 
 
 def note_divergence(folder: Path, error: Diverged) -> None:
-    """Leave word in a stage folder that its training diverged."""
+    """Record in a stage folder that its training diverged."""
     write_json(folder / DIVERGED, {"message": one_line(error)})
 
 
 def divergence_of(folder: Path) -> str | None:
-    """Why the training of a stage folder ended, if it diverged. Also a note that cannot be read says that it did."""
+    """Return why the training of a stage diverged; None if it did not. A record that cannot be read counts as a divergence."""
     path = folder / DIVERGED
     if not is_there(path):
         return None
     try:
         return str(read_json(path).get("message", "diverged"))
     except TrichordError:
-        return f"diverged, and its {DIVERGED} does not tell why"
+        return f"diverged, and its {DIVERGED} does not say why"
 
 
 def claim(out: Path, store: Store, recipe: Recipe, *, must_be_new: bool) -> None:
-    """Write `run.yaml`, or compare with the one that is there: one folder holds one setting on one store."""
+    """Write `run.yaml`, or compare with an existing one, since a folder holds the runs of one store with one set of settings."""
     path = out / "run.yaml"
     mine: dict[str, Any] = {
         "store": store.address,
@@ -200,21 +221,23 @@ def claim(out: Path, store: Store, recipe: Recipe, *, must_be_new: bool) -> None
         return
     if must_be_new:
         raise TrichordError(f"{out}: holds a run already; add --resume to go on with it, or give another --out")
-    found = _read_claim(path)
-    if found.get("fingerprint") != mine["fingerprint"]:
+    earlier = _read_claim(path)
+    if earlier.get("fingerprint") != mine["fingerprint"]:
         raise TrichordError(
-            f"{out}: was run on another or since changed store ({shown_url(str(found.get('store')))}); give another --out"
+            f"{out}: was run on another store, or the store has changed ({shown_url(str(earlier.get('store')))}); "
+            "give another --out"
         )
-    if changed := _first_difference(found["settings"], mine["settings"]):
+    if changed := _first_difference(earlier["settings"], mine["settings"]):
         raise TrichordError(f"{out}: was run with other settings ({changed}); give another --out, or the same settings")
     check_store(out, store)
 
 
 def check_store(out: Path, store: Store) -> None:
-    """Compare the store's files with those that the run began with (`store.json`); the first call notes them.
+    """Compare the files of the store with those at the beginning of the run (`store.json`), which the first call records.
 
-    A file with another size or time of change is read and compared with its checksum (`store.unchanged`). Called when a
-    run begins or goes on, and before the model of a stage is kept. Raises TrichordError naming the file that was changed.
+    A file with another size or modification time is read and compared with its checksum (`store.unchanged`). Call this when a run
+    starts or continues, and before the model of a stage is saved. Raises TrichordError, which names the file, if a file was
+    changed.
     """
     from trichord.store.unchanged import check_unchanged
 
@@ -229,31 +252,31 @@ def check_store(out: Path, store: Store) -> None:
 
 
 def was_trained_on(model: Path, store: Store) -> bool:
-    """Whether the run in whose folder a model lies was trained on this store, as it was then or is now."""
+    """Return whether the run of a model was trained on this store, by its fingerprint or its address."""
     path = model.parent.parent / "run.yaml"
     if not is_there(path):
         return False
     try:
-        found = _read_claim(path)
+        claimed = _read_claim(path)
     except Unavailable:
         raise
     except TrichordError:
         return False
-    return store.fingerprint == found.get("fingerprint") or store.address == found.get("store")
+    return store.fingerprint == claimed.get("fingerprint") or store.address == claimed.get("store")
 
 
 def _read_claim(path: Path) -> dict[str, Any]:
     mend = "if the folder is of this store and these settings, delete that file and go on; else give another --out"
     try:
-        found = read_yaml(path)
+        content = read_yaml(path)
     except (OSError, ValueError) as error:
         reraise_unavailable(path, error)
         raise damaged(
             path, error.strerror if isinstance(error, OSError) and error.strerror else "damaged", mend
         ) from None
-    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         raise damaged(path, "it holds no settings", mend)
-    return found
+    return content
 
 
 def _first_difference(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> str:
@@ -292,7 +315,7 @@ def versions() -> dict[str, str]:
 
 
 def machine(recipe: Recipe) -> dict[str, Any]:
-    """Where the study runs, as far as it decides figures: sums of other threads, devices or instructions round otherwise."""
+    """Return what affects the rounding of figures: number of threads, device, processor and number of processes."""
     import torch
 
     on_gpu = recipe.training.device != "cpu" and torch.cuda.is_available()

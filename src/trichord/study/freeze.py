@@ -1,8 +1,8 @@
-"""Make ahead what later stages will read of frozen encoders: on other machines, while something else is trained, on Ray.
+"""Compute the embeddings of frozen encoders for later stages in advance: on other machines, during another training, or on Ray.
 
-Every finished stage of a run that lacks a modality will be frozen by a later one. Any number of processes may make its passes
-together (`data.frozen_parts`): the same command on several machines that share the store's file system, as an array job, as
-one launch of several processes, or beside the study that waits for them.
+A later stage freezes every finished stage of a run that lacks a modality. Any number of processes can compute the passes together
+(`data.frozen_parts`): the same command on several machines that share the file system of the store, an array job, a launch of
+several processes, or a process beside the study that waits for them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from trichord.data.frozen import frozen_folder, frozen_rows
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
-from trichord.modality import MODALITIES, Order, declare_recorded, letter_of
+from trichord.modality import MODALITIES, Order, declare_recorded
 from trichord.parallel import main_process_logger, on_main
 from trichord.recipes import Recipe, of_this_version, recipe_from_dict
 from trichord.study import factories
@@ -37,20 +37,20 @@ def freeze(
     run: Path,
     store: Location,
     *,
-    order: str | None = None,
+    order: str | Order | None = None,
     device: str = "auto",
     cluster: RayOptions | None = None,
     workers: int | None = None,
 ) -> list[Path]:
-    """Compute what the frozen encoders of later stages give for every clip, as far as it is not there.
+    """Compute the missing embeddings of the frozen encoders of later stages for every clip.
 
     Args:
         run: Run or study folder, or one of its stage folders.
-        store: The store that it is trained on.
-        order: Only for the later stages of this order; None: for all that may follow.
+        store: The store of the training.
+        order: The order whose later stages are prepared; None prepares all that may follow.
         device: `auto` or `cpu`.
-        cluster: Let a Ray cluster make them.
-        workers: On Ray: actors; None takes as many as there is room for.
+        cluster: The Ray cluster that computes them.
+        workers: Number of Ray actors; None takes as many as fit.
 
     Returns:
         The folders of the passes, all finished. Raises TrichordError when there is no stage that a later one would freeze.
@@ -60,8 +60,8 @@ def freeze(
     wanted = Order.parse(order) if order else None
     stages = list(_stages(Path(run), wanted))
     if not stages:
-        told = f"that {wanted} would freeze" if wanted else "that a later one would freeze"
-        raise TrichordError(f"{run}: no finished stage {told}; train the first stage, then freeze what it gives")
+        which = f"that {wanted} would freeze" if wanted else "that a later one would freeze"
+        raise TrichordError(f"{run}: no finished stage {which}; train the first stage, then freeze what it gives")
     ready: list[Path] = []
     for folder, stage, recipe in stages:
         recipe.training.device = "cpu" if device == "cpu" else recipe.training.device
@@ -95,7 +95,7 @@ def freeze(
 
 
 def _stages(run: Path, order: Order | None) -> Iterator[tuple[Path, Stage, Recipe]]:
-    """Folder of each finished stage that a later one freezes, such a later stage, and the recipe of both."""
+    """Yield the folder of each finished stage that a later one freezes, such a later stage, and the recipe of both."""
     folders = (
         [run] if is_there(run / DESCRIPTION) else sorted(path.parent for path in run.glob(f"stages/*/{DESCRIPTION}"))
     )
@@ -104,13 +104,13 @@ def _stages(run: Path, order: Order | None) -> Iterator[tuple[Path, Stage, Recip
         check_described(folder, described)
         chain, settings, further = described.get("stage"), described.get("settings"), described.get("modalities", {})
         if not isinstance(chain, str) or not isinstance(settings, dict):
-            raise TrichordError(f"{folder / DESCRIPTION}: does not tell its stage and settings; {deleting(folder)}")
+            raise TrichordError(f"{folder / DESCRIPTION}: does not contain its stage and settings; {deleting(folder)}")
         declare_recorded(further, folder / DESCRIPTION)
-        letters = [letter_of(name).lower() for name in (*MODALITIES, *further)]
-        lacking = "".join(letter for letter in letters if letter not in chain)
-        following = order or (Order.parse(f"{chain}>{lacking}") if lacking else None)
+        finished = Order.parse(chain)
+        lacking = [name for name in (*MODALITIES, *further) if name not in finished.modalities]
+        following = order or (finished.followed_by(lacking) if lacking else None)
         recipe = recipe_from_dict(of_this_version(settings))
         stages = stages_of(following, thaw=recipe.later_stages.thaw > 0) if following else ()
         for before, stage in zip(stages, stages[1:], strict=False):
-            if before.chain == Order.parse(chain).code and stage.frozen:
+            if before.order == finished and stage.frozen:
                 yield folder, stage, recipe

@@ -1,7 +1,7 @@
-"""Whether a stage folder holds the stage that belongs there.
+"""Checks whether a stage folder holds the stage that belongs there.
 
-The folder `av-t.seed0.1a2b3c4d` is the place of chain `av>t`, seed 0 and the key that begins with `1a2b3c4d`. A copy may have put
-a whole, sealed model of another stage there, whose figures would then stand for the wrong order.
+The folder `av-t.seed0.1a2b3c4d` belongs to order `av>t`, seed 0 and the key that begins with `1a2b3c4d`. A user may have copied a
+complete model of another stage there, whose figures would then be reported for the wrong order.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def identity_of_entry(entry: Mapping[str, Any]) -> Identity | None:
 
 
 def check_stage(model: Path, expected: Identity | None = None) -> None:
-    """Refuse a model that is not of the stage whose folder it lies in. What an earlier version did not write is not compared.
+    """Check that a model belongs to the stage of its folder. Values that an earlier version did not write are not compared.
 
     Args:
-        model: A stage folder, one of its checkpoints, or a file of either. Nothing is checked where no model is described, or
-            where neither `expected` nor the folder's name says what belongs there.
-        expected: What belongs there; None takes what the folder's name says.
+        model: A stage folder, one of its checkpoints, or a file of either. Nothing is checked if it has no description, or if
+            neither `expected` nor the name of the folder says what belongs there.
+        expected: What belongs there; None takes it from the name of the folder.
 
-    Raises TrichordError when the folder holds another stage, or its description cannot be read.
+    Raises TrichordError if the folder holds another stage, or its description cannot be read.
     """
     folder = Path(os.path.abspath(model.parent if is_there(model) else model))
     stage_folder = folder.parent.parent if folder.parent.name == CHECKPOINTS else folder
@@ -51,7 +51,7 @@ def check_stage(model: Path, expected: Identity | None = None) -> None:
 
 
 def check_described(folder: Path, described: Mapping[str, Any], expected: Identity | None = None) -> None:
-    """As `check_stage`, of a folder whose description has been read, or of a dump that has the same entries."""
+    """Check as `check_stage` does, with a description that has been read, or a dump with the same entries."""
     expected = expected or _identity_of_name(folder.name)
     if expected is None:
         return
@@ -60,18 +60,18 @@ def check_described(folder: Path, described: Mapping[str, Any], expected: Identi
     differs = any(described.get(part, value) != value for part, value in wanted.items())
     if differs or not str(described.get("key", key)).startswith(key):
         raise TrichordError(
-            f"{folder}: holds a model of {_told(described.get('stage'), described.get('seed'), described.get('key'))}, where "
-            f"{_told(chain, seed, key)} belongs; move that folder away and run the study or `trichord train --resume` again, "
+            f"{folder}: holds a model of {_text_of(described.get('stage'), described.get('seed'), described.get('key'))}, where "
+            f"{_text_of(chain, seed, key)} belongs; move that folder away and run the study or `trichord train --resume` again, "
             "which trains this stage anew"
         )
 
 
 def _identity_of_name(name: str) -> Identity | None:
-    found = _NAME.fullmatch(name)
-    return (found[1].replace("-", ">"), int(found[2]), found[3]) if found else None
+    match = _NAME.fullmatch(name)
+    return (match[1].replace("-", ">"), int(match[2]), match[3]) if match else None
 
 
-def _told(chain: object, seed: object, key: object) -> str:
+def _text_of(chain: object, seed: object, key: object) -> str:
     parts = [f"stage {one_line(chain)[:20]}" if chain is not None else "an unknown stage"]
     parts += [f"seed {one_line(seed)[:20]}"] if seed is not None else []
     parts += [f"key {one_line(key)[:8]}"] if key is not None else []

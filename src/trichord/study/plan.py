@@ -1,4 +1,4 @@
-"""Which stages a study needs: every order and seed as a chain of stages, each stage with a key that says all that made it."""
+"""The plan of a study: the stages of every order and seed, each with a key that identifies everything it depends on."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class PlannedOrder:
 def plan_order(
     order: Order, seed: int, recipe: Recipe, store_fingerprint: str, first_stage_seed: int | None = None
 ) -> PlannedOrder:
-    """The chain of stages of one order and seed.
+    """Return the stages of one order and seed.
 
     Args:
-        order: E.g. `av>t`.
-        seed: Of initial weights, batches and clustering.
-        recipe: Its training-relevant settings enter the keys.
-        store_fingerprint: Of the data.
-        first_stage_seed: Seed of the first stage of orders with several; given, all seeds share that stage.
+        order: The order, such as `av>t`.
+        seed: Seed of initial weights, batches and clustering.
+        recipe: The settings. Those that affect the training are part of the keys.
+        store_fingerprint: Fingerprint of the data.
+        first_stage_seed: Seed of the first stage of orders with several stages. If given, all seeds share that stage.
 
     Raises TrichordError for a seed that is out of bounds.
     """
@@ -76,9 +76,10 @@ def plan_study(
     store_fingerprint: str,
     first_stage_seed: int | None = None,
 ) -> list[PlannedOrder]:
-    """Return orders x seeds, each pair once: all orders of a seed before the next seed, so that an early table compares orders.
+    """Return each pair of an order and a seed once, with all orders of a seed before the next seed, so that an early table
+    compares orders.
 
-    Raises TrichordError when there is no order or no seed.
+    Raises TrichordError if there is no order or no seed.
     """
     if not orders:
         raise TrichordError("the list of orders is empty; give at least one, for example av>t")
@@ -92,16 +93,16 @@ def plan_study(
 
 
 def first_stage_label(folder: str, seed: int) -> int | str:
-    """What tells a first stage from others of the same order: the seed in its folder's name (`PlannedStage.folder`), else the name.
+    """Return what identifies a first stage among those of an order: the seed in the name of its folder, or else the name.
 
-    A run of which the first stage is not known ('') has one of its own, of the run's seed.
+    A run whose first stage is not known ('') counts as one with a first stage of its own, with the seed of the run.
     """
-    found = _SEED_OF_STAGE.search(folder)
-    return int(found[1]) if found else folder or seed
+    match = _SEED_OF_STAGE.search(folder)
+    return int(match[1]) if match else folder or seed
 
 
 def distinct_stages(plan: list[PlannedOrder]) -> list[PlannedStage]:
-    """Every stage to train, once, parents before their children."""
+    """Return every stage to train once, parents before children."""
     return list({stage.key: stage for planned in plan for stage in planned.stages}.values())
 
 

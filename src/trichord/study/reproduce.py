@@ -1,8 +1,8 @@
-"""Run a diverged step again from what it left (`training.divergence`), and say where the numbers stop being finite.
+"""Run a diverged step again from its dump (`training.divergence`), and report where values stop being finite.
 
-The batches of all processes are encoded by one: each by itself, or with `training.batch_norm` global together, as their batch
-statistics were. Centroids are those that the loss used. A gradient needs the graph of the whole batch at once, also where
-training went in chunks.
+One process encodes the batches of all processes, each separately, or together if `training.batch_norm` is global, so that the batch
+statistics are the same. The centroids are those that the loss used. For a gradient, the graph of the whole batch is kept, even if
+the training used chunks.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from trichord.training.models import network_of
 from trichord.training.stage import Stage, prepare_model
 
 MEND = "train the stage again, which writes it anew"
-EXTREME = 100.0  # times the median row
-SHOWN = 5
+EXTREME = 100.0  # rows larger than the median row by this factor are reported
+SHOWN = 5  # largest number of rows or names in a line
 
 
 @dataclass(frozen=True)
 class Dump:
-    """What a diverged step left, read: one entry of `batches` and `clips` per process."""
+    """The dump of a diverged step. `batches` and `clips` have an entry for each process."""
 
     folder: Path
     described: dict[str, Any]
@@ -54,13 +54,13 @@ class Dump:
 
 @dataclass
 class Reproduction:
-    """What running the step again gave.
+    """The result of running a diverged step again.
 
     Attributes:
-        title: Which step.
-        before, now: The terms then and here; of a gradient that was not finite also `grad_norm`.
+        title: The step.
+        before, now: The terms in the training and now, with `grad_norm` if the gradient was not finite.
         same: Whether the same terms are not finite.
-        where: Lines that say where the numbers stop being finite.
+        where: Lines that say where values stop being finite.
     """
 
     title: str
@@ -72,21 +72,21 @@ class Reproduction:
     def __str__(self) -> str:
         terms = [f"  {name:<20} {self.before[name]:<12g} {self.now[name]:<12g}" for name in self.before]
         verdict = (
-            "the same is not finite here"
+            "the same values are not finite here"
             if self.same
-            else "not the same here: another device or version rounds otherwise"
+            else "the result differs here: another device or version rounds differently"
         )
         return "\n".join([self.title, f"  {'':<20} {'then':<12} now", *terms, verdict, *self.where])
 
 
 @accepts_text_paths
 def reproduce(dump: Path) -> Reproduction:
-    """Run the step again.
+    """Run a diverged step again.
 
     Args:
-        dump: `stages/X/divergence`, or the stage folder that holds it.
+        dump: The folder `stages/X/divergence`, or the stage folder that contains it.
 
-    Raises TrichordError when it is not there or damaged.
+    Raises TrichordError if the dump is missing or damaged.
     """
     read = read_dump(dump)
     device = torch.device("cuda" if read.recipe.training.device != "cpu" and torch.cuda.is_available() else "cpu")
@@ -94,51 +94,52 @@ def reproduce(dump: Path) -> Reproduction:
     for module in read.model.modules():
         if isinstance(module, DAVEnet):
             module.fast = read.recipe.training.fast
-    told = read.described
-    before = {name: float(value) for name, value in told["terms"].items()}
-    of_gradient = told["kind"] == "gradient"
+    described = read.described
+    before = {name: float(value) for name, value in described["terms"].items()}
+    of_gradient = described["kind"] == "gradient"
     if of_gradient:
-        before["grad_norm"] = float(told["grad_norm"])
+        before["grad_norm"] = float(described["grad_norm"])
     now, _ = _run(read, device, of_gradient)
-    title = f"stage {read.stage.chain}, step {told['step'] + 1} (epoch {told['epoch'] + 1}): the {told['kind']} was not finite"
-    found = Reproduction(title, before, {name: now.get(name, float("nan")) for name in before})
-    found.same = _not_finite(before) == _not_finite(now) != set()
+    step, epoch = described["step"] + 1, described["epoch"] + 1
+    title = f"stage {read.stage.chain}, step {step} (epoch {epoch}): the {described['kind']} was not finite"
+    result = Reproduction(title, before, {name: now.get(name, float("nan")) for name in before})
+    result.same = _not_finite(before) == _not_finite(now) != set()
     for module in read.model.modules():
         if isinstance(module, DAVEnet):
             module.fast = False  # the plain path passes every module
     with _watched(read.model) as first:
         _, embeddings = _run(read, device, of_gradient)
-    found.where = [*_modules(first, read.model, of_gradient), *_rows(read, embeddings), *_weights(read)]
-    return found
+    result.where = [*_modules(first, read.model, of_gradient), *_rows(read, embeddings), *_weights(read)]
+    return result
 
 
 def read_dump(folder: Path) -> Dump:
-    """Read and check a dump. Raises TrichordError when it is not there or damaged."""
+    """Read and check a dump. Raises TrichordError if it is missing or damaged."""
     folder = folder / FOLDER if (folder / FOLDER / DESCRIPTION).is_file() else folder
     path = folder / DESCRIPTION
     if not path.is_file():
         raise TrichordError(
             f"{folder}: no diverged step here (no {DESCRIPTION}); give the folder stages/X/{FOLDER} of a run"
         )
-    told = read_json(path, mend=MEND)
-    if told.get("format") != FORMAT:
-        raise damaged(path, f"it has format {told.get('format')}, this version reads {FORMAT}", MEND)
+    described = read_json(path, mend=MEND)
+    if described.get("format") != FORMAT:
+        raise damaged(path, f"it has format {described.get('format')}, this version reads {FORMAT}", MEND)
     try:
-        declare_recorded(told.get("modalities", {}), path)
-        recipe = recipe_from_dict(told["settings"], source=str(path))
-        stage = Stage(**{k: _tuples(v) for k, v in told["stage"].items()})
-        model = network_of(told["model"], folder / MODEL)
-        numbers = range(int(told["num_processes"]))
+        declare_recorded(described.get("modalities", {}), path)
+        recipe = recipe_from_dict(described["settings"], source=str(path))
+        stage = Stage.from_dict(described["stage"])
+        model = network_of(described["model"], folder / MODEL)
+        numbers = range(int(described["num_processes"]))
         _ = (
-            told["kind"],
-            told["step"] + told["epoch"],
-            int(told["seed"]),
-            float(told["loss_scale"]),
-            dict(told["terms"]),
+            described["kind"],
+            described["step"] + described["epoch"],
+            int(described["seed"]),
+            float(described["loss_scale"]),
+            dict(described["terms"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, one_line(error), MEND) from None
-    check_described(Path(os.path.abspath(folder)).parent, {**told, "stage": stage.chain})
+    check_described(Path(os.path.abspath(folder)).parent, {**described, "stage": stage.chain})
     try:
         model.load_state_dict(_tensors(folder / MODEL))
     except RuntimeError as error:
@@ -146,7 +147,7 @@ def read_dump(folder: Path) -> Dump:
     memory = _tensors(folder / MEMORY) if (folder / MEMORY).is_file() else None
     batches = [_tensors(folder / f"batch-{n}.safetensors") for n in numbers]
     clips = [read_json(folder / f"clips-{n}.json", mend=MEND) for n in numbers]
-    return Dump(folder, told, stage, recipe, model, memory, batches, clips)
+    return Dump(folder, described, stage, recipe, model, memory, batches, clips)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -158,10 +159,6 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError, MemoryError) as error:
         raise unreadable(path, error, mend=MEND) from None
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 class _Used:
@@ -205,7 +202,7 @@ def _terms(loss: CombinedLoss, dump: Dump, outputs: dict[str, Encoded], device: 
 
 
 def _encode(dump: Dump, device: torch.device) -> dict[str, Encoded]:
-    """Outputs of the rows of all processes, in their order, each pass over the rows that were one pass."""
+    """Return the outputs for the rows of all processes in sequence, with the same rows in each pass as in the training."""
     training = dump.recipe.training
     inputs = [{k[6:]: t.to(device) for k, t in batch.items() if k.startswith("input.")} for batch in dump.batches]
     sizes = [len(next(iter(batch.values()))) if batch else 0 for batch in inputs]
@@ -218,7 +215,7 @@ def _encode(dump: Dump, device: torch.device) -> dict[str, Encoded]:
         for module in dump.model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
-    found: dict[tuple[int, int], dict[str, Encoded]] = {}
+    encoded: dict[tuple[int, int], dict[str, Encoded]] = {}
     for together in passes:
         joined = {
             name: _joined([inputs[rank][name][rows] for rank, rows in together]) for name in inputs[together[0][0]]
@@ -228,8 +225,8 @@ def _encode(dump: Dump, device: torch.device) -> dict[str, Encoded]:
         begin = 0
         for rank, rows in together:
             mine = slice(begin, begin := begin + rows.stop - rows.start)
-            found[rank, rows.start] = {m: _rows_of(out, mine) for m, out in outputs.items()}
-    parts = [found[key] for key in sorted(found)]
+            encoded[rank, rows.start] = {m: _rows_of(out, mine) for m, out in outputs.items()}
+    parts = [encoded[key] for key in sorted(encoded)]
     whole = {m: _below(*(part[m] for part in parts)) for m in (parts or [{}])[0]}
     for name in dump.batches[0]:
         if name.startswith("embedding."):
@@ -239,7 +236,7 @@ def _encode(dump: Dump, device: torch.device) -> dict[str, Encoded]:
 
 
 def _chunks(sizes: list[int], chunk: int) -> list[list[slice]]:
-    """Per process the parts of its rows that it encoded at once: all processes the same number (`gradient_cache`)."""
+    """Return for each process the rows of each of its passes. All processes have the same number of passes (`gradient_cache`)."""
     if not chunk or sum(sizes) <= chunk * len(sizes):
         return [[slice(0, size)] for size in sizes]
     count = max(-(-size // chunk) for size in sizes)
@@ -248,7 +245,7 @@ def _chunks(sizes: list[int], chunk: int) -> list[list[slice]]:
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
-    """Rows below each other; texts (B, L, ...) of different length are padded with zeros, which a mask leaves out."""
+    """Concatenate rows. Texts (B, L, ...) of different length are padded with zeros, which a mask leaves out."""
     longest = max(part.shape[1] for part in parts) if parts[0].ndim > 1 else 0
     return torch.cat(
         [
@@ -281,7 +278,8 @@ def _autocast(device: torch.device, precision: str) -> Any:
 
 @contextmanager
 def _watched(model: nn.Module) -> Iterator[dict[str, str]]:
-    """Notes the first module whose output is not finite (`output`), and the first whose output's gradient is not."""
+    """Record the first module whose output is not finite (`output`), and the first with such a gradient of its output
+    (`gradient`)."""
     first: dict[str, str] = {}
 
     def forward(name: str, module: nn.Module, out: Any) -> None:
@@ -330,7 +328,7 @@ def _modules(first: dict[str, str], model: MCN, of_gradient: bool) -> list[str]:
 
 
 def _rows(dump: Dump, embeddings: Mapping[str, Tensor]) -> list[str]:
-    """Rows whose inputs or embeddings are not finite or far from the others', with their videos."""
+    """Return lines on the rows with inputs or embeddings that are not finite or extreme, with their videos."""
     lines = []
     names = list(dict.fromkeys(name for batch in dump.batches for name in batch if name.startswith("input.")))
     tensors = {name.removeprefix("input."): [batch[name] for batch in dump.batches if name in batch] for name in names}

@@ -1,4 +1,4 @@
-"""Run the stages of a plan, evaluate the orders, write the table. Everything that is finished is kept and used again."""
+"""Run the stages of a plan, evaluate the orders and write the table. Finished stages and evaluations are reused."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ logger = main_process_logger(__name__)
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """What `train` leaves: the folder of each stage, in order; the last one holds the whole model."""
+    """The result of `train_order`: the folder of each stage, first to last. The last one holds the whole model."""
 
-    order: str
+    order: Order
     stage_folders: tuple[Path, ...]
     num_steps: int
 
@@ -65,7 +65,7 @@ class TrainSummary:
 def train_order(
     store_path: Location,
     out: Path,
-    order: str,
+    order: str | Order,
     seed: int,
     recipe: Recipe,
     *,
@@ -76,13 +76,13 @@ def train_order(
     Args:
         store_path: The store, a folder or a URL.
         out: Run folder; gets `run.yaml` and `stages/`.
-        order: E.g. `av>t`.
-        seed: Of initial weights, batches and clustering.
+        order: The order, such as `av>t`.
+        seed: Seed of initial weights, batches and clustering.
         recipe: All settings.
-        resume: Go on with the run of `out`; without it a folder that holds a run is refused. A stage that diverged is
-            tried again, from its last checkpoint.
+        resume: Continue the run in `out`. Without it, a folder that holds a run is an error. A stage that diverged is trained again
+            from its last checkpoint.
 
-    Raises Diverged when a stage does, and leaves word of it in the stage's folder.
+    Raises Diverged if a stage diverges, which is also recorded in the folder of the stage.
     """
     from trichord.store import Store
 
@@ -101,7 +101,7 @@ def train_order(
             if why := on_main(partial(_diverged, folder)):
                 logger.info(f"stage {stage.folder} diverged before ({why}): it is trained again")
             steps += _train(stage, out, store, recipe)
-    return TrainSummary(planned.order.code, tuple(out / "stages" / s.folder for s in planned.stages), steps)
+    return TrainSummary(planned.order, tuple(out / "stages" / s.folder for s in planned.stages), steps)
 
 
 @deprecated_callback("say")
@@ -109,26 +109,28 @@ def train_order(
 def run_study(
     store_path: Location,
     out: Path,
-    orders: list[str],
+    orders: Sequence[str | Order],
     seeds: list[int],
     recipe: Recipe,
     *,
     benchmarks: list[str] | None = None,
     first_stage_seed: int | None = None,
 ) -> StudyTable:
-    """Train orders x seeds, evaluate each on every benchmark, write the table. A second call goes on where the first stopped.
+    """Train each order with each seed, evaluate the models on every benchmark and write the table.
+
+    A second call continues where the first one stopped.
 
     Args:
         store_path: The store to train on and to take the benchmarks from, a folder or a URL.
         out: Study folder; gets `stages/`, `orders/`, `study.json`, `table.md`, `table.csv`, `table.tex`, `orders.png`.
-        orders: E.g. ["av>t", "at>v", "vt>a", "avt"].
-        seeds: Each order is trained once per seed.
+        orders: The orders, such as ["av>t", "at>v", "vt>a", "avt"].
+        seeds: Each order is trained once for each seed.
         recipe: All settings.
-        benchmarks: Names; None takes all that the store has clips for.
-        first_stage_seed: Given, all seeds share first stages that were trained with it.
+        benchmarks: Names of benchmarks; None takes all that the store has clips for.
+        first_stage_seed: If given, all seeds share first stages that are trained with this seed.
 
-    The table shows this call; `study.json` and `orders/` keep what earlier calls trained and scored. An order whose training
-    diverges is left out with a word, and the others go on. Raises Diverged when none is left.
+    The table shows the orders of this call; `study.json` and `orders/` also keep the results of earlier calls. An order that
+    diverges is left out with a message, and the other orders continue. Raises Diverged if all orders diverge.
     """
     from trichord.store import Store
 
@@ -158,9 +160,11 @@ def run_study(
         write = partial(write_study, out, store, recipe, plan, chosen, results, first_stage_seed=first_stage_seed)
         on_main(write)
         stages = distinct_stages(plan)
-        logger.info(
-            f"{len(plan)} orders x seeds, {len(stages)} stages to train ({sum(len(p.stages) for p in plan)} without sharing)"
+        num_orders, num_seeds = (len({getattr(p, name) for p in plan}) for name in ("order", "seed"))
+        counts = (
+            f"{_count(num_orders, 'order')} with {_count(num_seeds, 'seed')}: {_count(len(stages), 'stage')} to train"
         )
+        logger.info(f"{counts} ({sum(len(p.stages) for p in plan)} without sharing)")
         on_main(partial(_note_read_only, stages, out, store, recipe))
         for planned in plan:
             if why := _train_all(planned, out, store, recipe):
@@ -170,7 +174,7 @@ def run_study(
             results += rows
             runs.append(on_main(partial(_scored, planned, out, rows, chosen)))
             table = StudyTable.from_results(
-                results, [b.title for b in chosen], [b.name for b in chosen], directions[0].code, runs
+                results, [b.title for b in chosen], [b.name for b in chosen], directions[0], runs
             )
             on_main(write)
             on_main(partial(write_table, table, out))
@@ -180,7 +184,7 @@ def run_study(
 
 
 def _unscored(orders: Sequence[Order], directions: Sequence[Direction]) -> list[str]:
-    """Return a line for each order that no direction can score."""
+    """Return a line for each order that cannot be scored in any direction."""
     lines = []
     for order in dict.fromkeys(orders):
         if not any(set(direction.modalities) <= set(order.modalities) for direction in directions):
@@ -193,7 +197,7 @@ def _unscored(orders: Sequence[Order], directions: Sequence[Direction]) -> list[
 
 
 def _check_new(out: Path) -> None:
-    """Refuse a folder without a run in which a file of others has the name of a file of a study."""
+    """Raise TrichordError if a folder without a run has a file with the name of a file of a study that is not one."""
     if not is_there(out / "run.yaml"):
         is_study = is_there(out / "study.json") and _is_study(out / "study.json")
         refuse_foreign([out / name for name in ("study.json", *TABLE_FILES)], lambda _: is_study, "a file of a study")
@@ -208,9 +212,9 @@ def _is_study(path: Path) -> bool:
 
 
 def _scored(planned: PlannedOrder, out: Path, rows: list[dict[str, Any]], benchmarks: Sequence[Benchmark]) -> ScoredRun:
-    """Figures of a run with what its queries give, read back from what was kept."""
+    """Return a run with its scores, read from its files."""
     stages = planned.stages
-    run = TrainedRun(planned.order.code, planned.seed, stages[-1].folder, stages[0].folder)
+    run = TrainedRun(planned.order, planned.seed, stages[-1].folder, stages[0].folder)
     return ScoredRun(run, RunScores(results_path(out, planned), rows, [{"name": b.name} for b in benchmarks]).loaded())
 
 
@@ -226,8 +230,10 @@ def _note_read_only(stages: Sequence[PlannedStage], out: Path, store: Store, rec
 
 
 def _train_all(planned: PlannedOrder, out: Path, store: Store, recipe: Recipe) -> str:
-    """Train the stages of an order, as far as they are not there. Returns why it diverged, or ''. A stage that diverged
-    would diverge again: it is not trained a second time while its folder says so."""
+    """Train the missing stages of an order. Return why it diverged, or ''.
+
+    A stage that diverged would diverge again, so it is not trained while its folder records the divergence.
+    """
     for stage in planned.stages:
         folder = out / "stages" / stage.folder
         if why := on_main(partial(_diverged, folder)):
@@ -240,12 +246,12 @@ def _train_all(planned: PlannedOrder, out: Path, store: Store, recipe: Recipe) -
 
 
 def _diverged(folder: Path) -> str | None:
-    """Why a stage diverged, unless it was finished since."""
+    """Return why a stage diverged; None if it did not, or was finished since."""
     return None if is_there(folder / DESCRIPTION) else divergence_of(folder)
 
 
 def _train(planned: PlannedStage, out: Path, store: Store, recipe: Recipe) -> int:
-    """`_run_stage`; its folder says whether it diverged."""
+    """Run a stage, and record in its folder whether it diverged. Return the number of steps done."""
     folder = out / "stages" / planned.folder
     try:
         steps = _run_stage(planned, out, store, recipe)
@@ -260,7 +266,7 @@ def _train(planned: PlannedStage, out: Path, store: Store, recipe: Recipe) -> in
 
 
 def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe) -> int:
-    """Train a stage unless it is finished. Returns the steps done now."""
+    """Train a stage unless it is finished. Return the number of steps done."""
     folder = out / "stages" / planned.folder
     if on_main(partial(_is_finished, planned, folder, recipe)):
         return 0
@@ -293,7 +299,7 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe) -
             "note: a batch of one clip has no negatives, so contrast teaches nothing; raise data.videos_per_batch or "
             "data.clips_per_video, or add videos"
         )
-    order = Order.parse(planned.stage.chain)
+    order = planned.stage.order
     title = f"{order} stage {len(order.stages)} seed {planned.seed}"
     kept: dict[str, Any] = {
         "trained": trained,
@@ -341,8 +347,12 @@ def _is_finished(planned: PlannedStage, folder: Path, recipe: Recipe) -> bool:
     return True
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def _with_fresh(model: Any, fresh: Any, planned: PlannedStage) -> Any:
-    """Give the modalities that this stage trains the initial weights of this stage's seed."""
+    """Give the modalities that this stage trains the initial weights of the seed of this stage."""
     for modality in planned.stage.train:
         for name, part in model.parts(modality).items():
             if part is not None:

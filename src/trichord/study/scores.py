@@ -1,6 +1,6 @@
-"""Read back what `trichord evaluate --out FOLDER` left of one model: figures, and what each unit gives to them.
+"""Read the evaluation of one model that `trichord evaluate --out` wrote: figures, and the result of each unit.
 
-Files may have been edited, cut or swapped since they were written: whatever does not fit together ends as one line.
+The files may have been edited, truncated or exchanged since. If their parts do not fit together, the error names the file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _FUSED = re.compile(r"(\w+), (\w+)(?:, dual softmax ([0-9.e+-]+))?(: .+)?", re.D
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure as it was written: see `tasks.protocol.Row`, of which it has the parts. `each` names its array, or is ''."""
+    """A figure of `results.json`, with the fields of `tasks.protocol.Row`.
+
+    `each` is the name of its array, or ''. `low` and `high` are the ends of its 95 % interval, None where the file has none.
+    """
 
     of: str
     measure: str
@@ -39,6 +42,8 @@ class Measured:
     each: str
     each_of: str
     shares: bool = False
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,15 +51,16 @@ class Scored:
     """One benchmark of an evaluation.
 
     Attributes:
-        name: As it was asked for.
-        protocol, title, kind, paragraph: Of its protocol.
-        head: What the names of its arrays begin with.
-        options: As it was scored.
+        name: The name by which it was requested.
+        protocol, title, kind, paragraph: Name, title, kind and description of its protocol.
+        head: The prefix of the names of its arrays.
+        options: The options of the evaluation.
         rows: Its figures.
-        notes: Lines for the reader.
+        notes: Notes for the reader.
         results: Retrieval rows by direction, with gallery and policies; () for other kinds.
-        fusion: The rule that `auto` came to, where the rows do not say; ''.
-        settings: Further settings of the recipe by which it was scored, of a study.
+        fusion: The fusion rule that `auto` selected, where the rows do not say; otherwise ''.
+        settings: Of a study, further settings of the recipe that it was scored with.
+        clips: The clips that were scored: COLLECTION/SPLIT of a store, or ''.
     """
 
     name: str
@@ -69,39 +75,47 @@ class Scored:
     results: tuple[dict[str, Any], ...]
     fusion: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    clips: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
-        """What makes it the same benchmark in another evaluation: its protocol, and the clips that the user named."""
+        """The identity of the benchmark across evaluations: its protocol, and the clips that the user named."""
         return self.protocol, str(self.options.get("on") or "")
 
+    @property
+    def heading(self) -> str:
+        """The printed title, with the clips if the user named them."""
+        return ", ".join(filter(None, (self.title, self.key[1])))
+
     def row(self, target: str, measure: str) -> Measured | None:
-        """The figure of a target (`target_of`)."""
+        """Return the figure of a target (see `target_of`); None if there is none."""
         return next((r for r in self.rows if r.measure == measure and target_of(self.kind, r.of) == target), None)
 
     def result(self, of: str) -> dict[str, Any] | None:
-        """The retrieval row of a direction: `of` begins with its code."""
+        """Return the retrieval row of the direction at the beginning of `of`; None if there is none."""
         code = of.partition(",")[0]
         return next((r for r in self.results if r.get("direction") == code), None)
 
 
 def target_of(kind: str, of: str) -> str:
-    """What a figure is of, without how it was scored: `t2va, sum: caption, votes` -> `t2va: caption, votes`. Systems that
-    differ in the fusion rule, or in how clips were cut, stand beside each other so."""
+    """Return the target of a figure without the way of scoring: `t2va: caption, votes` for `t2va, sum: caption, votes`.
+
+    Systems that differ in the fusion rule or the windows of clips have the same targets.
+    """
     of = _WINDOWS.sub("", of)
-    if kind in ("retrieval", "localization") and (found := _FUSED.fullmatch(of)):
-        return found[1] + (found[4] or "")
+    if kind in ("retrieval", "localization") and (match := _FUSED.fullmatch(of)):
+        return match[1] + (match[4] or "")
     return of
 
 
 def fusion_of(kind: str, of: str) -> tuple[str, str]:
-    """(fusion rule, scale of the dual softmax) that a figure was scored under, '' where its name does not say."""
-    found = _FUSED.fullmatch(_WINDOWS.sub("", of)) if kind in ("retrieval", "localization") else None
-    return (found[2], found[3] or "") if found else ("", "")
+    """Return (fusion rule, scale of the dual softmax) of a figure, each '' if its name does not contain it."""
+    match = _FUSED.fullmatch(_WINDOWS.sub("", of)) if kind in ("retrieval", "localization") else None
+    return (match[2], match[3] or "") if match else ("", "")
 
 
 class Scores:
-    """The folder of one evaluation, read. Made by `read_scores`."""
+    """The evaluation of one model. Use `read_scores` to create it."""
 
     def __init__(self, path: Path, content: dict[str, Any], benchmarks: tuple[Scored, ...]) -> None:
         self.path, self.benchmarks = path, benchmarks
@@ -112,7 +126,7 @@ class Scores:
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """All of its arrays but those of the mean rank, which nothing is read from."""
+        """All arrays except those of the mean rank, which are not used."""
         return read_arrays(self.path / PER_QUERY, lambda name: not name.endswith("/MeanR/each"), mend=AGAIN)
 
     def loaded(self) -> Scores:
@@ -122,7 +136,7 @@ class Scores:
 
     @property
     def all_notes(self) -> tuple[str, ...]:
-        """Notes on the model and on all benchmarks."""
+        """The notes on the model and on all benchmarks."""
         return self.notes + tuple(note for scored in self.benchmarks for note in scored.notes)
 
     def scored(self, key: tuple[str, str]) -> Scored | None:
@@ -130,66 +144,75 @@ class Scores:
         return next((one for one in self.benchmarks if one.key == key), None)
 
     def each(self, row: Measured) -> np.ndarray:
-        """(n,) float64, what every unit gives to a figure; NaN: it does not count. Raises TrichordError where these are not
-        there, or do not make the figure."""
+        """Return (n,) float64, the contribution of each unit to a figure, NaN for units that do not count.
+
+        Raises TrichordError if the contributions are missing or do not match the figure.
+        """
         values = self._array(row.each, "f")
         counted = values[~np.isnan(values)]
         if not len(counted) or not np.isfinite(counted).all() or (row.unit == "rank" and counted.min() < 1):
-            raise self._damaged(f"{row.each} holds what is no share and no rank")
-        found = float(np.median(counted)) if row.measure == MEDIAN_RANK else float(counted.mean())
-        told = row.value if row.unit == "rank" else row.value / 100
-        if not math.isclose(found, told, rel_tol=1e-6, abs_tol=1e-6):
+            raise self._damaged(f"{row.each} holds values that are neither shares nor ranks")
+        computed = float(np.median(counted)) if row.measure == MEDIAN_RANK else float(counted.mean())
+        expected = row.value if row.unit == "rank" else row.value / 100
+        if not math.isclose(computed, expected, rel_tol=1e-6, abs_tol=1e-6):
             raise self._damaged(
-                f"{row.each} does not give the {row.measure} of {row.value:g} that {RESULTS} has for {row.of}"
+                f"{row.each} does not match the {row.measure} of {row.value:g} that {RESULTS} has for {row.of}"
             )
         return values.astype(np.float64)
 
     def units(self, row: Measured) -> np.ndarray:
-        """(n,) names of the units of a figure."""
+        """Return (n,) the names of the units of a figure."""
         names = self._array(row.each_of, "U")
         if len(names) != len(self._array(row.each, "f")):
             raise self._damaged(f"{row.each_of} and {row.each} differ in length")
         return names
 
     def named(self, name: str, kinds: str, length: int | None = None) -> np.ndarray | None:
-        """A further array (n,) of one of the kinds of numbers, None where it is not there or not of that length."""
-        found = self.arrays.get(name)
-        if found is None or found.ndim != 1 or found.dtype.kind not in kinds:
+        """Return another array (n,) whose dtype is of one of `kinds`; None if it is missing or has another length."""
+        array = self.arrays.get(name)
+        if array is None or array.ndim != 1 or array.dtype.kind not in kinds:
             return None
-        return found if length is None or len(found) == length else None
+        return array if length is None or len(array) == length else None
 
     def number(self, name: str) -> int | None:
-        """A further array that is one whole number; None where it is not there."""
-        found = self.arrays.get(name)
-        return int(found) if found is not None and found.ndim == 0 and found.dtype.kind in "iu" else None
+        """Return another array that is a single integer; None if it is missing."""
+        array = self.arrays.get(name)
+        return int(array) if array is not None and array.ndim == 0 and array.dtype.kind in "iu" else None
 
     def _array(self, name: str, kind: str) -> np.ndarray:
-        found = self.arrays.get(name)
-        if found is None or found.ndim != 1 or found.dtype.kind != kind:
+        array = self.arrays.get(name)
+        if array is None or array.ndim != 1 or array.dtype.kind != kind:
             raise self._damaged(f"'{one_line(name)[:80]}' is not there or not of its kind")
-        return found
+        return array
 
     def _damaged(self, why: str) -> TrichordError:
         return damaged(self.file, why, self.mend)
 
 
-def read_scores(path: Path) -> Scores:
-    """The folder of one evaluation. Raises TrichordError where it cannot be read."""
-    return scores_of(path, read_json(path / RESULTS, mend=AGAIN))
+def read_scores(folder: Path) -> Scores:
+    """Read the folder of one evaluation. Raises TrichordError if it cannot be read."""
+    return scores_of(folder / RESULTS, read_json(folder / RESULTS, mend=AGAIN))
 
 
 def scores_of(path: Path, content: dict[str, Any]) -> Scores:
-    """The same from the content of its results.json; it may have no benchmark, where a model lacks what each of them needs."""
+    """Return the scores of a `results.json`.
+
+    Args:
+        path: The file, for messages. The arrays lie beside it.
+        content: The content of the file. It has no benchmark if the model lacks what each of them needs.
+
+    Raises TrichordError if a part is missing or has another type.
+    """
     store, notes = content.get("store"), content.get("notes", [])
     if not isinstance(content.get("subject"), str) or not isinstance(content.get("benchmarks"), list):
-        raise fault(path, "it tells no subject and benchmarks, as the folder of an evaluation does")
+        raise damaged(path, "it does not name a subject and benchmarks", AGAIN)
     if store is not None and not (
         isinstance(store, dict) and all(isinstance(store.get(p), str) for p in ("path", "fingerprint"))
     ):
-        raise fault(path, "its store has no path and fingerprint")
+        raise damaged(path, "its store has no path and fingerprint", AGAIN)
     if not _texts(notes):
-        raise fault(path, "its notes are not texts")
-    return Scores(path, content, tuple(_benchmark(path, entry) for entry in content["benchmarks"]))
+        raise damaged(path, "its notes are not texts", AGAIN)
+    return Scores(path.parent, content, tuple(_benchmark(path, entry) for entry in content["benchmarks"]))
 
 
 def _texts(value: object) -> bool:
@@ -199,55 +222,46 @@ def _texts(value: object) -> bool:
 def _benchmark(path: Path, entry: object) -> Scored:
     words = ("name", "protocol", "title", "kind", "paragraph")
     if not isinstance(entry, dict) or not all(isinstance(entry.get(part), str) for part in words):
-        raise fault(path, f"a benchmark does not tell its {', '.join(words)}")
+        raise damaged(path, f"a benchmark lacks its {', '.join(words)}", AGAIN)
     name, rows, results = entry["name"], entry.get("rows"), entry.get("results", [])
     if entry["kind"] not in KINDS:
-        raise fault(path, f"benchmark {name} is of no known kind")
+        raise damaged(path, f"the kind of benchmark {name} is unknown", AGAIN)
     if not isinstance(entry.get("options"), dict) or not _texts(entry.get("notes")):
-        raise fault(path, f"benchmark {name} does not tell its options and notes")
+        raise damaged(path, f"benchmark {name} lacks its options and notes", AGAIN)
     if not isinstance(rows, list) or not rows:
-        raise fault(path, f"benchmark {name} has no figures")
+        raise damaged(path, f"benchmark {name} has no figures", AGAIN)
     if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
-        raise fault(path, f"the results of benchmark {name} are not a list of rows")
-    found = tuple(_row(path, name, row) for row in rows)
-    if len({(row.of, row.measure) for row in found}) < len(found):
-        raise fault(path, f"benchmark {name} has a figure twice")
-    head = rows[0]["protocol"]
+        raise damaged(path, f"the results of benchmark {name} are not a list of rows", AGAIN)
+    figures = tuple(_row(path, name, row) for row in rows)
+    if len({(row.of, row.measure) for row in figures}) < len(figures):
+        raise damaged(path, f"benchmark {name} has a figure twice", AGAIN)
     fusion = fused if isinstance(fused := entry.get("fusion"), str) else ""
+    clips = str(entry["clips"] if "clips" in entry else entry["options"].get("on") or "")
     name, protocol, title, kind, paragraph = (entry[part] for part in words)
     return Scored(
-        name,
-        protocol,
-        title,
-        kind,
-        paragraph,
-        head,
-        entry["options"],
-        found,
-        tuple(entry["notes"]),
-        tuple(results),
-        fusion,
-    )
+        name, protocol, title, kind, paragraph, rows[0]["protocol"], entry["options"], figures, tuple(entry["notes"]),
+        tuple(results), fusion, clips=clips,
+    )  # fmt: skip
 
 
 def _row(path: Path, benchmark: str, row: object) -> Measured:
-    broken = fault(path, f"a figure of benchmark {benchmark} is not whole")
+    broken = damaged(path, f"a figure of benchmark {benchmark} is incomplete", AGAIN)
     if not isinstance(row, dict) or not all(isinstance(row.get(p), str) for p in ("protocol", "of", "measure", "unit")):
         raise broken
-    value, num, chance = (
-        finite_number(row.get("value")),
-        finite_number(row.get("num")),
-        finite_number(row.get("chance")),
-    )
+    value, num, chance, low, high = (finite_number(row.get(name)) for name in ("value", "num", "chance", "low", "high"))
     each, each_of = row.get("each"), row.get("each_of", "")
     if value is None or num is None or num != int(num) or num < 0 or (chance is None and row.get("chance") is not None):
+        raise broken
+    if any(end is None and row.get(name) is not None for name, end in (("low", low), ("high", high))):
         raise broken
     shares = row.get("shares", False)
     if not isinstance(each, str | None) or not isinstance(each_of, str) or (each and not each_of):
         raise broken
     if not isinstance(shares, bool):
         raise broken
-    return Measured(row["of"], row["measure"], value, int(num), chance, row["unit"], each or "", each_of, shares)
+    return Measured(
+        row["of"], row["measure"], value, int(num), chance, row["unit"], each or "", each_of, shares, low, high
+    )
 
 
 def finite_number(value: object) -> float | None:
@@ -258,8 +272,3 @@ def finite_number(value: object) -> float | None:
         return float(value) if math.isfinite(value) else None
     except OverflowError:  # an integer that no float holds
         return None
-
-
-def fault(path: Path, why: str) -> TrichordError:
-    """What to raise for a results.json in folder `path`."""
-    return damaged(path / RESULTS, why, AGAIN)

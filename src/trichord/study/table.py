@@ -1,4 +1,4 @@
-"""The order table in the study's layout: rows are orders, columns R@1 R@5 R@10 per benchmark; and the chance row."""
+"""The order table: a row for each order and one for chance; R@1, R@5 and R@10 of each benchmark in the columns."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class StudyTable:
 
     Attributes:
         direction: Retrieval direction of the cells.
-        orders: Codes in the order of the rows.
-        benchmarks: Names in the order of the columns.
-        titles: Their headings.
+        orders: The orders of the rows.
+        benchmarks: Names of the benchmarks, in the order of the columns.
+        titles: The headings of the benchmarks.
         figures: Recalls of every order, benchmark and direction.
-        queries: benchmark -> (queries, gallery).
-        results: All rows that the table was made from, every direction.
+        queries: benchmark -> (number of queries, size of the gallery).
+        results: All result rows that the table was made from, in every direction.
     """
 
-    direction: str
-    orders: tuple[str, ...]
+    direction: Direction
+    orders: tuple[Order, ...]
     benchmarks: tuple[str, ...]
     titles: tuple[str, ...]
     figures: tuple[Measure, ...]
@@ -55,28 +55,28 @@ class StudyTable:
         results: list[dict[str, Any]],
         titles: list[str],
         benchmarks: list[str],
-        direction: str,
+        direction: Direction,
         runs: Sequence[ScoredRun],
     ) -> StudyTable:
         """Collect result rows (see `RetrievalResult`, plus `order` and `seed`) into a table of one direction.
 
         Args:
-            results: Rows of all runs.
+            results: The rows of all runs.
             titles, benchmarks: Headings and names of the columns.
-            direction: Of the cells.
-            runs: The same runs with what their queries give.
+            direction: Retrieval direction of the cells.
+            runs: The same runs with the results of their queries.
         """
-        orders = tuple(dict.fromkeys(r["order"] for r in results))
+        orders = tuple(dict.fromkeys(run.run.order for run in runs if run.scores.benchmarks))
         recalls = tuple(figure for figure in order_figures(runs) if figure.measure != MEDIAN_RANK)
         table = cls(direction, orders, tuple(benchmarks), tuple(titles), recalls, {}, tuple(results))
         return table.for_direction(direction)
 
     @property
-    def cells(self) -> dict[tuple[str, str], tuple[Measure, ...]]:
+    def cells(self) -> dict[tuple[Order, str], tuple[Measure, ...]]:
         """(order, benchmark) -> R@1, R@5, R@10 in the table's direction; absent where nothing was scored."""
-        cells: dict[tuple[str, str], tuple[Measure, ...]] = {}
+        cells: dict[tuple[Order, str], tuple[Measure, ...]] = {}
         for figure in self.figures:
-            if target_of("retrieval", figure.of) == self.direction:
+            if figure.order is not None and target_of("retrieval", figure.of) == self.direction.code:
                 key = figure.order, figure.benchmark
                 cells[key] = (*cells.get(key, ()), figure)
         return cells
@@ -93,10 +93,10 @@ class StudyTable:
         """Rows of text: the label, then three recalls per benchmark. The last row is chance."""
         out, cells, chances = [], self.cells, self.chance
         for order in self.orders:
-            row = [str(Order.parse(order))]
+            row = [str(order)]
             for name in self.benchmarks:
-                found = cells.get((order, name))
-                row += [cell.text for cell in found] if found else ["-"] * 3
+                recalls = cells.get((order, name))
+                row += [cell.text for cell in recalls] if recalls else ["-"] * 3
             out.append(row)
         chance = ["chance"]
         for name in self.benchmarks:
@@ -105,7 +105,7 @@ class StudyTable:
 
     @property
     def caption(self) -> str:
-        """What the figures are."""
+        """What the figures are and how many seeds they have, in sentences."""
         sizes = "; ".join(
             f"{title} {self.queries[name][0]} queries, {self.queries[name][1]} clips"
             for name, title in zip(self.benchmarks, self.titles, strict=True)
@@ -113,30 +113,32 @@ class StudyTable:
         )
         small = [name for name, chances in self.chance.items() if chances[2] > 50]
         warning = " The gallery is too small to tell orders apart: chance is above 50 % at R@10." if small else ""
-        direction = f"{Direction.parse(self.direction)} ({self.direction})"
+        direction = f"{self.direction} ({self.direction.code})"
         figures = [figure for cells in self.cells.values() for figure in cells]
         level = "with 95 % intervals over queries and seeds" if any(f.interval for f in figures) else "means over seeds"
-        told = [f"Zero-shot retrieval {direction}, recall in percent, {level}; {sizes}; {self._seeds(figures)}."]
-        return " ".join([*told, *notes_of_seeds(figures)]) + warning
+        sentence = f"Zero-shot retrieval {direction}, recall in percent, {level}; {sizes}; {self._seeds(figures)}."
+        return " ".join([sentence, *notes_of_seeds(figures)]) + warning
 
     def _seeds(self, figures: Sequence[Measure]) -> str:
-        """The number of seeds of the orders, as far as these have figures: `seeds: 3`, or of each order where they differ."""
+        """Return the number of seeds of all orders with figures, such as `seeds: 3`, or of each order where they differ."""
         seeds = {figure.order: figure.seeds for figure in figures}
         if len(set(seeds.values())) < 2:
             return f"seeds: {next(iter(seeds.values()), '0')}"
-        return "seeds: " + ", ".join(f"{Order.parse(order)} {number}" for order, number in seeds.items())
+        return "seeds: " + ", ".join(f"{order} {number}" for order, number in seeds.items())
 
-    def for_direction(self, direction: str) -> StudyTable:
-        """The same results in another direction."""
+    def for_direction(self, direction: str | Direction) -> StudyTable:
+        """Return the table of the same results in another direction."""
+        direction = Direction.parse(direction)
         first: dict[str, tuple[int, int]] = {}
         for row in self.results:
-            if row["direction"] == direction:
+            if row["direction"] == direction.code:
                 first.setdefault(row["benchmark"], (row["num_queries"], row["num_gallery"]))
         queries = {name: first[name] for name in self.benchmarks if name in first}
         return replace(self, direction=direction, queries=queries)
 
     @property
     def directions(self) -> tuple[str, ...]:
+        """Codes of all directions with results."""
         return tuple(dict.fromkeys(r["direction"] for r in self.results))
 
 
@@ -251,7 +253,7 @@ def results_table(results: Sequence[RetrievalResult]) -> Table:
 def write_table(table: StudyTable, folder: Path) -> None:
     """`table.md` (all directions, the main one first), `table.csv`, `table.tex` and `orders.png`."""
     parts = ["# Order study", "", to_markdown(table), "![R@10 by order](orders.png)", ""]
-    others = [table.for_direction(d) for d in table.directions if d != table.direction]
+    others = [table.for_direction(d) for d in table.directions if d != table.direction.code]
     if others:
         parts += ["## Other directions", ""]
         parts += [to_markdown(other) for other in others]
@@ -278,7 +280,7 @@ def _draw_orders(table: StudyTable, path: Path) -> None:
     for axes, name, title in zip(panels, table.benchmarks, table.titles, strict=True):
         shown = [order for order in table.orders if (order, name) in table.cells]
         ten = [table.cells[order, name][2] for order in shown]
-        labels = [str(Order.parse(order)) for order in shown]
+        labels = [str(order) for order in shown]
         ends = [(f.interval.low, f.interval.high) if f.interval else (f.estimate, f.estimate) for f in ten]
         reach = [[f.estimate - low for f, (low, _) in zip(ten, ends, strict=True)],
                  [high - f.estimate for f, (_, high) in zip(ten, ends, strict=True)]]  # fmt: skip
@@ -287,7 +289,7 @@ def _draw_orders(table: StudyTable, path: Path) -> None:
             axes.axhline(table.chance[name][2], color="#c44e52", linewidth=1.2, label="chance")
             axes.legend(frameon=False, fontsize=8)
         axes.set_title(_shortened(title), fontsize=10)
-        axes.set_ylabel(f"{Direction.parse(table.direction)} R@10 (%)", fontsize=9)
+        axes.set_ylabel(f"{table.direction} R@10 (%)", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150, format="png", metadata={"Software": None})
 

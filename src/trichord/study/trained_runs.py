@@ -1,4 +1,4 @@
-"""Which models a study folder holds: every order and seed of its plan, each with the stage that holds its whole model."""
+"""The models of a study folder: every order and seed of its plan, each with the stage that holds its whole model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from trichord.errors import TrichordError
 from trichord.modality import Order
 from trichord.study.files import is_there, read_json
-from trichord.study.folder import divergence_of, is_plan_entry
+from trichord.study.folder import PlanEntry, divergence_of, plan_entries
 from trichord.study.places import check_stage
 from trichord.study.plan import first_stage_label
 from trichord.training.models import DESCRIPTION
@@ -23,14 +23,14 @@ class TrainedRun:
     """One order with one seed.
 
     Attributes:
-        order: Code, e.g. `av>t`.
-        seed: Of the run.
-        stage: Name under `stages/` of its last stage.
-        first_stage: That of its first stage; several seeds may share it.
+        order: The order.
+        seed: The seed of the run.
+        stage: Name of the folder of its last stage under `stages/`.
+        first_stage: Name of the folder of its first stage; several seeds may share it.
         why: Why it cannot be evaluated; '' for a finished run.
     """
 
-    order: str
+    order: Order
     seed: int
     stage: str
     first_stage: str
@@ -44,67 +44,60 @@ class TrainedRun:
     @property
     def folder(self) -> str:
         """Where its evaluation lies: `av-t/seed-0`."""
-        return f"{Order.parse(self.order).slug}/seed-{self.seed}"
+        return f"{self.order.slug}/seed-{self.seed}"
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return Order.parse(self.order).modalities
+        return self.order.modalities
 
     def __str__(self) -> str:
-        return f"{Order.parse(self.order)} seed {self.seed}"
+        return f"{self.order} seed {self.seed}"
 
 
-def read_plan(study: Path) -> dict[str, Any]:
-    """`study.json`. Raises TrichordError when it is not there, cannot be read, or does not tell its orders and stages."""
+def read_plan(study: Path) -> tuple[dict[str, Any], tuple[PlanEntry, ...]]:
+    """Return the content of `study.json`, and its orders and seeds.
+
+    Raises TrichordError if the file is missing, cannot be read, or does not name its orders and their stages.
+    """
     path = study / PLAN
     if not is_there(path):
         raise TrichordError(f"{study}: no study here (no {PLAN}); give the --out folder of a `trichord study`")
     content = read_json(path)
-    entries = content.get("orders")
-    if not isinstance(entries, list) or not all(map(is_plan_entry, entries)):
+    if (entries := plan_entries(content.get("orders"))) is None:
         raise TrichordError(
-            f"{path}: its orders do not tell their stages; run the study again, which trains nothing twice"
+            f"{path}: its orders do not name their stages; run the study again, which trains nothing twice"
         )
-    return content
+    return content, entries
 
 
 def trained_runs(study: Path) -> list[TrainedRun]:
-    """Every order and seed of a study, in the order of its plan. Raises as `read_plan`."""
+    """Return every order and seed of a study, in the order of its plan. Raises what `read_plan` raises."""
     return [
-        TrainedRun(
-            Order.parse(entry["order"]).code,
-            entry["seed"],
-            entry["stages"][-1]["folder"],
-            entry["stages"][0]["folder"],
-            _why_not(study, entry["stages"]),
-        )
-        for entry in read_plan(study)["orders"]
+        TrainedRun(entry.order, entry.seed, entry.folders[-1], entry.folders[0], _why_not(study, entry.folders))
+        for entry in read_plan(study)[1]
     ]
 
 
-def _why_not(study: Path, stages: list[dict[str, Any]]) -> str:
-    if is_there(study / "stages" / stages[-1]["folder"] / DESCRIPTION):
+def _why_not(study: Path, stages: Sequence[str]) -> str:
+    if is_there(study / "stages" / stages[-1] / DESCRIPTION):
         return ""
-    for stage in stages:
-        folder = study / "stages" / stage["folder"]
-        if is_there(folder / DESCRIPTION):
-            continue
-        why = divergence_of(folder)
-        return f"diverged ({why})" if why else f"unfinished (stage {stage['folder']} is not trained)"
-    raise AssertionError("the last stage is one of the stages")
+    first = next(stage for stage in stages if not is_there(study / "stages" / stage / DESCRIPTION))
+    why = divergence_of(study / "stages" / first)
+    return f"diverged ({why})" if why else f"unfinished (stage {first} is not trained)"
 
 
-def chosen_runs(study: Path, orders: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[TrainedRun]:
-    """Those of some orders (any spelling) and seeds; empty takes all. Orders come as they are asked for.
+def chosen_runs(study: Path, orders: Sequence[str | Order] = (), seeds: Sequence[int] = ()) -> list[TrainedRun]:
+    """Return the runs of the given orders and seeds, in the sequence of `orders`. An empty list takes all.
 
-    Raises TrichordError when the study has not one of them, none of its runs is finished, or a folder holds another stage.
+    Raises TrichordError if the study lacks one of them, none of its runs is finished, or a folder holds another stage.
     """
     runs = trained_runs(study)
     known = list(dict.fromkeys(run.order for run in runs))
-    codes = list(dict.fromkeys(Order.parse(order).code for order in orders)) or known
-    if strange := [code for code in codes if code not in known]:
-        raise TrichordError(f"{study}: has no order {strange[0]}; it has {', '.join(known) or 'none'}")
-    runs = [run for code in codes for run in runs if run.order == code]
+    chosen = list(dict.fromkeys(map(Order.parse, orders))) or known
+    if lacking_orders := [order.code for order in chosen if order not in known]:
+        codes = ", ".join(order.code for order in known)
+        raise TrichordError(f"{study}: has no order {lacking_orders[0]}; it has {codes or 'none'}")
+    runs = [run for order in chosen for run in runs if run.order == order]
     have = sorted({run.seed for run in runs})
     if lacking := [seed for seed in seeds if seed not in have]:
         raise TrichordError(
@@ -112,8 +105,10 @@ def chosen_runs(study: Path, orders: Sequence[str] = (), seeds: Sequence[int] = 
         )
     runs = [run for run in runs if not seeds or run.seed in seeds]
     if all(run.why for run in runs):
-        told = "; ".join(f"{run}: {run.why}" for run in runs[:3])
-        raise TrichordError(f"{study}: no finished run to evaluate ({told or 'no run at all'}); go on with the study")
+        reasons = "; ".join(f"{run}: {run.why}" for run in runs[:3])
+        raise TrichordError(
+            f"{study}: no finished run to evaluate ({reasons or 'no run at all'}); go on with the study"
+        )
     for run in runs:
         check_stage(study / "stages" / run.stage)
     return runs

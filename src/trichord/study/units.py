@@ -1,7 +1,7 @@
-"""Whether two evaluations may be compared in one figure: the same units, the same truth, the same choices; and if not, why.
+"""Checks whether two evaluations can be compared in a figure: they need the same units, true items and choices.
 
-Units are known by their names, in whatever order each evaluation has them, with and without the suffixes of media files
-(`trichord.ids`). Units that were numbered, since a file of embeddings has no ids, are paired by number.
+Units are matched by name, in any sequence, and with or without the suffixes of media files (`trichord.ids`). If a file of
+embeddings has no ids, its units are matched by number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ One = tuple[Scores, Scored]
 
 
 def difference_of_scoring(a: One, b: One, target: str, measure: str) -> str:
-    """In what two evaluations that both have a figure differ, in words; '' where they may be compared."""
+    """Return in words how two evaluations with the same figure differ; '' if they can be compared."""
     one, two = _choices(a, target, measure), _choices(b, target, measure)
     for what in {**one, **two}:
         if one.get(what) != two.get(what):
@@ -38,7 +38,7 @@ def difference_of_scoring(a: One, b: One, target: str, measure: str) -> str:
     if not np.array_equal(counts[0], counts[1][places]):
         at = int(np.argmax(counts[0] != counts[1][places]))
         side = "one" if counts[0][at] else "the other"
-        return f"unit '{_short(names[0][at])}' counts in {side} alone"
+        return f"unit '{_short(names[0][at])}' counts only in {side}"
     truths = _truth(a, rows[0]), _truth(b, rows[1])
     if not in_order:
         return _difference_of_named(named_truth(a, rows[0], truths[0]), named_truth(b, rows[1], truths[1]))
@@ -49,66 +49,66 @@ def difference_of_scoring(a: One, b: One, target: str, measure: str) -> str:
 
 
 def places_of_units(a: One, row_a: Measured, b: One, row_b: Measured) -> np.ndarray | None:
-    """(n,) where each unit of figure `row_a` stands among those of `row_b`; None where the units are not the same."""
+    """Return (n,) the place of each unit of figure `row_a` among those of `row_b`; None if the units differ."""
     names = names_of_units(a[0], row_a), names_of_units(b[0], row_b)
     if np.array_equal(*names):
         one, two = _captions(*a, row_a, len(names[0])), _captions(*b, row_b, len(names[0]))
         if one is None or two is None or np.array_equal(one, two) or Counter(one.tolist()) != Counter(two.tolist()):
-            return np.arange(len(names[0]))  # what differs then are captions
+            return np.arange(len(names[0]))  # only the captions differ
     if len(names[0]) != len(names[1]):
         return None
     for spelling in (str, without_media_suffix):
         spelt = [np.array([spelling(name) for name in own.tolist()], np.str_) for own in names]
         if any(len(set(new.tolist())) < len(set(old.tolist())) for new, old in zip(spelt, names, strict=True)):
             continue  # two units would have one name
-        told = [_keys(*a, row_a, spelt[0]), _keys(*b, row_b, spelt[1])]
-        if told[0] is None or told[1] is None or Counter(told[0]) != Counter(told[1]):
-            told = [spelt[0].tolist(), spelt[1].tolist()]
-        if (places := places_of(told[0] or [], told[1] or [])) is not None:
+        keys = [_keys(*a, row_a, spelt[0]), _keys(*b, row_b, spelt[1])]
+        if keys[0] is None or keys[1] is None or Counter(keys[0]) != Counter(keys[1]):
+            keys = [spelt[0].tolist(), spelt[1].tolist()]
+        if (places := places_of(keys[0] or [], keys[1] or [])) is not None:
             return places
     return None
 
 
 def _keys(scores: Scores, scored: Scored, row: Measured, names: np.ndarray) -> list[Any] | None:
-    """What tells the texts of one clip from each other: name and caption; None where captions are not known."""
+    """Return name and caption of each unit, which identify the texts of a clip; None if captions are not known."""
     captions = _captions(scores, scored, row, len(names))
     return None if captions is None else list(zip(names.tolist(), captions.tolist(), strict=True))
 
 
 def _captions(scores: Scores, scored: Scored, row: Measured, num: int) -> np.ndarray | None:
-    """Return the captions (n,) of units that are texts."""
+    """Return (n,) the captions of units that are texts; None for other units."""
     return scores.named(f"{scored.head}/caption", "U", num) if row.each_of.endswith("/text_id") else None
 
 
 def are_numbered(scores: Scores, scored: Scored) -> bool:
-    """Whether the clips of an evaluation have no names but their numbers, as in a file of embeddings without ids."""
+    """Return whether the clips of an evaluation are named by numbers only, as in a file of embeddings without ids."""
     ids = scores.named(f"{scored.head}/id", "U")
     return ids is not None and ids.tolist() == [str(i) for i in range(len(ids))]
 
 
 def named_truth(one: One, row: Measured, truth: dict[str, np.ndarray]) -> dict[str, list[tuple[str, ...]]]:
-    """What is right for each unit, by names in place of numbers and in an order that depends on the names alone."""
+    """Return the true items of the units by name instead of number, sorted so that the sequence of the units has no effect."""
     scores, scored = one
     ids, videos = (scores.named(f"{scored.head}/{part}", "U") for part in ("id", "video"))
-    found: dict[str, list[tuple[str, ...]]] = {}
+    named: dict[str, list[tuple[str, ...]]] = {}
     texts, captions = truth.get("the clips of the texts"), truth.get("captions")
     if texts is not None:
         rows = [texts.tolist()] if captions is None else [texts.tolist(), captions.tolist()]
-        found["captions"] = [(without_media_suffix(name), *rest) for name, *rest in zip(*rows, strict=True)]
+        named["captions"] = [(without_media_suffix(name), *rest) for name, *rest in zip(*rows, strict=True)]
     for what, table in (("the queries' clips", ids), ("the queries' videos", videos)):
         if what in truth and table is not None:
-            found[what] = [(without_media_suffix(name),) for name in table[truth[what]].tolist()]
+            named[what] = [(without_media_suffix(name),) for name in table[truth[what]].tolist()]
     if "annotated steps" in truth:
         shown = (names_of_units(scores, row).tolist(), map(str, truth["annotated steps"].tolist()))
-        found["annotated steps"] = list(zip(*shown, strict=True))
+        named["annotated steps"] = list(zip(*shown, strict=True))
     for what, places in truth.items():
         part = what.removeprefix("the clips with labels of ")
         labels, classes = truth.get(f"labels of {part}"), truth.get(f"classes of {part}")
         if part == what or ids is None or labels is None or classes is None:
             continue
         clips = [without_media_suffix(name) for name in ids[places].tolist()]
-        found[f"labels of {part}"] = list(zip(clips, classes[labels].tolist(), strict=True))
-    return {what: sorted(rows) for what, rows in found.items()}
+        named[f"labels of {part}"] = list(zip(clips, classes[labels].tolist(), strict=True))
+    return {what: sorted(rows) for what, rows in named.items()}
 
 
 def _difference_of_named(one: dict[str, list[tuple[str, ...]]], two: dict[str, list[tuple[str, ...]]]) -> str:
@@ -119,7 +119,7 @@ def _difference_of_named(one: dict[str, list[tuple[str, ...]]], two: dict[str, l
 
 
 def _difference_of_units(*names: np.ndarray) -> str:
-    """In what units differ that cannot be paired; the suffixes of media files are told only where nothing else differs."""
+    """Return how units that cannot be paired differ. Suffixes of media files are named only if nothing else differs."""
     for spelling in (without_media_suffix, str):
         if why := _alone("units", *([spelling(name) for name in own.tolist()] for own in names)):
             return why
@@ -127,15 +127,15 @@ def _difference_of_units(*names: np.ndarray) -> str:
 
 
 def _alone(what: str, one: Sequence[str], two: Sequence[str]) -> str:
-    """What one side has and the other has not; '' where they hold the same in whatever order."""
+    """Return an item that only one side has; '' if both have the same items in any sequence."""
     for here, there, side in ((one, two, "one"), (two, one, "the other")):
         if more := Counter(here) - Counter(there):
-            return f"{what} differ: '{_short(next(iter(more)))}' is in {side} alone"
+            return f"{what} differ: '{_short(next(iter(more)))}' is only in {side}"
     return ""
 
 
 def names_of_units(scores: Scores, row: Measured) -> np.ndarray:
-    """(n,) names of the units of a figure, with the task of each video where steps are looked for."""
+    """Return (n,) the names of the units of a figure. For steps in time, they include the task of each video."""
     names = scores.units(row)
     head = row.each_of.rpartition("/")[0]
     tasks = scores.named(f"{head}/task", "U", len(names)) if row.each_of.endswith("/video") else None
@@ -143,7 +143,7 @@ def names_of_units(scores: Scores, row: Measured) -> np.ndarray:
 
 
 def captions_of_units(scores: Scores, scored: Scored, row: Measured) -> np.ndarray | None:
-    """(n,) the text of each unit: its caption, or the first caption of a clip; None where texts are not known."""
+    """Return (n,) the text of each unit: its caption, or the first caption of a clip; None if texts are not known."""
     captions = scores.named(f"{scored.head}/caption", "U")
     if captions is None:
         return None
@@ -163,46 +163,46 @@ def _choices(one: One, target: str, measure: str) -> dict[str, Any]:
     scores, scored = one
     row = scored.row(target, measure)
     assert row is not None
-    found = {"the protocol": scored.protocol, "the kind of task": scored.kind, **choices(scored, row)}
-    return found | ({"the gallery's size": gallery_of(scores, scored, row)} if scored.kind == "retrieval" else {})
+    all_choices = {"the protocol": scored.protocol, "the kind of task": scored.kind, **choices(scored, row)}
+    return all_choices | ({"the gallery's size": gallery_of(scores, scored, row)} if scored.kind == "retrieval" else {})
 
 
 def choices(scored: Scored, row: Measured) -> dict[str, Any]:
-    """What was chosen of all that changes a figure, by what it is called; the gallery's size apart (`gallery_of`)."""
+    """Return all choices that affect a figure by name, except the size of the gallery (see `gallery_of`)."""
     options, kind = scored.options, scored.kind
     fusion, scale = fusion_of(kind, row.of)
     policy = str(options.get("missing", "auto"))
-    found: dict[str, Any] = {f"evaluation.{key}": value for key, value in scored.settings.items()}
-    found["the fusion rule"] = fusion or scored.fusion or str(options.get("fusion", "auto"))
+    chosen: dict[str, Any] = {f"evaluation.{key}": value for key, value in scored.settings.items()}
+    chosen["the fusion rule"] = fusion or scored.fusion or str(options.get("fusion", "auto"))
     if kind == "retrieval":
         result = scored.result(row.of) or {}
-        found["the scale of the dual softmax"] = scale or "none"
-        found["the policy for missing clips"] = result.get("missing", "drop" if policy == "auto" else policy)
-        found["the tie policy"] = result.get("ties", "expected")
+        chosen["the scale of the dual softmax"] = scale or "none"
+        chosen["the policy for missing clips"] = result.get("missing", "drop" if policy == "auto" else policy)
+        chosen["the tie policy"] = result.get("ties", "expected")
     else:
-        found["the policy for missing clips"] = "drop" if policy == "auto" else policy
+        chosen["the policy for missing clips"] = "drop" if policy == "auto" else policy
     if kind == "localization":
-        found["the sound around a second (audio_window_s)"] = options.get("audio_window_s")
+        chosen["the sound around a second (audio_window_s)"] = options.get("audio_window_s")
     else:
-        found["the windows"] = _windows(options.get("windows"))
+        chosen["the windows"] = _windows(options.get("windows"))
     if kind == "classification":
         templates = options.get("templates")
-        found["the templates"] = (
+        chosen["the templates"] = (
             " | ".join(map(str, templates)) if isinstance(templates, list) and templates else "none"
         )
     if kind == "probe":
-        found["the seed of what is drawn"] = options.get("seed", 0)
-    return found
+        chosen["the seed of what is drawn"] = options.get("seed", 0)
+    return chosen
 
 
 def gallery_of(scores: Scores, scored: Scored, row: Measured) -> int | None:
-    """Items that were ranked, None where that was not kept."""
-    told = (scored.result(row.of) or {}).get("num_gallery")
-    return told if isinstance(told, int) else scores.number(f"{_ranked_head(scored, row)}/num_gallery")
+    """Return the number of ranked items; None if it was not saved."""
+    size = (scored.result(row.of) or {}).get("num_gallery")
+    return size if isinstance(size, int) else scores.number(f"{_ranked_head(scored, row)}/num_gallery")
 
 
 def _ranked_head(scored: Scored, row: Measured) -> str:
-    """What the names of the arrays of a retrieval figure begin with: by direction, and way from clips to videos."""
+    """Return the prefix of the names of the arrays of a retrieval figure: direction, and way from clips to videos."""
     code, _, rest = row.of.partition(",")
     way = rest.partition(": ")[2].replace(", ", "-").replace(" ", "-")
     return f"{scored.head}/{code}/{way}" if way else f"{scored.head}/{code}"
@@ -215,7 +215,7 @@ def _windows(windows: object) -> str:
 
 
 def _truth(one: One, row: Measured) -> dict[str, np.ndarray]:
-    """By what they are called, the arrays that say what is right for each unit."""
+    """Return the arrays that hold the true items of the units, by name."""
     scores, scored = one
     if scored.kind in ("retrieval", "localization"):
         ranked = _ranked_head(scored, row)
@@ -233,7 +233,7 @@ def _truth(one: One, row: Measured) -> dict[str, np.ndarray]:
             for name in parts
             if (part := name.rpartition("/")[2]) in wanted
         }
-    return {what: found for what, name in names.items() if (found := scores.named(name, "Uiu")) is not None}
+    return {what: array for what, name in names.items() if (array := scores.named(name, "Uiu")) is not None}
 
 
 def _difference(what: str, one: np.ndarray, two: np.ndarray) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +100,7 @@ class Guard:
         scaler, memory = self.accelerator.scaler, self.loss.memory
         described = {
             "kind": kind,
-            "stage": asdict(self.stage),
+            "stage": self.stage.to_dict(),
             "step": self._position.step,
             "epoch": self._position.epoch,
             "epoch_step": self._position.epoch_step,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trichord.errors import TrichordError
 from trichord.modality import Order, Pair, in_order, known, letter_of, pairs_of
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 class Stage:
     """One training phase.
 
-    `pairs` hold at least one modality that trains; `reconstruct` and `cluster` name only such modalities. `chain` is the
-    order up to and including this stage (`av>t`); weights of the frozen and the thawed modalities come from the stage of
-    its head. `thawed` came before, like `frozen`, and train on.
+    `pairs` hold at least one modality that trains; `reconstruct` and `cluster` name only such modalities. `order` is the
+    order up to and including this stage (`av>t`); the weights of the frozen and the thawed modalities come from the stage
+    before it. `thawed` came before, like `frozen`, and train on.
     """
 
-    chain: str
+    order: Order
     train: tuple[str, ...]
     frozen: tuple[str, ...]
     pairs: tuple[Pair, ...]
@@ -51,14 +51,32 @@ class Stage:
         return in_order(self.train + self.earlier)
 
     @property
+    def chain(self) -> str:
+        """The code of `order`, as files and messages write it: `av>t`."""
+        return self.order.code
+
+    @property
     def slug(self) -> str:
-        return self.chain.replace(">", "-")
+        return self.order.slug
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the stage as plain values, for a JSON file."""
+        return {"chain": self.chain, **{name: value for name, value in vars(self).items() if name != "order"}}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Stage:
+        """Read what `to_dict` returned. Raises KeyError, TypeError or ValueError for anything else."""
+        parts = {name: _tuples(value) for name, value in content.items() if name != "chain"}
+        try:
+            return cls(Order.parse(content["chain"]), **parts)
+        except TrichordError as error:
+            raise ValueError(str(error)) from None
 
     def __str__(self) -> str:
         trained = ", ".join(letter_of(m) for m in self.train)
         frozen = f", frozen {', '.join(letter_of(m) for m in self.frozen)}" if self.frozen else ""
         thawed = f", thawed {', '.join(letter_of(m) for m in self.thawed)}" if self.thawed else ""
-        return f"{Order.parse(self.chain)} (trains {trained}{frozen}{thawed})"
+        return f"{self.order} (trains {trained}{frozen}{thawed})"
 
 
 def stages_of(order: Order, *, thaw: bool = False, replay: bool = False) -> tuple[Stage, ...]:
@@ -83,9 +101,13 @@ def stages_of(order: Order, *, thaw: bool = False, replay: bool = False) -> tupl
         frozen, thawed = ((), before) if thaw else (before, ())
         counted = train + thawed if replay else train
         pairs = tuple(pair for pair in pairs_of(train + before) if set(pair) & set(train) or set(pair) <= set(counted))
-        chain = ">".join("".join(part).lower() for part in order.stages[: index + 1])
-        stages.append(Stage(chain, train, frozen, pairs, reconstruct=counted, cluster=counted, thawed=thawed))
+        upto = order.up_to(index)
+        stages.append(Stage(upto, train, frozen, pairs, reconstruct=counted, cluster=counted, thawed=thawed))
     return tuple(stages)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 def trainable_modules(model: MCN, stage: Stage, *, heads: bool) -> list[nn.Module]:
