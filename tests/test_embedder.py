@@ -182,7 +182,7 @@ def test_wrong_input_is_an_error_of_one_line(tmp_path: Path, root: Path, model: 
         (lambda: model.encode_video(tmp_path / "broken.mp4"), "cannot be opened"),
         (lambda: model.encode_audio(tmp_path / "mute.mp4"), "has no sound"),
         (lambda: model.encode_video(pictures), "frames per second as rate_hz"),
-        (lambda: model.encode_video(pictures.astype(np.float32), rate_hz=1.0), "of uint8 RGB"),
+        (lambda: model.encode_video(pictures.astype(np.float32), rate_hz=1.0), "must be a uint8 RGB array of shape"),
         (lambda: model.encode_video(np.ones((2, 7), np.float32)), "has width 7, but the model reads width 1280"),
         (lambda: model.encode_video(np.full((2, 1280), np.nan, np.float32)), "not finite"),
         (lambda: model.encode_video({"visual_3d": np.ones((2, 7))}), "features of visual_3d were given"),

@@ -31,7 +31,7 @@ from trichord.embedder.arguments import (
 )
 from trichord.embedder.encoders import FeatureEncoders
 from trichord.embedder.folder import Parts, check_target, find_folder, read_folder, write_folder
-from trichord.embedder.inputs import Inputs
+from trichord.embedder.inputs import Inputs, audio_inputs
 from trichord.errors import TrichordError
 from trichord.files.writing import writing_to
 from trichord.modality import in_order
@@ -160,7 +160,9 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         check_options("from_run", options)
         from trichord.embedder.origin import parts_of_run
 
-        return cls(parts_of_run(Path(run), store, words=_path(words), results=_path(results)), **options)
+        return cls(
+            parts_of_run(Path(run), store, words=words and Path(words), results=results and Path(results)), **options
+        )
 
     @classmethod
     def from_published(
@@ -184,7 +186,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         from trichord.embedder.origin import parts_of_published
         from trichord.training.models import load_model
 
-        return cls(parts_of_published(load_model(Path(path)), store, words=_path(words)), **options)
+        return cls(parts_of_published(load_model(Path(path)), store, words=words and Path(words)), **options)
 
     def save_pretrained(
         self,
@@ -389,28 +391,18 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             Traceback (most recent call last):
             trichord.errors.TrichordError: this model was not trained on audio; its modalities are video, text
         """
-        import torch
-
         self._require("audio")
         check_rate(rate_hz, "samples")
         items = items_of(sounds)
         spans = spans_of(start_s, end_s, len(items))
-        scoring, batches = self.parts.scoring, []
+        batches = []
         for begin in range(0, len(items), CLIPS_PER_BATCH):
             end = begin + CLIPS_PER_BATCH
             rows = [
                 self.inputs.audio(item, span, rate_hz, truncate)
                 for item, span in zip(items[begin:end], spans[begin:end], strict=True)
             ]
-            if scoring.audio == "embeddings":
-                batches.append(self._embed("audio", audio_pooled=torch.from_numpy(np.stack(rows))))
-                continue
-            padded = np.full((len(rows), scoring.audio_frames, rows[0].shape[1]), scoring.audio_pad_db, np.float32)
-            for row, frames in enumerate(rows):
-                padded[row, : len(frames)] = frames
-            counts = torch.tensor([len(frames) for frames in rows])
-            audio = torch.from_numpy(padded).transpose(1, 2)  # the same memory layout as in the reader
-            batches.append(self._embed("audio", audio=audio, audio_frames=counts))
+            batches.append(self._embed("audio", **audio_inputs(rows, self.parts.scoring)))
         return self._concatenated(batches)
 
     def encode_features(self, modality: str, arrays: Any) -> np.ndarray:
@@ -428,7 +420,9 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             TrichordError: An array cannot be read or has an unknown form or width, or the model was not trained on the modality.
 
         Example:
-            >>> embedder.encode_features("depth", ["a.npy", "b.npy"])  # doctest: +SKIP
+            >>> embedder.encode_features("depth", np.ones(5, np.float32))
+            Traceback (most recent call last):
+            trichord.errors.TrichordError: this model was not trained on depth; its modalities are video, text
         """
         import torch
 
@@ -506,7 +500,3 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
 
     def _concatenated(self, batches: list[np.ndarray]) -> np.ndarray:
         return np.concatenate(batches) if batches else np.empty((0, self.dim), np.float32)
-
-
-def _path(value: str | Path | None) -> Path | None:
-    return None if value is None else Path(value)

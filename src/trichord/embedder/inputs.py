@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from trichord.modalities.features import Features
 from trichord.modalities.registry import specification
 from trichord.modality import MODALITIES
 from trichord.tasks.benchmarks import ScoringSettings
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -294,6 +297,19 @@ class Inputs:
             array, where = array_of(value), f"{modality}: the array"
         rows = checked_rows(array, where, Width(int(self.dims[modality]), "the model"))
         return unit_row(rows.max(axis=0).astype(np.float32))
+
+
+def audio_inputs(rows: Sequence[np.ndarray], scoring: ScoringSettings) -> dict[str, torch.Tensor]:
+    """Return the inputs of the network by name for a batch of spectrograms (T, 40) or pooled audio embeddings (C,)."""
+    import torch
+
+    if scoring.audio == "embeddings":
+        return {"audio_pooled": torch.from_numpy(np.stack(rows))}
+    padded = np.full((len(rows), scoring.audio_frames, rows[0].shape[1]), scoring.audio_pad_db, np.float32)
+    for row, frames in enumerate(rows):
+        padded[row, : len(frames)] = frames
+    audio = torch.from_numpy(padded).transpose(1, 2)  # the same memory layout as in the reader
+    return {"audio": audio, "audio_frames": torch.tensor([len(frames) for frames in rows])}
 
 
 def unit_row(row: np.ndarray) -> np.ndarray:
