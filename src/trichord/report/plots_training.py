@@ -125,8 +125,7 @@ def block_means(steps: Sequence[float], values: Sequence[float], edges: np.ndarr
 
 
 def block_edges(curves: Sequence[Curve], num_points: int) -> np.ndarray:
-    """Return the edges of at most `num_points` blocks of equal width over all steps, or of a block for each step if there are
-    few."""
+    """Return the edges of at most `num_points` blocks of equal width over all steps, or of a block for each of few steps."""
     steps = np.unique(np.concatenate([np.asarray(s, dtype=np.float64) for s, _ in curves]))
     if len(steps) <= num_points:
         return np.append(steps, steps[-1] + 1)
@@ -178,10 +177,7 @@ def _line(label: str, colour: str, width: float, style: Any = "-") -> Any:
 
 
 def _curve_panels(stages: Sequence[StageCurves]) -> tuple[Any, list[list[Any]]]:
-    """Return the figure, and the axes of the terms of each stage. Each stage starts a new line below its title.
-
-    If there are few terms, a term has the same column in all stages.
-    """
+    """Return the figure and the axes of the terms of each stage. If there are few, a term has the same column in all stages."""
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(term for stage in stages for term in stage.by_term()))
@@ -369,10 +365,7 @@ def _duration(seconds: float) -> str:
 
 
 def costs(rows: Sequence[CostRow], colours: Mapping[Order, str] | None = None, *, rules: Sequence[int] = ()) -> str:
-    """Draw panels of bars with time, steps and clips seen of every row. Values of None are labelled as not recorded.
-
-    A thin line precedes the rows with the indices `rules`.
-    """
+    """Draw panels of bars with time, steps and clips seen of every row. A thin line precedes the rows with the indices `rules`."""
     with look():
         if not rows:
             return svg_text(nothing("No costs were recorded."))
