@@ -189,7 +189,9 @@ class TrichordEncoder:
         if len(errors) == num:
             raise TrichordError(f"{task}: none of the {num:,} inputs of {modality} can be embedded: {errors[0]}")
         self.num_missing[modality] += len(errors)
-        _LOG.warning("%s: %d of %d inputs of %s are counted as zeros, the first: %s", task, len(errors), num, modality, errors[0])
+        _LOG.warning(
+            "%s: %d of %d inputs of %s are counted as zeros, the first: %s", task, len(errors), num, modality, errors[0]
+        )
 
     def _texts(self, values: list[Any]) -> np.ndarray:
         return self.embedder.encode_text([tuple(value) if isinstance(value, list) else value for value in values])

@@ -114,9 +114,9 @@ class TrainingSettings:
         loader_timeout_s: Number of seconds to wait for a batch before an error names the file that is being read; 0 for no limit.
         log_every_steps: Number of steps between two progress lines if the output is not a terminal.
         tensorboard: Whether to write TensorBoard events in addition to the JSON lines.
-        device: `auto` uses a GPU if there is one; `cpu` does not.
+        device: `auto` uses a GPU if there is one; `cpu` never uses it.
         frozen_cache: `auto` computes the outputs of frozen encoders once per clip and saves them in the store, if a stage draws
-            more clips than there are; `off` computes them whenever a clip is drawn.
+            clips more often than once on average; `off` computes them whenever a clip is drawn.
         frozen_cache_gb: Largest size in gigabytes of the saved outputs of one frozen modality. If the embeddings are larger, the
             narrower output of DAVEnet is saved, or nothing.
         chunk_clips: Number of clips in a forward pass; larger batches are encoded in chunks, twice, with exact gradients, so that
