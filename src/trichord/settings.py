@@ -111,25 +111,22 @@ class TrainingSettings:
             process.
         process_timeout_s: Number of seconds that a process waits for the others before it stops with an error.
         checkpoint_every_steps: Number of steps between checkpoints; 0 writes one at the end of each epoch.
-        keep_checkpoints: Number of recent checkpoints to keep while a stage trains. They are deleted when the stage is
-            finished.
-        keep_best: Number of additional checkpoints to keep, also after the stage: those with the lowest mean training loss
-            since the previous checkpoint. `trichord evaluate STAGE/checkpoints/step-N` scores a checkpoint. No validation data
-            is used.
-        loader_timeout_s: Number of seconds to wait for a batch before an error names the file that is being read; 0 for no
-            limit.
+        keep_checkpoints: Number of recent checkpoints to keep while a stage trains. They are deleted when the stage is finished.
+        keep_best: Number of additional checkpoints to keep, also after the stage: those with the lowest mean training loss since
+            the previous checkpoint. `trichord evaluate STAGE/checkpoints/step-N` scores a checkpoint. No validation data is used.
+        loader_timeout_s: Number of seconds to wait for a batch before an error names the file that is being read; 0 for no limit.
         log_every_steps: Number of steps between two progress lines if the output is not a terminal.
         tensorboard: Whether to write TensorBoard events in addition to the JSON lines.
-        device: `auto` uses a GPU if there is one; `cpu` does not.
+        device: `auto` uses a GPU if there is one; `cpu` never uses it.
         frozen_cache: `auto` computes the outputs of frozen encoders once per clip and saves them in the store, if a stage draws
-            more clips than there are; `off` computes them whenever a clip is drawn.
-        frozen_cache_gb: Largest size in gigabytes of the saved outputs of one frozen modality. If the embeddings are larger,
-            the narrower output of DAVEnet is saved, or nothing.
-        chunk_clips: Number of clips in a forward pass; larger batches are encoded in chunks, twice, with exact gradients, so
-            that large contrastive batches need little memory. 0 encodes the whole batch at once.
+            clips more often than once on average; `off` computes them whenever a clip is drawn.
+        frozen_cache_gb: Largest size in gigabytes of the saved outputs of one frozen modality. If the embeddings are larger, the
+            narrower output of DAVEnet is saved, or nothing.
+        chunk_clips: Number of clips in a forward pass; larger batches are encoded in chunks, twice, with exact gradients, so that
+            large contrastive batches need little memory. 0 encodes the whole batch at once.
         chunk_norm: With chunks, batch norm uses the statistics of each `chunk` or its `running` statistics.
-        fast: Whether to use the optimized implementations of DAVEnet, k-means, Adam (below float32) and memory, and to divide
-            the loss among processes; false uses the reference implementations, whose results are equal up to rounding.
+        fast: Whether to use the optimized implementations of DAVEnet, k-means, Adam (below float32) and memory, and to divide the
+            loss among processes; false uses the reference implementations, whose results are equal up to rounding.
     """
 
     epochs: int = bounded(30, 1)

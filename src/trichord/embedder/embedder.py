@@ -161,7 +161,13 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         from trichord.embedder.origin import parts_of_run
 
         return cls(
-            parts_of_run(Path(run), store, words=words and Path(words), results=results and Path(results)), **options
+            parts_of_run(
+                Path(run),
+                store,
+                words=None if words is None else Path(words),
+                results=None if results is None else Path(results),
+            ),
+            **options,
         )
 
     @classmethod
@@ -186,7 +192,9 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         from trichord.embedder.origin import parts_of_published
         from trichord.training.models import load_model
 
-        return cls(parts_of_published(load_model(Path(path)), store, words=words and Path(words)), **options)
+        return cls(
+            parts_of_published(load_model(Path(path)), store, words=None if words is None else Path(words)), **options
+        )
 
     def save_pretrained(
         self,
@@ -420,9 +428,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             TrichordError: An array cannot be read or has an unknown form or width, or the model was not trained on the modality.
 
         Example:
-            >>> embedder.encode_features("depth", np.ones(5, np.float32))
-            Traceback (most recent call last):
-            trichord.errors.TrichordError: this model was not trained on depth; its modalities are video, text
+            >>> embedder.encode_features("depth", ["a.npy", "b.npy"])  # doctest: +SKIP
         """
         import torch
 

@@ -86,9 +86,7 @@ class Interaction:
 def _tables(hits: Mapping[str, Any], where: str, bounded: bool = True) -> dict[str, Runs]:
     """Return the runs of each order, after checking that all have the same number of queries."""
     if len(hits) < 2:
-        raise TrichordError(
-            f"{where}: a comparison needs at least two orders, but {len(hits)} was given; give two or more"
-        )
+        raise TrichordError(f"{where}: a comparison needs at least two orders, not {len(hits)}; give two or more")
     tables = {}
     for name, values in hits.items():
         runs = Runs.of(values)
