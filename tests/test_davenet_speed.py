@@ -63,7 +63,7 @@ def clip_by_clip(net: DAVEnet, clips: list[torch.Tensor]) -> list[torch.Tensor]:
     training=st.booleans(),
     fast=st.booleans(),
 )
-def test_the_masked_network_equals_single_clips(frames: list[int], more: int, training: bool, fast: bool) -> None:
+def test_masked_network_is_that_of_the_clips_alone(frames: list[int], more: int, training: bool, fast: bool) -> None:
     """Features, running statistics and gradients, with the fast way and without it."""
     net = network(fast=fast).double().train(training)
     slow = copy.deepcopy(net)

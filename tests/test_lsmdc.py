@@ -45,7 +45,7 @@ def test_lsmdc_splits_follow_the_names_of_the_pickles(tmp_path: Path) -> None:
     assert import_lsmdc(tmp_path, tmp_path / "store", WORDS).num_present == 4
 
 
-def test_lsmdc_mistakes_are_errors_of_one_line(tmp_path: Path) -> None:
+def test_lsmdc_mistakes_are_one_line(tmp_path: Path) -> None:
     assert "no LSMDC pickle (*lsmdc*.pkl); name the folder" in refused(import_lsmdc, tmp_path, tmp_path / "s")
     write(tmp_path / "lsmdc_test.pkl", [])
     assert "holds no clips; download it again" in refused(import_lsmdc, tmp_path, tmp_path / "s")
