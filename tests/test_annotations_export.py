@@ -58,7 +58,7 @@ def test_a_part_has_its_own_annotations_and_reports_missing_ones(annotated: Path
     assert "annotated" not in str(texts) and not (tmp_path / "texts" / FILE).exists()
 
 
-def test_a_store_without_any_has_no_such_file(tmp_path: Path) -> None:
+def test_a_store_without_annotations_has_no_file_of_them(tmp_path: Path) -> None:
     write_store(tmp_path / "store", some_items())
     export_store(tmp_path / "store", tmp_path / "out", layout="npy")
     assert not (tmp_path / "out" / FILE).exists()

@@ -137,7 +137,7 @@ def test_srt_with_odd_ends_of_line_and_numbers_far_from_their_times(tmp_path: Pa
         ("O0:00:03,000 --> 00:00:05,000", None),
     ],
 )
-def test_an_odd_cue_costs_that_cue_alone(tmp_path: Path, timing: str, row: tuple[float, float, str] | None) -> None:
+def test_only_the_invalid_cue_is_dropped(tmp_path: Path, timing: str, row: tuple[float, float, str] | None) -> None:
     notes: list[str] = []
     good = "00:00:01,000 --> 00:00:02,000\nstir\n\n{}\nodd\n\n00:00:08,000 --> 00:00:09,000\ncut\n"
     expected = [(1, 2, "stir"), *([row] if row else []), (8, 9, "cut")]
@@ -305,7 +305,7 @@ def test_empty_files_and_metadata_are_skipped(tmp_path: Path) -> None:
     assert "u.sbv is in the same folder and is not read; convert it" in choose_sidecar(tmp_path / "u.mp4").notes[0]
 
 
-def test_a_file_without_words_hides_no_track_and_the_language_of_the_sound_is_read_from_the_file(
+def test_a_file_without_words_is_skipped_for_a_track(
     tmp_path: Path,
 ) -> None:
     path = write_tracks(tmp_path / "v.mkv", [Track("subrip", [(1, 2, "stir")])], sound_language="ger")

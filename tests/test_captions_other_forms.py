@@ -39,7 +39,7 @@ WRONG_BYTES = {
 
 
 @pytest.mark.parametrize("name", WRONG_BYTES)
-def test_a_cue_with_wrong_bytes_costs_that_cue_alone(tmp_path: Path, name: str) -> None:
+def test_only_the_cue_with_wrong_bytes_is_dropped(tmp_path: Path, name: str) -> None:
     path, notes = tmp_path / name, list[str]()
     assert read(path, WRONG_BYTES[name]) == [(0, 1, "stir it"), (1, 2, "serve it")]
     read_captions(path, notes=notes)

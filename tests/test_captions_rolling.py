@@ -237,7 +237,7 @@ CUES = st.lists(
 
 
 @given(CUES)
-def test_merging_invents_no_word_and_loses_none(cues: list[Cue]) -> None:
+def test_merging_keeps_exactly_the_words(cues: list[Cue]) -> None:
     captions = merged(cues)
     shown = {" ".join(cue.lines) for cue in cues}
     words = {word for text in shown for word in text.split()}

@@ -179,7 +179,7 @@ def test_a_resumed_stage_keeps_the_same_ones(
             assert (one / file).read_bytes() == (two / file).read_bytes()
 
 
-def test_a_stage_without_clustering_has_none(tiny_store: Path, tmp_path: Path) -> None:
+def test_a_stage_without_clustering_has_no_centroids(tiny_store: Path, tmp_path: Path) -> None:
     recipe = debug({"cluster_weight": 0.0}, max_steps=1)
     summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)
     assert load_model(summary.model_folder).centroids is None
@@ -214,7 +214,7 @@ def test_a_checkpoint_has_those_of_its_step(tiny_store: Path, tmp_path: Path) ->
     assert last is not None and final is not None and torch.equal(last.rows, final.rows)
 
 
-def test_saving_without_centroids_removes_those_that_are_there(tmp_path: Path) -> None:
+def test_saving_without_centroids_removes_existing_ones(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save = partial(save_model, tmp_path, MCN(**SMALL), trained=("video",), visual_streams=("visual_2d",), extra={})
     rows = torch.randn(3, 4)

@@ -129,7 +129,7 @@ def lines(folder: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
-def test_every_bit_comes_back(tmp_path: Path) -> None:
+def test_every_bit_is_restored(tmp_path: Path) -> None:
     disturb(3)
     state = small_state()
     train(state, 5)
@@ -145,7 +145,7 @@ def test_every_bit_comes_back(tmp_path: Path) -> None:
     assert digest(fresh) == later
 
 
-def test_the_scaler_of_the_loss_comes_back(tmp_path: Path) -> None:
+def test_the_loss_scaler_is_restored(tmp_path: Path) -> None:
     """With fp16, an overflow has halved its scale, and two steps of growth are counted."""
     state, fresh = small_state(), small_state(seed=1)
     state.scaler, fresh.scaler = (torch.amp.GradScaler("cpu", init_scale=scale) for scale in (64.0, 2.0))

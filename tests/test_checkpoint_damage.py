@@ -98,7 +98,7 @@ def test_files_of_another_kind(file: str, become: str, two: tuple[Path, str, str
     assert (step, loaded) == (4, two[1]) and len(told) == 2
 
 
-def test_when_none_is_whole_the_stage_starts_over(two: tuple[Path, str, str], tmp_path: Path) -> None:
+def test_without_an_intact_checkpoint_the_stage_starts_again(two: tuple[Path, str, str], tmp_path: Path) -> None:
     folder = copied(two[0], tmp_path)
     for path in checkpoints_of(folder):
         (path / "model.safetensors").write_bytes(b"torn")

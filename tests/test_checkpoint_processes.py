@@ -42,7 +42,7 @@ def launch(world: int, folder: Path, part: str) -> list[tuple[int, int, str, lis
 
 
 @pytest.mark.slow
-def test_two_processes_write_and_go_on(tmp_path: Path) -> None:
+def test_two_processes_write_and_continue(tmp_path: Path) -> None:
     """Each process restores its random states; both skip a damaged checkpoint; another number of processes is reported."""
     folder = tmp_path / "stage" / "checkpoints"
     written = launch(2, folder, "write")

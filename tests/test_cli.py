@@ -129,7 +129,7 @@ def test_print_config_shows_and_takes_every_setting(
     assert "embed_dim: 16" in (out / "run.yaml").read_text()
 
 
-def test_mistakes_get_one_line(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_errors_of_one_line(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, out = str(tiny_store), str(tmp_path / "out")
     train = ["train", "--store", store, "--out", out]
     assert "a right one is av>t" in fails(capsys, *train, "--order", "a>vt")
@@ -225,7 +225,7 @@ def test_the_encoders_are_listed_by_their_options(capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK", "LOCAL_RANK"])
 @pytest.mark.parametrize("number", ["abc", "", "-1", "9" * 30, "1.5"])
-def test_numbers_of_a_launch_that_are_none(
+def test_invalid_numbers_of_a_launch(
     name: str, number: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, number)

@@ -65,7 +65,7 @@ def test_published_windows_of_real_captions() -> None:
     assert compared == 5042
 
 
-def test_all_videos_at_once_are_the_videos_one_by_one() -> None:
+def test_all_videos_at_once_equal_single_videos() -> None:
     videos = read_json("howto100m_captions.json.gz").values()
     offsets = np.concatenate([[0], np.cumsum([len(v["start"]) for v in videos])])
     start, end = (np.concatenate([v[key] for v in videos]) for key in ("start", "end"))

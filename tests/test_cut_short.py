@@ -140,7 +140,7 @@ def test_the_handler_is_there_only_within_a_command() -> None:
     assert handled() == before
 
 
-def test_addresses_without_a_file_have_none(tmp_path: Path) -> None:
+def test_addresses_outside_mapped_files_have_no_path(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(bytes(5000))
     values = np.memmap(path, np.uint8, "r")

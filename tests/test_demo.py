@@ -32,7 +32,7 @@ def test_an_interrupted_extraction_ends_the_demo_and_the_command(
     assert exit_code_of(summary) == code
 
 
-def test_a_world_that_is_not_whole_is_not_studied(
+def test_an_incomplete_world_is_not_studied(
     summary: ExtractSummary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary.num_postponed = 1

@@ -145,7 +145,7 @@ def test_inconsistent_arrays_are_errors_of_one_line(arguments: tuple[dict[str, o
     assert told in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
+def test_unreadable_files_are_errors_of_one_line(tmp_path: Path) -> None:
     for suffix in (".npz", ".safetensors"):
         path = tmp_path / f"x{suffix}"
         with pytest.raises(TrichordError, match="cannot be read .No such file"):

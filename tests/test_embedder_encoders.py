@@ -65,7 +65,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     start_s=st.floats(0, 9), length_s=st.floats(0.01, 9), window=st.sampled_from([1, 4]),
     sampling=st.sampled_from(["shown", "published"]), to_end=st.booleans(),
 )  # fmt: skip
-def test_rows_of_a_part_are_those_of_the_whole(
+def test_rows_of_a_part_equal_those_of_the_whole_file(
     video: Path, start_s: float, length_s: float, window: int, sampling: Any, to_end: bool
 ) -> None:
     encoder = Means(FrameSpec(4.0, short_side=16, sampling=sampling), window)

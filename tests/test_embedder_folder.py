@@ -71,7 +71,7 @@ def encoded(model: Embedder) -> list[np.ndarray]:
     return [model.encode_video(given["video"]), model.encode_audio(given["audio"]), model.encode_text(given["text"])]
 
 
-def test_a_model_comes_back_bit_for_bit(study: Path, exported: Path, tmp_path: Path) -> None:
+def test_a_model_is_restored_bit_for_bit(study: Path, exported: Path, tmp_path: Path) -> None:
     before = Embedder.from_run(stage_of(study, "av-t"))
     after = Embedder.from_pretrained(exported)
     for one, two in zip(encoded(before), encoded(after), strict=True):
@@ -168,7 +168,7 @@ def cached(cache: Path, exported: Path, repo: str = "me/model", commit: str = "a
         (root / "snapshots" / commit / path.name).symlink_to(f"../../blobs/{path.name}")
 
 
-def test_a_repository_comes_from_the_cache(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repository_is_read_from_the_cache(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     cached(tmp_path, exported)
     model = Embedder.from_pretrained("me/model", cache_dir=tmp_path)

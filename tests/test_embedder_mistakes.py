@@ -42,7 +42,7 @@ def told(call: Callable[[], Any]) -> str:
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:99", "meta", "xpu", 3, None])
-def test_a_device_that_is_not_there(root: Path, device: Any) -> None:
+def test_missing_devices(root: Path, device: Any) -> None:
     for call in (
         lambda: Embedder.from_pretrained(root / "model", device=device),
         lambda: Embedder.from_run(root / "run", device=device),
@@ -52,7 +52,7 @@ def test_a_device_that_is_not_there(root: Path, device: Any) -> None:
         assert line.startswith(f"device '{device}' cannot be used (") and "; use cpu" in line
 
 
-def test_devices_that_are_there(root: Path) -> None:
+def test_available_devices(root: Path) -> None:
     for device in ("cpu", torch.device("cpu"), "cpu:0"):
         assert Embedder.from_pretrained(root / "model", device=device).encode_text("worda").shape == (1, 32)
 
@@ -72,7 +72,7 @@ def test_the_device_of_a_command_and_of_a_recipe(
     assert "training.device" in error and "it must be one of auto, cpu" in error and error.count("\n") == 1
 
 
-def test_texts_that_are_none(model: Embedder) -> None:
+def test_invalid_texts(model: Embedder) -> None:
     for texts in (None, 3, {"worda": 1}, {"worda"}, b"worda", np.array("worda")):
         assert "texts must be a string or a list of strings" in told(lambda texts=texts: model.encode_text(texts))
     for text in (None, {"worda": 1}, 3.0, [["worda"]], {"worda"}):
@@ -81,7 +81,7 @@ def test_texts_that_are_none(model: Embedder) -> None:
     assert np.array_equal(one, model.encode_text(t for t in np.array(["worda", "wordb wordc"])))
 
 
-def test_rates_that_are_none(model: Embedder) -> None:
+def test_invalid_rates(model: Embedder) -> None:
     frames, samples = np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1600, np.float32)
     for rate_hz in (0, -1.0, float("nan"), float("inf"), "25", True, [25]):
         line = told(lambda rate_hz=rate_hz: model.encode_video(frames, rate_hz=rate_hz))
@@ -91,7 +91,7 @@ def test_rates_that_are_none(model: Embedder) -> None:
     assert model.encode_audio(samples, rate_hz=np.float32(16000)).shape == (1, model.dim)
 
 
-def test_spans_and_items_that_are_none(model: Embedder) -> None:
+def test_invalid_spans_and_items(model: Embedder) -> None:
     rows = np.ones((2, VIDEO_DIM), np.float32)
     for start_s in ("1", [None, "a"], True):
         assert "start_s and end_s must be numbers of seconds" in told(

@@ -38,7 +38,7 @@ def test_files_that_end_the_decoder_are_named_and_the_others_embedded(tmp_path: 
     assert lines[-1] == "5 of 7 files were left out; the lines above say why"
 
 
-def test_one_file_alone_is_an_error(tmp_path: Path) -> None:
+def test_a_single_bad_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "crash.png").touch()
     with Worker(named_files) as worker, pytest.raises(TrichordError, match="crash.png: the decoder crashed"):
         embed_files(named_files(), [tmp_path / "crash.png"], worker=worker)  # type: ignore[arg-type]

@@ -242,7 +242,7 @@ def test_files_that_statistics_read(run: Path, tiny_store: Path, tmp_path: Path)
     assert ranks.num_gallery == 32
 
 
-def test_embeddings_score_as_the_model_that_made_them(run: Path, tiny_store: Path, tmp_path: Path) -> None:
+def test_embeddings_score_as_their_model(run: Path, tiny_store: Path, tmp_path: Path) -> None:
     found = evaluate(run, str(tiny_store), ["tiny"], directions="all")
     for suffix in (".npz", ".safetensors"):
         path = tmp_path / f"e{suffix}"
@@ -302,7 +302,7 @@ def test_options_without_effect_are_errors(run: Path, tiny_store: Path, tmp_path
             evaluate(**arguments)
 
 
-def test_a_collection_called_as_a_protocol_is_scored_under_it_where_it_has_its_clips(tmp_path: Path) -> None:
+def test_a_collection_named_like_a_protocol_is_scored_by_it(tmp_path: Path) -> None:
     right = Store(clip_store(tmp_path / "right", "lsmdc", "test", [{"id": "a"}, {"id": "b"}]))
     other = Store(clip_store(tmp_path / "other", "lsmdc", "val", [{"id": "a"}, {"id": "b"}]))
     assert module.resolve("lsmdc", right)[1:] == (protocols()["lsmdc"], "")

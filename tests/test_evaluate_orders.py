@@ -344,7 +344,7 @@ def test_directions_without_their_modalities_are_left_out_with_a_note(
     ) == 1
 
 
-def test_where_no_order_can_it_is_an_error(pairs: Path, tiny_store: Path, labels: Path) -> None:
+def test_a_benchmark_without_any_possible_order_is_an_error(pairs: Path, tiny_store: Path, labels: Path) -> None:
     with pytest.raises(TrichordError, match=r"direction t2a: no finished order was trained on all it needs \(av, vt\)"):
         evaluate_orders(pairs, str(tiny_store), ["tiny"], orders=["av", "vt"], directions="t2v,t2a")
     with pytest.raises(TrichordError, match=r"benchmark zero-shot-classification: no order can be scored on it .*text"):
@@ -357,7 +357,7 @@ def test_where_no_order_can_it_is_an_error(pairs: Path, tiny_store: Path, labels
 # ---- choosing
 
 
-def test_users_mistakes_are_one_line(study: Path, kept: Path, tiny_store: Path, tmp_path: Path) -> None:
+def test_mistakes_are_errors_of_one_line(study: Path, kept: Path, tiny_store: Path, tmp_path: Path) -> None:
     store = str(tiny_store)
     for arguments, why in (
         ({"study": tmp_path}, "no study here"),

@@ -40,7 +40,7 @@ def model() -> MCN:
 
 
 @pytest.mark.parametrize(("world", "batch"), [(2, 5), (3, 5), (4, 12), (5, 32)])
-def test_the_parts_of_all_processes_are_the_whole(
+def test_the_parts_of_all_processes_cover_all_clips(
     world: int, batch: int, tiny_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """32 clips in 7, 3 or 1 batches; the processes are simulated one after the other."""

@@ -77,7 +77,7 @@ def test_all_odd_ids_at_once(layout: str) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_names_as_long_as_file_systems_take(layout: Any, tmp_path: Path) -> None:
+def test_names_of_maximal_length(layout: Any, tmp_path: Path) -> None:
     item = some_items(1)[0]
     content = [replace(item, video_id=f"{'i' * 254}{end}", collection="c" * 128) for end in "ab"]
     store = write_store(tmp_path / ("s" * 255), content)
@@ -275,7 +275,7 @@ export_store(Path(sys.argv[1]), Path(sys.argv[2]), layout=sys.argv[3])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_killed_it_is_not_taken_for_whole_and_run_again_it_is(layout: Any, tmp_path: Path) -> None:
+def test_a_killed_export_is_incomplete_until_it_is_repeated(layout: Any, tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", some_items())
     export_store(tmp_path / "store", tmp_path / "whole", layout=layout)
     whole, out = digests(tmp_path / "whole"), tmp_path / "out"
@@ -364,7 +364,7 @@ def test_memory_holds_one_item_however_many_there_are(layout: Any, tmp_path: Pat
 
 @settings(max_examples=200, deadline=None)
 @given(a=texts, b=texts)
-def test_names_of_files_tell_texts_apart(a: str, b: str) -> None:
+def test_different_ids_have_different_file_names(a: str, b: str) -> None:
     a, b = f"v{a}", f"v{b}"
     for dots in (True, False):
         assert (component(a, dots=dots) == component(b, dots=dots)) == (a == b)

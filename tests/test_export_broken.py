@@ -82,7 +82,7 @@ GOOD = npy(np.ones((2, 3), np.float32))
 # ---- webdataset
 
 
-def test_shards_of_others_need_no_mark(tmp_path: Path) -> None:
+def test_foreign_shards_need_no_end_mark(tmp_path: Path) -> None:
     tar(tmp_path / "x" / "a.tar", ("v1.json", record()), ("v1.visual_2d.npy", GOOD), ("v1.jpg", b"not ours"))
     assert import_webdataset(tmp_path / "x", tmp_path / "store").streams == {"visual_2d": 1}
     store = Store(tmp_path / "store")

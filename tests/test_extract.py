@@ -139,7 +139,7 @@ def test_stored_videos_are_recognised_by_content(
     assert len((store / "skipped.jsonl").read_text().splitlines()) == num_lines  # nothing is noted twice
 
 
-def test_a_failure_is_tried_again_when_asked_or_when_the_file_changes(folder: Path, tmp_path: Path) -> None:
+def test_a_failure_is_retried_on_request_or_after_a_change(folder: Path, tmp_path: Path) -> None:
     videos = tmp_path / "v"
     videos.mkdir()
     shutil.copy(folder / "short.mp4", videos / "good.mp4")
@@ -254,7 +254,7 @@ def test_a_run_killed_before_its_cleanup_records_no_failure(
     assert Store(tmp_path / "s").collections() == {(c, k): n for c in "ab" for k, n in (("test", 1), ("train", 4))}
 
 
-def test_names_that_are_not_one_line_of_text(folder: Path, tmp_path: Path) -> None:
+def test_unprintable_names(folder: Path, tmp_path: Path) -> None:
     import os
 
     (tmp_path / "v").mkdir()

@@ -405,7 +405,7 @@ def test_the_option_may_be_given_more_than_once(
 
 
 @pytest.mark.parametrize("layout", ["webdataset", "npy", "howto100m"])
-def test_an_export_brings_the_modality_back(clips: Path, tmp_path: Path, layout: Any) -> None:
+def test_an_exported_modality_is_imported_again(clips: Path, tmp_path: Path, layout: Any) -> None:
     extracted(clips, tmp_path / "store")
     export_store(tmp_path / "store", tmp_path / "out", layout=layout)
     modality._declared.clear()

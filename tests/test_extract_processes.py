@@ -70,7 +70,7 @@ def test_a_decoder_that_hangs_ends_its_process(folder: Path, tmp_path: Path) -> 
     assert done.returncode == 1 and done.stderr == b"" and spooled(tmp_path) == []
 
 
-def test_weights_that_do_not_fit_end_the_run_and_blame_no_video(folder: Path, tmp_path: Path) -> None:
+def test_wrong_weights_end_the_run_without_blaming_a_video(folder: Path, tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(2)}, tmp_path / "wrong.pth")
     with pytest.raises(TrichordError, match=r"wrong\.pth: these are not the weights of efficientnet-lite0"):
         run(folder, tmp_path / "s", workers=1, weights_2d=tmp_path / "wrong.pth")

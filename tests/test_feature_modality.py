@@ -231,7 +231,7 @@ def test_rows_of_a_table_are_cut_out_of_their_files(made: Path, tmp_path: Path) 
         (["evaluate", "STAGE", "--directions", "p2t"], "direction 'p2t' names 'p'; known are v, a, t and d"),
     ],
 )  # fmt: skip
-def test_mistakes_are_one_line(
+def test_mistakes_are_errors_of_one_line(
     made: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if words[0] == "embed":

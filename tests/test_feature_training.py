@@ -202,7 +202,7 @@ def test_a_hostile_record_of_modalities_is_refused(changes: dict[str, Any], mess
         load_model(tmp_path)
 
 
-def test_the_passes_of_an_order_that_depth_joins_are_made_ahead(store_path: Path, tmp_path: Path) -> None:
+def test_passes_of_orders_with_depth_are_computed_ahead(store_path: Path, tmp_path: Path) -> None:
     trained(store_path, tmp_path / "run", "avt", max_steps=2)
     before = set((store_path / "frozen").glob("*"))
     with declared():
@@ -232,7 +232,7 @@ def test_informative_depth_is_retrieved_by_words(tmp_path: Path) -> None:
         assert result.num_queries == 32 and result.r1 > 3 * result.chance_r1, result
 
 
-def test_stages_know_declared_letters_alone() -> None:
+def test_stages_accept_only_declared_letters() -> None:
     assert stages_of(Order.parse("vt>d"))[1].modalities == ("video", "text", "depth")
     with pytest.raises(TrichordError, match="needs modality 'P', which the model does not have; it has V, A, T, D"):
         stages_of(Order.parse("vt>p"))

@@ -45,7 +45,7 @@ def _torn(path: Path) -> None:
     "name, write",
     [("model.safetensors", _weights), ("theirs.npz", _arrays), ("torn.npz", _torn), ("torn.safetensors", _torn)],
 )
-def test_embeddings_replace_embeddings_alone(
+def test_embeddings_replace_only_embeddings(
     embedded: Embedded, tmp_path: Path, name: str, write: Callable[[Path], None]
 ) -> None:
     path = tmp_path / name
@@ -66,7 +66,7 @@ def test_earlier_embeddings_are_replaced(embedded: Embedded, tmp_path: Path, suf
 
 
 @pytest.mark.parametrize("content", ['{"orders": [], "results": []}', '[{"my": 1}]', "mine", "[1]"])
-def test_an_evaluation_replaces_an_evaluation_alone(embedded: Embedded, tmp_path: Path, content: str) -> None:
+def test_an_evaluation_replaces_only_an_evaluation(embedded: Embedded, tmp_path: Path, content: str) -> None:
     evaluation = Evaluation(Subject("mine", ("video", "text"), given=embedded))
     file, folder, other = tmp_path / "study.json", tmp_path / "results", tmp_path / "queries"
     folder.mkdir()
@@ -88,7 +88,7 @@ def test_an_earlier_evaluation_is_replaced(embedded: Embedded, tmp_path: Path) -
         write_evaluation(evaluation, out)
 
 
-def test_a_report_replaces_a_report_alone(tmp_path: Path) -> None:
+def test_a_report_replaces_only_a_report(tmp_path: Path) -> None:
     document = sample_document()
     out = tmp_path / "notes"
     out.mkdir()
@@ -106,7 +106,7 @@ def test_a_report_replaces_a_report_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["study.json", *TABLE_FILES])
-def test_a_study_begins_among_no_files_of_its_names(tmp_path: Path, name: str) -> None:
+def test_a_study_does_not_start_among_foreign_files(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text('{"mine": 1}')
     with pytest.raises(TrichordError, match="is not a file of a study that trichord wrote"):
         _check_new(tmp_path)

@@ -179,7 +179,7 @@ def test_pooled_audio_where_embeddings_are_too_large(store: Store, tmp_path: Pat
     assert frozen_inputs(model, stage, source, reader, replace(LARGE, most_bytes=1), Accelerator(cpu=True)) == {}
 
 
-def test_a_cache_must_pay(store: Store) -> None:
+def test_a_cache_is_written_only_if_it_saves_work(store: Store) -> None:
     model, stage, source, reader = parts(store)
     few = replace(LARGE, num_draws=list_clips(source).num_clips)
     assert frozen_inputs(model, stage, source, reader, few, Accelerator(cpu=True)) == {}

@@ -169,7 +169,7 @@ def _full(self: Any) -> None:
 
 
 @pytest.mark.usefixtures("_small")
-def test_a_lost_process_loses_its_unfinished_part_alone(store: Path, tmp_path: Path) -> None:
+def test_a_lost_process_loses_only_its_unfinished_part(store: Path, tmp_path: Path) -> None:
     """Of two independent processes, one is killed in its second part, and the other computes that part as well."""
     log = tmp_path / "log"
     start = SPAWN.Barrier(2)

@@ -147,7 +147,7 @@ def clips_named(names: list[str], **more: object) -> Embedded:
     return Embedded.of({"video": rows, "text": rows}, ids=names, source="e.npz", **more)  # type: ignore[arg-type]
 
 
-def test_full_video_takes_the_clips_own_videos_alone() -> None:
+def test_full_video_groups_clips_by_their_own_videos() -> None:
     """Recordings with similar names do not form a group; they once did, and every score was 100 %."""
     names = [f"recording_{i:04}" for i in range(40)]
     with pytest.raises(

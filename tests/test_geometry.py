@@ -214,7 +214,7 @@ def test_rotating_the_space_changes_no_measure(dim: int) -> None:
         assert a.similarity[pair] == pytest.approx(b.similarity[pair], abs=2e-3)
 
 
-def test_the_same_bits_again_whatever_threads_and_order_of_modalities() -> None:
+def test_results_are_bit_equal_for_any_threads_and_order_of_modalities() -> None:
     rows = {m: torch.from_numpy(x).float().requires_grad_() for m, x in random_world(300, 64, 6).items()}
     labels = [f"step {i % 9}" for i in range(300)]
     first, threads = measure(rows, labels=labels), torch.get_num_threads()

@@ -240,7 +240,7 @@ def test_silence_is_bounded_by_the_size_of_the_file(tmp_path: Path, times_s: lis
     assert len(notes) == len(set(notes)) <= 2  # that the clock jumps, and that packets are skipped
 
 
-def test_a_file_with_a_huge_gap_hurts_no_other(tmp_path: Path, videos: list[Path]) -> None:
+def test_a_file_with_a_huge_gap_does_not_affect_others(tmp_path: Path, videos: list[Path]) -> None:
     folder = tmp_path / "v"
     folder.mkdir()
     shutil.copy(videos[0], folder / "b.mp4")
@@ -309,7 +309,7 @@ def test_a_damaged_item_is_dropped_with_and_without_assertions(tmp_path: Path, o
     assert ended.stdout == f"{not option} [None]\n", ended.stderr
 
 
-def test_no_assertion_judges_data() -> None:
+def test_assertions_do_not_check_data() -> None:
     """`python -O` removes assertions: they may only narrow a type, or state what preceding lines ensure."""
     allowed = {"packed_conv.py", "audio_windows.py"}
     judging = []

@@ -95,7 +95,7 @@ def test_an_earlier_study_continues_with_the_default_of_a_new_setting(
         run.run_study(tiny_store, again, ["vt"], [0], with_new_setting(recipe, "loss", 4))
 
 
-def test_results_of_other_benchmarks_stay_when_the_evaluation_gains_a_setting(tiny_store: Path, tmp_path: Path) -> None:
+def test_results_are_kept_when_the_evaluation_gains_a_setting(tiny_store: Path, tmp_path: Path) -> None:
     quick = {"tensorboard": False, "max_steps": 1, "device": "cpu"}
     recipe = load_recipe("debug", training=quick, evaluation={"directions": ["t2v"]})
     out = tmp_path / "study"

@@ -59,7 +59,7 @@ def test_exact_names_come_first_and_then_those_without_suffixes() -> None:
         match(["a", "a.mp4"], ["a"])
 
 
-def test_lists_that_do_not_fit_are_refused_with_names_of_both_sides() -> None:
+def test_lists_that_do_not_match_are_refused_with_ids_of_both_sides() -> None:
     names = [f"v{i}" for i in range(9)]
     assert match(["v0", "v1", "x0", "x1"], names) == {"v0": "v0", "v1": "v1"}  # half is not more than half
     wanted = ["v0", *(f"x{i}" for i in range(5))]

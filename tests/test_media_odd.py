@@ -75,7 +75,7 @@ def test_irregular_media_give_their_expected_results(odd: dict[str, OddFile], na
     assert all(file.note in note for note in notes) and bool(notes) == bool(file.note)
 
 
-def test_sound_that_changes_on_the_way_stays_in_time(odd: dict[str, OddFile]) -> None:
+def test_sound_that_changes_its_format_stays_in_time(odd: dict[str, OddFile]) -> None:
     heard = waveform(odd["sound_change"].path)
     for part in (heard[4000:20000], heard[28000:44000]):  # before and after the change: a tone of 440 Hz and more
         strongest = np.abs(np.fft.rfft(part * np.hanning(part.size))).argmax() * 16000 / part.size

@@ -56,7 +56,7 @@ def test_a_hole_is_silence_of_its_length(tmp_path: Path) -> None:
     assert np.array_equal(clip, heard[200 * SOUND_HZ : 302 * SOUND_HZ])
 
 
-def test_silence_is_not_made_before_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silence_is_created_lazily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_sound(tmp_path / "a.mkv", {20: 3000.0})
     made = 0
     zeros = np.zeros

@@ -193,7 +193,7 @@ def test_a_stated_length_that_is_wrong_cuts_nothing(tmp_path: Path, suffix: str,
         assert seen(path, start_s=5.0) == [5, 6, 7]
 
 
-def test_a_length_that_no_file_of_that_size_can_have_is_none(tmp_path: Path) -> None:
+def test_an_impossible_duration_is_ignored(tmp_path: Path) -> None:
     path = state_length(write_seconds(tmp_path / "a.mkv", range(4)), 1e9)
     notes: list[str] = []
     assert seen(path, notes=notes) == heard(path, notes) == list(range(4)) and notes == []

@@ -247,17 +247,17 @@ def test_media_of_every_form(tmp_path: Path) -> None:
         (np.full((1, 2, 2, 3), 300), "the frames of a video contain numbers above 255; convert them to uint8"),
     ],
 )
-def test_media_of_no_form(value: object, message: str, tmp_path: Path) -> None:
+def test_invalid_media(value: object, message: str, tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match=f"^{message}$"):
         video_of(value, None, tmp_path)
 
 
-def test_sound_of_no_form(tmp_path: Path) -> None:
+def test_invalid_sound(tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match="^an item of audio is a mapping of array; give a path"):
         sound_of({"array": np.zeros(3)}, tmp_path)
 
 
-def test_settings_and_models_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_settings_and_models(tmp_path: Path) -> None:
     model = embedder()
     with pytest.raises(TrichordError, match="^unknown fusion rule 'product'; expected auto, sum or mean_normalized$"):
         TrichordEncoder(model, fusion="product")
@@ -281,7 +281,7 @@ def test_a_saved_model_is_filed_under_its_folder_and_content(tmp_path: Path) -> 
     assert TrichordEncoder(changed).mteb_model_meta.revision != meta.revision
 
 
-def test_without_the_extra_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_there_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mteb", None)
     with pytest.raises(
         TrichordError, match=r"^the MTEB adapter needs mteb \(.*\); run: pip install 'trichord\[mteb\]'$"

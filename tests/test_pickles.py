@@ -297,7 +297,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("case", BOMBS)
-def test_bombs_and_damage_give_one_line(case: str, tmp_path: Path) -> None:
+def test_bombs_and_damage_are_errors_of_one_line(case: str, tmp_path: Path) -> None:
     data, what = BOMBS[case]
     text = refusal(tmp_path, data)
     assert what in text and len(text) < 700

@@ -104,7 +104,7 @@ class Evil:
         return open, ("ran", "w")
 
 
-def test_youcook2_pickles_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_youcook2_invalid_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = tmp_path / "store"
     assert "no YouCook2 pickle (youcook_train_audio.pkl" in refused(import_youcook2, tmp_path, store)

@@ -80,7 +80,7 @@ def test_all_parts_are_shown(width: int, tmp_path: Path) -> None:
     assert colours(tmp_path / "page.png") > 500
 
 
-def test_it_is_dark_where_the_reader_wants_it_dark(tmp_path: Path) -> None:
+def test_it_is_dark_in_dark_mode(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     page.write_text(to_html(sample_document()), encoding="utf-8")
     open_page(page, 1280, 600, tmp_path / "light.png", "--blink-settings=preferredColorScheme=1")

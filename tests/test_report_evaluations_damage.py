@@ -102,7 +102,7 @@ def paths_in(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [at] * bool(at) + [path for key, part in inner for path in paths_in(part, (*at, key))]
 
 
-def test_no_value_of_any_kind_ends_otherwise(
+def test_any_invalid_value_gives_a_report_or_one_line(
     weak: Path, strong: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Replacing any part of results.json by an invalid value gives a report or one line, never a traceback."""

@@ -110,7 +110,7 @@ def every_plot(title: str, orders: tuple[Order, ...], seeds: int, queries: int =
     }
 
 
-def test_same_data_same_text_whatever_the_users_settings() -> None:
+def test_equal_data_gives_equal_text_for_any_user_settings() -> None:
     first = every_plot("YouCook2", ORDERS[:3], 2, queries=300)
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "svg.fonttype": "path", "savefig.dpi": 30}):
         before = dict(matplotlib.rcParams)

@@ -162,7 +162,7 @@ def test_level_widens() -> None:
     assert (wide.low, wide.high) == pytest.approx(wilson(1514, 3350, 2.5758293035489004), abs=1e-9)
 
 
-def test_no_interval_without_a_sure_number_of_queries() -> None:
+def test_no_interval_without_a_certain_number_of_queries() -> None:
     unsure = [row for row in PUBLISHED_ROWS if row.num_queries is None]
     assert len(unsure) == 8
     assert all(published_interval(row, name) is None for row in unsure for name in MEASURES)
@@ -207,7 +207,7 @@ def test_usual_galleries_of_the_study() -> None:
         assert ("fit 3,350" in row.note) == bool(expected)
 
 
-def test_every_sure_row_fits_its_own_queries() -> None:
+def test_every_certain_row_matches_its_number_of_queries() -> None:
     for row in PUBLISHED_ROWS:
         if row.num_queries is not None:
             assert consistent_galleries(row, (row.num_queries,)) == (row.num_queries,)

@@ -143,7 +143,7 @@ def test_figures_that_were_kept_before_are_read() -> None:
         ("probe", "video, class, 2 windows of 3 s, max, fold-1", "video, class, fold-1", ("", "")),
     ],
 )
-def test_the_report_sets_figures_with_and_without_windows_beside_each_other(
+def test_the_report_shows_figures_with_and_without_windows(
     kind: str, of: str, target: str, fusion: tuple[str, str]
 ) -> None:
     assert (target_of(kind, of), fusion_of(kind, of)) == (target, fusion)

@@ -130,7 +130,7 @@ def tar_of(path: Path, *members: tarfile.TarInfo) -> None:
 
 
 @pytest.mark.parametrize("name", ["../out.json", "/tmp/out.json", "a/../../out.json"])
-def test_shards_unpack_nowhere(name: str, tmp_path: Path) -> None:
+def test_shards_are_not_unpacked_to_disk(name: str, tmp_path: Path) -> None:
     root = tmp_path / "shards"
     root.mkdir()
     record = tarfile.TarInfo(name)
@@ -143,7 +143,7 @@ def test_shards_unpack_nowhere(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
-def test_shards_hold_files_alone(kind: bytes, tmp_path: Path) -> None:
+def test_shards_may_only_hold_files(kind: bytes, tmp_path: Path) -> None:
     root = tmp_path / "shards"
     root.mkdir()
     link = tarfile.TarInfo("a.json")

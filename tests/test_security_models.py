@@ -201,7 +201,7 @@ def test_inputs_larger_than_any_model_reads_are_refused(content: dict[str, Any],
         {"size": {"shortest_edge": 8}, "crop_pct": "x"},
     ],
 )
-def test_settings_of_another_type_are_one_line(content: dict[str, Any], folder: Path) -> None:
+def test_settings_of_another_type_are_errors_of_one_line(content: dict[str, Any], folder: Path) -> None:
     write(folder / "preprocessor_config.json", content)
     assert "cannot be used" in refusal(lambda: load_visual_encoder(f"hf:{folder}"))
     write(folder / "preprocessor_config.json", {"sampling_rate": 0})

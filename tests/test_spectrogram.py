@@ -206,7 +206,7 @@ def test_invalid_sounds() -> None:
             next(LogMel().encode(lambda samples=samples: iter([np.asarray(samples)])))
 
 
-def test_the_encoder_describes_itself_and_leaves_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_encoder_describes_itself_and_writes_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     encoder = LogMel()
     assert (encoder.stream, encoder.sample_rate_hz, encoder.rate_hz, encoder.dim) == ("spectrogram", 16000, 100, 40)

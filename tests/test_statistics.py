@@ -346,7 +346,7 @@ def test_seeds_and_queries_that_are_needed() -> None:
     assert "points ahead of" in what_it_takes(paired_difference(hits[0], hits[1]))
 
 
-def test_errors_are_one_line() -> None:
+def test_errors_have_one_line() -> None:
     good = np.zeros((2, 131))
     cases = {
         "av>t has 131 queries and vt>a has 130": lambda: compare_orders({"av>t": good, "vt>a": np.zeros((2, 130))}),

@@ -62,7 +62,7 @@ def test_crosstask_as_published(tmp_path: Path) -> None:
     assert store.caption_spans(v1)[0].tolist() == [1, 5, 9]
 
 
-def test_crosstask_cooking_tasks_alone_and_again(tmp_path: Path) -> None:
+def test_crosstask_cooking_tasks_only_and_repeated(tmp_path: Path) -> None:
     root = write_crosstask(tmp_path / "r")
     import_crosstask(root, tmp_path / "s", WORDS, cooking=True)
     assert Store(tmp_path / "s").collections() == {("crosstask", "test"): 2, ("crosstask", "steps"): 1}

@@ -116,7 +116,7 @@ def test_a_url_that_lost_a_slash_in_path_is_known_again(local: Path) -> None:
     assert location(Path("a:/b")) == Path("a:/b") and location("my_store") == Path("my_store")
 
 
-def test_each_part_is_fetched_once_and_a_second_run_asks_for_none(local: Path, s3: S3Server) -> None:
+def test_each_part_is_fetched_once(local: Path, s3: S3Server) -> None:
     url = upload(local, f"s3://{BUCKET}/once")
     for _ in range(2):
         opened = Store(url)

@@ -248,7 +248,7 @@ NAN_ROW = np.where(np.arange(4)[:, None] == 2, np.nan, GRID)
         ({"video_id": "first"}, "howto/first: is in "),
     ],
 )
-def test_a_bad_item_is_refused_whole_with_one_line(tmp_path: Path, change: dict[str, object], text: str) -> None:
+def test_an_invalid_item_is_refused_completely(tmp_path: Path, change: dict[str, object], text: str) -> None:
     with StoreWriter(tmp_path / "s", word_vectors()) as writer:
         writer.add(item("first"))
         with pytest.raises(TrichordError) as caught:

@@ -203,7 +203,7 @@ def test_a_new_plan_is_reported_once(own: Path, tiny_store: Path) -> None:
     )
 
 
-def test_a_path_that_cannot_be_is_not_there() -> None:
+def test_an_impossible_path_counts_as_missing() -> None:
     name = Path("n" * 5000)
     assert not is_there(name / "x")
     with pytest.raises(TrichordError, match="no study here"):
@@ -273,7 +273,7 @@ def test_another_benchmark_joins_the_earlier_ones(
     assert all(np.array_equal(before[key], after[key]) for key in before) and "tiny/train/t2v/clip" in after
 
 
-def test_figures_scored_otherwise_are_not_kept_beside_new_ones(own: Path, tiny_store: Path) -> None:
+def test_figures_with_other_settings_are_not_mixed_with_new_ones(own: Path, tiny_store: Path) -> None:
     recipe = quick()
     recipe.evaluation.cosine = "yes"
     run.run_study(tiny_store, own, ["vt"], [0], recipe, benchmarks=["tiny/train"])
@@ -306,7 +306,7 @@ def test_training_one_order_notes_divergence_and_tries_again(
     assert any(line.startswith(f"stage {stage.name} diverged before (") and "trained again" in line for line in lines)
 
 
-def test_a_note_of_divergence_goes_when_its_stage_is_finished(own: Path, tiny_store: Path) -> None:
+def test_a_note_of_divergence_is_removed_with_the_finished_stage(own: Path, tiny_store: Path) -> None:
     (stage,) = own.glob("stages/*")
     for content in ('{"message": "of another time"}', "", "[]"):
         (stage / "diverged.json").write_text(content)

@@ -40,7 +40,7 @@ ARRAYS = {"a/video_id": np.array(["x", "yy"]), "a/t2v/clip": np.arange(40), "a/n
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_arrays_of_any_damage_are_whole_or_one_line(
+def test_damaged_arrays_are_intact_or_errors_of_one_line(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.mktemp("npz") / "x.npz"
@@ -58,7 +58,7 @@ def test_arrays_of_any_damage_are_whole_or_one_line(
         assert all(np.array_equal(array, ARRAYS[name]) for name, array in found.items())
 
 
-def test_arrays_that_are_none(tmp_path: Path) -> None:
+def test_invalid_arrays(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     with path.open("wb") as file:
         np.savez(file, a=np.array([{}], dtype=object))

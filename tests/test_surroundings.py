@@ -140,7 +140,7 @@ def test_a_committed_part_is_never_replaced(
     assert [Store(store).video_id(i) for i in range(len(Store(store)))] == ["b"] and verify(store) == []
 
 
-def test_files_of_others_among_the_parts_stay(tmp_path: Path) -> None:
+def test_foreign_files_among_the_parts_are_kept(tmp_path: Path) -> None:
     store = build(tmp_path / "s", [item("a")])
     others = ["model.safetensors", "12.safetensors", ".notes.tmp", ".0.safetensors.bak", ".00001.txt.tmp"]
     for name in others:

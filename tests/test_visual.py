@@ -175,7 +175,7 @@ def test_the_list_names_every_kind() -> None:
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
-def test_a_device_that_is_not_there(device: str) -> None:
+def test_missing_devices(device: str) -> None:
     with pytest.raises(TrichordError, match=rf"device '{device}' cannot be used \(.+\); use cpu"):
         load_visual_encoder(device=device)
 

@@ -254,7 +254,7 @@ def test_every_torchvision_model(name: str, tmp_path: Path) -> None:
     assert encoder.encode(windows).shape == (1, model.dim)
 
 
-def test_torchvision_models_that_are_not_there(tmp_path: Path) -> None:
+def test_unknown_torchvision_models(tmp_path: Path) -> None:
     with pytest.raises(
         TrichordError, match=r"^unknown visual encoder 'tv:r3d'; expected one of: tv:r3d_18, tv:mc3_18,"
     ):

@@ -50,7 +50,7 @@ def test_equal_windows_pool_to_themselves() -> None:
     st.floats(0.5, 20),
 )
 @settings(max_examples=150, deadline=None)
-def test_windows_lie_in_their_clip_evenly(spans: list[tuple[float, float]], count: int, length_s: float) -> None:
+def test_windows_are_evenly_spaced_in_their_clip(spans: list[tuple[float, float]], count: int, length_s: float) -> None:
     starts = np.array([start for start, _ in spans])
     ends = np.array([start + length for start, length in spans])
     clips = Clips(np.arange(len(spans)) + 7, starts, ends, [np.array([i]) for i in range(len(spans))])

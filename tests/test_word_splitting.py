@@ -51,7 +51,7 @@ def test_a_store_splits_its_captions_by_its_recorded_rule(tmp_path: Path) -> Non
     assert b"word_splitting" not in described and b'"format": 2' in described  # as earlier versions write it
 
 
-def test_one_store_has_one_way(tmp_path: Path) -> None:
+def test_a_store_has_one_rule(tmp_path: Path) -> None:
     write(tmp_path / "u", "unicode")
     with pytest.raises(TrichordError, match="its words are split as 'unicode', not as 'published'"):
         write(tmp_path / "u", "published", "w")
@@ -78,7 +78,7 @@ def release(folder: Path) -> tuple[Path, Path]:
     return folder / "release", table
 
 
-def test_importers_split_words_as_asked_and_exports_bring_it_back(tmp_path: Path) -> None:
+def test_importers_use_the_requested_rule_and_exports_restore_it(tmp_path: Path) -> None:
     root, table = release(tmp_path)
     import_youcook2(root, tmp_path / "p", table)
     import_youcook2(root, tmp_path / "u", table, word_splitting="unicode")

@@ -94,7 +94,7 @@ def test_an_uncased_glove_table_serves_capitals_and_a_cased_one_does_not(tmp_pat
     assert not found.lowercase and found.words == ["Add"]
 
 
-def test_a_glove_table_of_capitals_alone_is_uncased(tmp_path: Path) -> None:
+def test_a_glove_table_with_only_capitals_is_uncased(tmp_path: Path) -> None:
     (tmp_path / "capitals").write_bytes("ADD 1 2\n, 3 4\nSALT 5 6\n\u00dcBER 7 8\n".encode())
     found = word_vectors_for(["Add salt, \u00fcber ADD"], tmp_path / "capitals")
     assert found.lowercase and found.words == ["add", "salt", "\u00fcber"]
@@ -226,7 +226,7 @@ def test_a_byte_order_mark_is_not_part_of_the_first_word(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_token_with_a_number_is_passed_over_whatever_is_wanted(tmp_path: Path, first: bool) -> None:
+def test_a_token_with_a_number_is_always_skipped(tmp_path: Path, first: bool) -> None:
     rows = [b"add 2 1 2 3\n", b"stir 4 5 6\n", b"add 7 8 9\n"]
     path = tmp_path / "glove"
     path.write_bytes(b"".join(rows if first else rows[1:] + rows[:1]))
@@ -234,7 +234,7 @@ def test_a_token_with_a_number_is_passed_over_whatever_is_wanted(tmp_path: Path,
     assert read_word_vectors(path, {"stir"}).words == ["stir"]
 
 
-def test_a_short_row_is_refused_whatever_is_wanted(tmp_path: Path) -> None:
+def test_a_short_row_is_always_refused(tmp_path: Path) -> None:
     (tmp_path / "glove").write_bytes(b"of 1 2\nthe 1\nto 1 2\n")
     for wanted in ({"the"}, {"to"}, set()):
         with pytest.raises(TrichordError, match="row 2 is not a word and 2 numbers"):

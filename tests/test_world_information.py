@@ -260,7 +260,7 @@ def test_world_json_matches_counts_from_the_world(world: Path) -> None:
     )
 
 
-def test_the_balanced_world_is_counted_too_but_its_file_stays(tmp_path: Path) -> None:
+def test_the_balanced_world_is_counted_without_changing_its_file(tmp_path: Path) -> None:
     assert "video exact" in tiny(tmp_path, "balanced")
     truth = json.loads((tmp_path / "world.json").read_text())
     assert set(truth) == {"format", "parameters", "videos"}

@@ -66,7 +66,7 @@ def test_the_default_record_has_no_new_fields() -> None:
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_a_record_comes_back(name: str) -> None:
+def test_a_record_is_restored(name: str) -> None:
     assert profile_of(json.loads(json.dumps(record_of(PROFILES[name])))) == PROFILES[name]
 
 
