@@ -32,11 +32,11 @@ from trichord.embedder.arguments import (
 from trichord.embedder.encoders import FeatureEncoders
 from trichord.embedder.folder import Parts, check_target, find_folder, read_folder, write_folder
 from trichord.embedder.inputs import Inputs, audio_inputs
+from trichord.embedder.scores import fused, similarity
 from trichord.errors import TrichordError
 from trichord.files.writing import writing_to
 from trichord.modality import in_order
 from trichord.tasks.benchmarks import CLIPS_PER_BATCH
-from trichord.tasks.retrieval.measure import fuse, unit
 
 if TYPE_CHECKING:
     import torch
@@ -454,11 +454,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             >>> embedder.fuse(video, text).shape
             (1, 8)
         """
-        if not parts or len({part.shape for part in parts}) > 1:
-            raise TrichordError(
-                f"embeddings of the shapes {[part.shape for part in parts]} cannot be fused; give arrays (N, D) of the same items"
-            )
-        return fuse(list(parts), "mean_normalized" if self.parts.scoring.cosine else "sum")
+        return fused(parts, self.parts.scoring.cosine)
 
     def similarity(self, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
         """Return the scores of queries and gallery items: cosines or dot products, as in training.
@@ -481,15 +477,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             >>> embedder.similarity(texts, videos).shape
             (2, 3)
         """
-        one, two = (np.atleast_2d(np.asarray(rows, np.float32)) for rows in (queries, gallery))
-        if one.shape[1] != self.dim or two.shape[1] != self.dim:
-            raise TrichordError(
-                f"the embeddings have the widths {one.shape[1]} and {two.shape[1]}, but the model has the width {self.dim}; give "
-                "embeddings of this model"
-            )
-        if self.parts.scoring.cosine:
-            one, two = unit(one), unit(two)
-        return np.asarray(one @ two.T, np.float32)
+        return similarity(queries, gallery, self.dim, self.parts.scoring.cosine)
 
     def _require(self, modality: str) -> None:
         if modality not in self.modalities:
