@@ -183,7 +183,7 @@ def test_what_is_not_there_is_an_error_at_once(exported: Path, tmp_path: Path, m
     with pytest.raises(TrichordError, match="HF_HUB_OFFLINE forbids downloading it; run `hf download me/other`"):
         Embedder.from_pretrained("me/other", cache_dir=tmp_path)
     for name in ("./none", tmp_path / "none", "/none/at/all"):
-        with pytest.raises(TrichordError, match="no such folder; check the path, or give OWNER/NAME of the hub"):
+        with pytest.raises(TrichordError, match="no such folder; check the path, or use OWNER/NAME of the hub"):
             Embedder.from_pretrained(name)
     with pytest.raises(TrichordError, match="is a folder, so revision 'v1' has no effect"):
         Embedder.from_pretrained(exported, revision="v1")

@@ -324,7 +324,7 @@ def test_release_that_lacks_a_part_says_which_and_what_to_do(release: Path, tmp_
     table.write_text("[]")
     assert f"{table}: is not a table of captions by video id" in refused(import_howto100m, release, store)
     table.unlink()
-    assert f"{release}: no captions (caption.pickle, caption.json or a folder" in refused(
+    assert f"{release}: contains no captions (caption.pickle, caption.json or a folder" in refused(
         import_howto100m, release, store
     )
     (release / "captions").mkdir()

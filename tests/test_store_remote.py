@@ -397,7 +397,7 @@ def test_no_server_no_rights_and_no_bucket_are_told_in_one_line(
     monkeypatch.setattr(remote, "PAUSES_S", ())
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert "check the network" in told(f"s3://{BUCKET}/store")
-    assert "not read from nosuch://" in told("nosuch://store")
+    assert "cannot be read from nosuch://" in told("nosuch://store")
 
 
 def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:

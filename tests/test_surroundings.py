@@ -102,7 +102,7 @@ def test_what_has_the_name_of_an_item_and_is_none_is_said(kind: str, home: Path,
         folder.mkdir()
         (folder / "thesis.tex").write_text("mine")
     with pytest.raises(
-        TrichordError, match="is a link, or holds files that trichord does not write there; move it away"
+        TrichordError, match="is a link, or contains files that trichord does not write there; move it away"
     ):
         spooled(tmp_path / "s")
     remove_spooled(folder)
