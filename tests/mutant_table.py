@@ -147,7 +147,7 @@ EVALUATION = (
            ("test_pinned_figures.py",)),
     Mutant("winner without holm", "evaluation/comparison.py", "if not pair.p_adjusted < alpha]", "if not pair.p < alpha]",
            ("test_pinned_figures.py",)),
-    Mutant("cosine of raw rows", "embedder/embedder.py", "one, two = unit(one), unit(two)", "one, two = unit(one), two",
+    Mutant("cosine of raw rows", "embedder/scores.py", "one, two = unit(one), unit(two)", "one, two = unit(one), two",
            ("test_embedder.py::test_similarity_and_fusion_are_those_of_the_recipe",)),
 )  # fmt: skip
 
@@ -222,7 +222,7 @@ MORE = (
            ("test_store_writer.py::test_the_ledger_keeps_each_note_once_in_one_line", "test_import_faults.py")),
     Mutant("renewed item moves its split", "store/writer.py", "        if item.split != split:", "        if False:",
            ("test_superseded.py::test_a_video_keeps_its_split_and_is_not_superseded_unasked",)),
-    Mutant("sum of cosines", "embedder/embedder.py", '"mean_normalized" if self.parts.scoring.cosine else "sum")', '"sum")',
+    Mutant("sum of cosines", "embedder/scores.py", '"mean_normalized" if cosine else "sum")', '"sum")',
            ("test_pinned_figures.py",)),
     Mutant("hours of a stamp", "captions/stamps.py", "seconds = seconds * 60 + float(part[:20] or 0)", "seconds = seconds + float(part[:20] or 0)",
            ("test_captions_rolling.py::test_the_words_of_a_long_stamped_cue_are_at_their_stamps", "test_pinned_figures.py")),

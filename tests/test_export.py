@@ -203,7 +203,7 @@ def test_youcook2_pools_over_time_and_lists_missing_data(tmp_path: Path) -> None
     lacks = pickle.loads((tmp_path / "out" / "youcook_val_audio.pkl").read_bytes())[1]
     assert lacks["has_audio"] is False and not lacks["audio"].any() and lacks["2d"].tolist() == [0, 0, 0]
     assert lacks["caption"] == 'add the salt  a,"b"\n"'
-    assert "1 items lack visual_3d: readers of the published layout get zeros" in summary.notes
+    assert "1 items lack visual_3d, so readers of the published layout get zeros" in summary.notes
     assert "7 items have audio, which published readers do not support" in summary.notes
 
 
@@ -301,7 +301,9 @@ def test_an_interruption_or_a_full_disk_leaves_no_partial_file(tmp_path: Path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(export_files.np, "savez", full)
-    with pytest.raises(TrichordError, match="No space left on device.*check the disk and the path, then run again"):
+    with pytest.raises(
+        TrichordError, match="No space left on device.*check the disk and the path, then run the command again"
+    ):
         export_store(tmp_path / "store", tmp_path / "out")
     assert sorted(digests(tmp_path / "out")) == ["trichord.json", "word2vec.bin"]
 
@@ -320,10 +322,10 @@ def test_refused(tmp_path: Path) -> None:
 
     assert refusal(out=taken) == f"{taken}: contains other files; choose a new or empty folder with --out"
     assert "contains other files" in refusal(out=tmp_path / "store")
-    assert "is no folder" in refusal(out=taken / "thesis.txt")
+    assert "is not a folder" in refusal(out=taken / "thesis.txt")
     assert "cannot be written (Not a directory)" in refusal(out=taken / "thesis.txt" / "x")
     assert "unknown layout 'zip'; expected one of: howto100m" in refusal(layout="zip")
-    assert "has no items of pets; it has cooking val, howto100m train" in refusal(collection="pets")
+    assert "has no items of pets; expected one of: cooking val, howto100m train" in refusal(collection="pets")
     assert "--captions has no effect in layout npy" in refusal(layout="npy", captions="json")
     assert "--shard_items and --shard_bytes have no effect" in refusal(shard_items=3)
     assert "shards of 0 items" in refusal(layout="webdataset", shard_items=0)

@@ -345,7 +345,7 @@ def test_folders_that_give_nothing(tmp_path: Path, make: object, message: str) -
         ("require", "smell", "--require: unknown name 'smell'; expected one of: video, audio, text"),
         ("audio", "none,none", "every encoder is none"),
         ("audio", "clap", "unknown audio encoder 'clap'; expected log-mel, hf:MODEL"),
-        ("stall_s", -1.0, "stall_s is -1.0; give seconds"),
+        ("stall_s", -1.0, "stall_s is -1.0; it must be a number of seconds"),
         ("words", Path("gone.vec"), "gone.vec: cannot be read"),
     ],
 )

@@ -247,7 +247,7 @@ def test_a_folder_has_no_columns(tmp_path: Path) -> None:
     ("content", "what"),
     [
         (np.ones((1, 2, 3), np.float32), r"has shape \(1, 2, 3\), expected \(width,\) or \(rows, width\)"),
-        (np.array(["x", "y"]), "holds <U1, expected numbers"),
+        (np.array(["x", "y"]), "has dtype <U1, expected numbers"),
         (np.array([1j, 2]), "has dtype complex128, expected numbers"),
         (np.array([[1, 2], [np.nan, 1]], np.float32), r"contains NaN or infinity \(first in row 1\)"),
         (np.array([1, 1e300]), r"contains numbers outside the range of float32 \(first in row 0\)"),

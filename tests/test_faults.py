@@ -325,9 +325,7 @@ def test_a_store_without_room_ends_the_run(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(work, "sound", full)
     monkeypatch.setattr(driver.tempfile, "TemporaryFile", full)
-    with pytest.raises(
-        TrichordError, match="cannot be written to .No space left on device.; mend that, then run again"
-    ):
+    with pytest.raises(TrichordError, match="is not writable .No space left on device.; fix the cause, then run"):
         run(tmp_path / "v", tmp_path / "s", visual_2d="none")
 
 
@@ -446,5 +444,5 @@ def test_other_folders_of_files_are_not_read_in_part(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(os, "scandir", failing)
     for read in (lambda: Files([tmp_path]), lambda: list(own_files_below(tmp_path))):
-        with pytest.raises(TrichordError, match=r"sub: cannot be listed .Permission denied.; mend that"):
+        with pytest.raises(TrichordError, match=r"sub: cannot be listed .Permission denied.; fix the cause"):
             read()

@@ -145,7 +145,7 @@ def test_a_shard_changed_in_place_is_found(trained: tuple[Path, Path]) -> None:
     before = Store(store).fingerprint
     flip(shard)
     assert Store(store).fingerprint == before
-    with pytest.raises(TrichordError, match=f"{shard}: was changed since the run began.*trichord store verify {store}"):
+    with pytest.raises(TrichordError, match=f"{shard}: has changed since the run began.*trichord store verify {store}"):
         again(store, out)
     flip(shard)
     again(store, out)
@@ -181,7 +181,7 @@ def test_rows_that_were_changed_are_found(trained: tuple[Path, Path]) -> None:
     table = pq.read_table(path)
     split = pa.array(["test"] * table.num_rows, pa.string())
     pq.write_table(table.set_column(table.schema.get_field_index("split"), table.schema.field("split"), split), path)
-    with pytest.raises(TrichordError, match=f"{path}: was changed since the run began"):
+    with pytest.raises(TrichordError, match=f"{path}: has changed since the run began"):
         again(store, out)
 
 
@@ -212,7 +212,7 @@ def test_a_store_that_changes_during_a_stage_is_an_error(tmp_path: Path, monkeyp
         return done
 
     monkeypatch.setattr(run, "train_stage", disturbed)
-    with pytest.raises(TrichordError, match="was changed since the run began"):
+    with pytest.raises(TrichordError, match="has changed since the run began"):
         run.train_order(store, out, "vt", 0, quick())
     assert not list(out.glob("stages/*/model.json"))
 

@@ -326,7 +326,7 @@ def test_an_incomplete_release_names_the_missing_part(release: Path, tmp_path: P
     table.write_text("[]")
     assert f"{table}: is not a table of captions by video id" in refused(import_howto100m, release, store)
     table.unlink()
-    assert f"{release}: no captions (caption.pickle, caption.json or a folder" in refused(
+    assert f"{release}: contains no captions (caption.pickle, caption.json or a folder" in refused(
         import_howto100m, release, store
     )
     (release / "captions").mkdir()

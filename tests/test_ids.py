@@ -180,7 +180,7 @@ def test_files_of_one_video_under_two_spellings(tmp_path: Path) -> None:
     summary = import_crosstask(root, tmp_path / "s", WORDS)
     assert summary.num_skipped == 1
     (reason,) = [entry["reason"] for entry in Store(tmp_path / "s").skipped()]
-    assert "v1_2d.npy: may be v1.avi_2d.npy or v1.mp4_2d.npy" in reason
+    assert "v1_2d.npy: may refer to v1.avi_2d.npy or v1.mp4_2d.npy" in reason
 
 
 @pytest.mark.parametrize("original", [False, True])

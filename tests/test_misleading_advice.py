@@ -108,7 +108,7 @@ def test_types_that_are_not_read_and_numbers_that_no_float_holds(tmp_path: Path)
     write(tmp_path / "r" / "youcook_val.pkl", entries)
     import_youcook2(tmp_path / "r", tmp_path / "s", WORDS)
     told = reasons(tmp_path / "s")
-    assert "visual_2d contains numbers outside the range of float32 holds (first in row 0)" in told["youcook2/v1"]
+    assert "visual_2d contains numbers outside the range of float32 (first in row 0)" in told["youcook2/v1"]
     assert "visual_2d contains NaN or infinity (first in row 0)" in told["youcook2/v2"]
 
 

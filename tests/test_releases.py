@@ -109,7 +109,7 @@ def test_youcook2_invalid_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     store = tmp_path / "store"
     assert "no YouCook2 pickle (youcook_train_audio.pkl" in refused(import_youcook2, tmp_path, store)
     path = write(tmp_path / "youcook_val.pkl", [])
-    assert refused(import_youcook2, tmp_path, store) == f"{path}: holds no clips; download it again"
+    assert refused(import_youcook2, tmp_path, store) == f"{path}: contains no clips; download it again"
     write(path, [1, 2])
     assert f"{path}: is not a list of clips with an id each" in refused(import_youcook2, tmp_path, store)
     write(path, [clip("a", 0, caption=Evil())])

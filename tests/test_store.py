@@ -259,7 +259,7 @@ AT_FIRST_USE = {
     "header length": (lambda data: b"\xff" * 8 + data[8:], "not a safetensors file, or truncated"),
     "header text": (lambda data: data[:8] + b"{" * 20 + data[28:], "its header is not valid"),
     "header is a list": (with_header(lambda header: [1]), "its header is not valid"),
-    "header nests deep": (lambda data: data[:8] + b"[" * (len(data) - 8), "its header is not valid|cut short"),
+    "header nests deep": (lambda data: data[:8] + b"[" * (len(data) - 8), "its header is not valid|truncated"),
     "huge shape": (with_header(huge), "its header is not valid"),
     "negative shape": (with_header(negative), "its header is not valid"),
     "shifted tensor": (with_header(shifted), "its tensors overlap or leave gaps"),
@@ -418,7 +418,7 @@ def test_verify_finds_changed_rows_and_duplicate_items(store_path: Path) -> None
     again += f"delete {SHARD} and {ROWS} in {rows.parent} and import again"
     assert verify(store_path) == [
         f"{rows}: its rows were changed after they were written; {again}",
-        f"{rows}: holds howto/a again, which 00000.parquet has; {again}",
+        f"{rows}: repeats howto/a, which 00000.parquet contains; {again}",
     ]
 
 

@@ -399,7 +399,7 @@ def test_missing_servers_rights_and_buckets_are_errors_of_one_line(
     monkeypatch.setattr(remote, "PAUSES_S", ())
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert "check the network" in told(f"s3://{BUCKET}/store")
-    assert "not read from nosuch://" in told("nosuch://store")
+    assert "cannot be read from nosuch://" in told("nosuch://store")
 
 
 def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:

@@ -104,7 +104,7 @@ def test_a_store_without_renewed_items_has_the_format_that_earlier_versions_read
 
 
 @pytest.mark.parametrize(
-    ("said", "problem"), [(0, "holds howto/v0 again, which 00000.parquet has"), (1, "supersedes 2 items")]
+    ("said", "problem"), [(0, "repeats howto/v0, which 00000.parquet contains"), (1, "supersedes 2 items")]
 )
 def test_verify_finds_duplicates_that_are_not_superseded(path: Path, said: int, problem: str) -> None:
     renewed(path, item("v0"), item("v2"))

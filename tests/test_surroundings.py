@@ -104,7 +104,7 @@ def test_a_foreign_folder_with_the_name_of_an_item_is_reported(kind: str, home: 
         folder.mkdir()
         (folder / "thesis.tex").write_text("mine")
     with pytest.raises(
-        TrichordError, match="is a link, or holds files that trichord does not write there; move it away"
+        TrichordError, match="is a link, or contains files that trichord does not write there; move it away"
     ):
         spooled(tmp_path / "s")
     remove_spooled(folder)

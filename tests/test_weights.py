@@ -121,7 +121,7 @@ def test_a_model_that_is_not_there_offline(caches: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(HfApi, "model_info", no_network)
     for setting, reason in (
-        ("0", r"cannot be downloaded \(Name or service not known\)"),
+        ("0", r"they cannot be downloaded \(Name or service not known\)"),
         ("1", "HF_HUB_OFFLINE forbids"),
     ):
         monkeypatch.setenv("HF_HUB_OFFLINE", setting)
