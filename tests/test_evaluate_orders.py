@@ -429,7 +429,7 @@ def test_the_command_prints_a_table_for_each_figure(
     words = ["evaluate", str(study), "--store", str(tiny_store), "--benchmark", *BENCHMARKS, "--labels", str(labels)]
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert all(len(line) <= 120 for line in printed.splitlines() if not line.startswith("kept in"))
+    assert all(len(line) <= 120 for line in printed.splitlines() if not line.startswith("results written to"))
     assert "AV→T seed 0: evaluated (1 of 4)" in printed and "VT→A seed 1: evaluated (4 of 4)" in printed
     for title in (
         "tiny: t2v, sum, n = 32",

@@ -207,7 +207,7 @@ def _evaluate_orders(console: Console, run: Path, *subject: Any, out: Path | Non
         console.print(table)
     show(order_caption(figures))
     if out is not None:
-        show(f"{out} contains results.json and a folder for each order and seed")
+        show(f"results written to {out}: results.json, and a folder for each order and seed")
     return 0
 
 
