@@ -37,8 +37,7 @@ def make_card(
         parts: The model with its figures.
         name: Name of the model in the `model-index`.
         license: License of the weights, as an identifier of the hub (`apache-2.0`) or in words (see `hub_license`). With None,
-        the card
-            says that no license is stated.
+            the card says that no license is stated.
         language: Language of the texts, as a code of the hub (`en`).
 
     Raises TrichordError for a license without a letter, and if the parser of the hub reads another content than was written.
