@@ -224,10 +224,10 @@ def subject_of(store: Store, centroids: Centroids | None = None) -> Subject:
 def test_a_store_whose_videos_lie_in_folders_of_their_class(tmp_path: Path) -> None:
     subject = subject_of(action_store(tmp_path / "store"))
     data = labelled(subject, Options(), ("video",), train=True)
-    assert data.classes == {"class": list(CLASSES)} and data.found.num_clips == 18
+    assert data.classes == {"class": list(CLASSES)} and data.embedded.num_clips == 18
     assert (data.folds["split"] == "test").sum() == 9
-    assert set(zip(data.found.videos.tolist(), data.labels["class"].tolist(), strict=True)) == {
-        (video, video.removeprefix("train/").split("/")[0]) for video in data.found.videos.tolist()
+    assert set(zip(data.embedded.videos.tolist(), data.labels["class"].tolist(), strict=True)) == {
+        (video, video.removeprefix("train/").split("/")[0]) for video in data.embedded.videos.tolist()
     }
     outcome = find_protocol("linear-probe").run(subject, Options())
     assert value(outcome, "video, class") == (100.0, pytest.approx(100 / 3), 9)  # audio is not in the store

@@ -89,12 +89,12 @@ def _plain(value: str | int | float) -> str | int | float:
     return folded(value) if isinstance(value, str) else value
 
 
-def _task(kind: str, of: str) -> tuple[str, str]:
+def _task(kind: str, scope: str) -> tuple[str, str]:
     """Return type and name of the task: `text-to-video-audio-retrieval`, `Retrieval, text to video and audio` for `t2va`."""
     if kind != "retrieval":
         return _TASKS.get(kind, (slug(kind) or "other", folded(kind)))
     try:
-        direction = Direction.parse(of.partition(",")[0])
+        direction = Direction.parse(scope.partition(",")[0])
     except TrichordError:
         return "cross-modal-retrieval", "Retrieval"
     sides = (direction.query, direction.target)
@@ -113,13 +113,13 @@ def _data_set(figure: Figure) -> tuple[str, str]:
 
 def scored(figure: Figure) -> str:
     """Return the choices that affect a figure and are not part of its `of`."""
-    how, of = figure.get("how", {}), figure["of"]
+    how, scope = figure.get("how", {}), figure["of"]
     parts = []
-    if "fusion" in how and str(how["fusion"]) not in of:
+    if "fusion" in how and str(how["fusion"]) not in scope:
         parts.append(f"fusion {how['fusion']}")
-    if "dual_softmax" in how and "dual softmax" not in of:
+    if "dual_softmax" in how and "dual softmax" not in scope:
         parts.append(f"dual softmax {how['dual_softmax']:g}")
-    if "windows" in how and "window" not in of:
+    if "windows" in how and "window" not in scope:
         parts.append(f"windows: {how['windows']}")
     if "missing" in how:
         parts.append(f"missing clips {_POLICIES.get(how['missing'], how['missing'])}")

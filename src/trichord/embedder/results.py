@@ -119,12 +119,12 @@ def _place(scores: Scores, scored: Scored) -> dict[str, str]:
     return {"clips": clips, "collection": collection, "split": split}
 
 
-def _how(of: str, protocol: str, kind: str, options: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+def _how(scope: str, protocol: str, kind: str, options: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     """Return the choices that affect figures of this kind of task, without folders of this machine."""
     chosen_options: dict[str, Any] = {"protocol": protocol}
     if kind not in LABELLED:
-        chosen_options["direction"] = of.partition(",")[0]
-    parts = of.replace(": ", ", ").split(", ")
+        chosen_options["direction"] = scope.partition(",")[0]
+    parts = scope.replace(": ", ", ").split(", ")
     fusion = result.get("fusion") or next((part for part in parts if part in FUSIONS), options.get("fusion", "auto"))
     if kind not in LABELLED or fusion != "auto":
         chosen_options["fusion"] = fusion

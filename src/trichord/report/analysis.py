@@ -131,7 +131,7 @@ class Bench:
     @property
     def measures(self) -> list[str]:
         """All measures, in order of appearance."""
-        return list(dict.fromkeys(m for target in self.targets for of in target.figures.values() for m in of))
+        return list(dict.fromkeys(m for target in self.targets for figures in target.figures.values() for m in figures))
 
 
 def analyse(systems: Sequence[System], *, direction: Direction | None = None, level: float = 0.95) -> list[Bench]:
@@ -195,7 +195,9 @@ def _bench(systems: Sequence[System], key: tuple[str, str], level: float, only: 
     folds = {name for name in names if any(is_fold_of(name, mean) for mean in names)}
     targets = []
     for name in names if only is None else [name for name in names if name in only]:
-        figures = {system: own for system, of in models.items() if (own := of.figures(name, level))}
+        figures = {
+            system: own for system, models_of_system in models.items() if (own := models_of_system.figures(name, level))
+        }
         main = "" if name.endswith(USUAL) or name in folds else _main(first.kind, name, models)
         targets.append(Target(first.name, first.heading, first, name, models, figures, main))
     return Bench(key, first, models, targets)
@@ -208,7 +210,7 @@ def is_fold_of(target: str, mean: str) -> bool:
 
 
 def _main(kind: str, target: str, models: dict[str, Models]) -> str:
-    rows = [row for of in models.values() for scored in of.scored for row in scored.rows
+    rows = [row for models_of_system in models.values() for scored in models_of_system.scored for row in scored.rows
             if row.each and target_of(kind, row.of) == target]  # fmt: skip
     if kind == "localization":
         return next((row.measure for row in rows if row.measure.startswith("recall")), "")

@@ -30,7 +30,7 @@ RULES = {
 def sentence(bench: Bench, several: bool, noun: str) -> str:
     """Return the sentence of the summary on the first target of a benchmark. Systems that were not compared are not ranked."""
     target = next((target for target in bench.targets if target.main), bench.targets[0])
-    figures = {name: of[target.shown] for name, of in target.figures.items() if target.shown in of}
+    figures = {name: measures[target.shown] for name, measures in target.figures.items() if target.shown in measures}
     head = f"{bench.title}, {target.name}, {target.shown}"
     chances = [figure.chance for figure in figures.values() if figure.chance is not None]
     chance = f"; chance is {percent(chances[0], 1)} %" if chances else ""
@@ -129,7 +129,7 @@ def by_note(notes: Iterable[tuple[str, str]], of_all: str = "{}") -> list[str]:
 
 
 def _is_small(target: Target) -> bool:
-    chances = [of[target.main].chance for of in target.figures.values() if target.main in of]
+    chances = [measures[target.main].chance for measures in target.figures.values() if target.main in measures]
     return any(chance is not None and chance > SMALL_GALLERY for chance in chances)
 
 
@@ -186,7 +186,9 @@ def _finding(bench: Bench, noun: str) -> str:
     apart = sum(pair.p_adjusted < 1 - pair.level for pair in pairs)
     highest: dict[str, int] = {}
     for target in others:
-        values = {name: of[target.main].estimate for name, of in target.figures.items() if target.main in of}
+        values = {
+            name: measures[target.main].estimate for name, measures in target.figures.items() if target.main in measures
+        }
         for best in leaders(values):
             highest[best] = highest.get(best, 0) + 1
     rows = f"{len(others)} further rows" if len(others) > 1 else "one further row"

@@ -113,7 +113,7 @@ def sizes_table(targets: Sequence[Target]) -> Table:
     rows = []
     for target in targets:
         row = target.result
-        medians = {order: of[MEDIAN_RANK] for order, of in target.figures.items()}
+        medians = {order: measures[MEDIAN_RANK] for order, measures in target.figures.items()}
         counts = sorted({(v.num_seeds, v.seeds) for v in medians.values()})
         policy = {"drop": "left out", "miss": "counted as errors"}[row["missing"]]
         ties = row.get("ties", "expected")
@@ -144,7 +144,9 @@ def directions_table(benches: Sequence[Bench], directions: Sequence[Direction], 
         rules.append(len(rows))
         for order in dict.fromkeys(order for code in codes if code in targets for order in targets[code].figures):
             figures = (targets[code].figures.get(order, {}) if code in targets else {} for code in codes)
-            rows.append((Cell(bench.title), Cell(order), *(measure_cell(of.get(MAIN_RECALL)) for of in figures)))
+            rows.append(
+                (Cell(bench.title), Cell(order), *(measure_cell(measures.get(MAIN_RECALL)) for measures in figures))
+            )
         chance = (_chance(targets[code], main, level) if code in targets else DASH for code in codes)
         rows.append((Cell(bench.title), Cell("chance"), *chance))
     caption = f"{MAIN_RECALL} in percent with {in_percent(level)} intervals. They are not corrected for the number of directions."

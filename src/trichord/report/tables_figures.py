@@ -54,9 +54,9 @@ def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table
     system and target, and one for chance.
     """
     measures = bench.measures
-    units = {m: f.unit for target in bench.targets for of in target.figures.values() for m, f in of.items()}
+    units = {m: f.unit for target in bench.targets for measures in target.figures.values() for m, f in measures.items()}
     heads = [Column(m if units[m] in ("%", "rank") else f"{m} ({units[m]})") for m in measures]
-    num_runs = max(f.num_runs for t in bench.targets for of in t.figures.values() for f in of.values())
+    num_runs = max(f.num_runs for t in bench.targets for measures in t.figures.values() for f in measures.values())
     tails = {(t.name, system): _tail(bench, t, system) for t in bench.targets for system in t.figures}
     varying = [what for what in TAIL if len({tail[what].text for tail in tails.values()}) > 1]
     every_column = [OF, *([SYSTEM] if several else []), *heads, *map(Column, varying)]
@@ -90,7 +90,7 @@ def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table
     if several and any(target.winner for target in bench.targets):
         parts.append(f"Bold: better in {bench.targets[0].main} than every other system after Holm's correction.")
     if "MeanR" in measures or any(
-        f.low is None for t in bench.targets for of in t.figures.values() for f in of.values()
+        f.low is None for t in bench.targets for measures in t.figures.values() for f in measures.values()
     ):
         parts.append("Without brackets: the measure has no interval, or the results of its units were not saved.")
     separators = tuple(rules[1:]) if several else ()
@@ -137,7 +137,9 @@ def _chance(bench: Bench, target: Target, measures: Sequence[str]) -> list[Cell]
     cells = []
     for measure in measures:
         known = [
-            f.chance for of in target.figures.values() if (f := of.get(measure)) is not None and f.chance is not None
+            f.chance
+            for measures in target.figures.values()
+            if (f := measures.get(measure)) is not None and f.chance is not None
         ]
         if not known:
             cells.append(DASH)

@@ -138,8 +138,8 @@ def evaluate(
     _check_effect(chosen, options, evaluation.subject)
     products = [name for name, protocol, _ in chosen if protocol.kind in BY_PRODUCTS]
     if embeddings is not None and options.fusion == "auto" and products:
-        told = "scored by the dot products of the embeddings as they are (sum); mean_normalized is by cosines"
-        evaluation.notes.append(f"{embeddings}: {', '.join(products)} {told}")
+        note = "scored by the dot products of the embeddings as they are (sum); mean_normalized is by cosines"
+        evaluation.notes.append(f"{embeddings}: {', '.join(products)} {note}")
     options, lost = _possible(options, evaluation) if leave_out else (options, False)
     for name, protocol, on in chosen:
         mine = replace(options, on=on)
@@ -151,8 +151,8 @@ def evaluate(
         except TrichordError as error:
             if not leave_out or isinstance(error, Diverged) or not (lost or isinstance(error, Untrained)):
                 raise
-            told = str(error).removeprefix(f"{evaluation.subject.name}: ")
-            evaluation.notes.append(f"benchmark {name} left out ({told})")
+            reason = str(error).removeprefix(f"{evaluation.subject.name}: ")
+            evaluation.notes.append(f"benchmark {name} left out ({reason})")
             continue
         evaluation.benchmarks.append(Evaluated(name, protocol, mine, outcome))
     return evaluation
@@ -221,20 +221,20 @@ def _other_recipe(run: Path, name: str, own: Recipe, used: Recipe, *, with_direc
 
 def refuse_model_among(names: Sequence[str]) -> None:
     """Raise TrichordError if one of the names of benchmarks is a file or folder, that is, the model."""
-    if found := [name for name in names if name and os.path.exists(name)]:
-        others = " ".join(name for name in names if name not in found)
-        told = f"trichord evaluate {found[-1]} --store STORE{' --benchmark ' if others else ''}{others}"
-        raise TrichordError(f"{found[-1]} stands among the benchmarks; put it first: {told}")
+    if existing := [name for name in names if name and os.path.exists(name)]:
+        others = " ".join(name for name in names if name not in existing)
+        command = f"trichord evaluate {existing[-1]} --store STORE{' --benchmark ' if others else ''}{others}"
+        raise TrichordError(f"{existing[-1]} stands among the benchmarks; put it first: {command}")
 
 
 def _possible(options: Options, evaluation: Evaluation) -> tuple[Options, bool]:
     """Return the options with the directions that the subject's modalities allow, and whether others were left out; a note names
     these."""
-    known = set(evaluation.subject.modalities)
-    kept = tuple(code for code in options.directions if set(Direction.parse(code).modalities) <= known)
+    known_modalities = set(evaluation.subject.modalities)
+    kept = tuple(code for code in options.directions if set(Direction.parse(code).modalities) <= known_modalities)
     if lost := [code for code in options.directions if code not in kept]:
-        told = ", ".join(evaluation.subject.modalities)
-        evaluation.notes.append(f"directions {', '.join(lost)} left out: the model knows {told} alone")
+        modalities = ", ".join(evaluation.subject.modalities)
+        evaluation.notes.append(f"directions {', '.join(lost)} left out: the model knows {modalities} alone")
     return replace(options, directions=kept), bool(lost)
 
 
@@ -250,22 +250,22 @@ def _directions(asked: Sequence[str] | str, subject: Subject) -> tuple[str, ...]
 def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, subject: Subject) -> None:
     """Raise TrichordError for choices that none of the benchmarks reads."""
     kinds = {protocol.kind for _, protocol, _ in chosen}
-    told = ", ".join(name for name, _, _ in chosen)
+    names = ", ".join(name for name, _, _ in chosen)
     if options.labels and not kinds & {"classification", "probe", "clustering"}:
-        raise TrichordError(f"--labels has no effect on {told}; leave it out")
+        raise TrichordError(f"--labels has no effect on {names}; leave it out")
     if options.templates and "classification" not in kinds:
-        raise TrichordError(f"--templates has no effect on {told}; leave it out")
+        raise TrichordError(f"--templates has no effect on {names}; leave it out")
     if options.text_encoder and (subject.settings is None or subject.settings.text == "words"):
         raise TrichordError(f"--text_encoder has no effect: {subject.name} reads no text embeddings; leave it out")
     if options.text_encoder and not kinds & {"classification", "localization"}:
-        raise TrichordError(f"--text_encoder has no effect on {told}; leave it out")
+        raise TrichordError(f"--text_encoder has no effect on {names}; leave it out")
     if options.seed and not any(protocol.draws for _, protocol, _ in chosen):
-        raise TrichordError(f"--seed has no effect on {told}; leave it out")
+        raise TrichordError(f"--seed has no effect on {names}; leave it out")
     localizing = "localization" in kinds
     heard = localizing and subject.given is None
     heard &= not options.directions or any("audio" in Direction.parse(c).modalities for c in options.directions)
     if options.audio_window_s != Options.audio_window_s and not heard:
-        raise TrichordError(f"--audio_window_s has no effect on {told}; leave it out")
+        raise TrichordError(f"--audio_window_s has no effect on {names}; leave it out")
     if "retrieval" in kinds:
         return
     given = {
@@ -274,7 +274,7 @@ def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, sub
         "gallery": options.gallery is not None,
     }
     if idle := [name for name, is_given in given.items() if is_given]:
-        raise TrichordError(f"--{idle[0]} has no effect on {told}; leave it out")
+        raise TrichordError(f"--{idle[0]} has no effect on {names}; leave it out")
 
 
 def write_evaluation(evaluation: Evaluation, out: Path, *, anew: bool = False) -> None:
@@ -341,9 +341,9 @@ def _clips(subject: Subject, done: Evaluated) -> str:
     protocol, or ''."""
     if done.protocol.clips or subject.store is None:
         return done.protocol.clips
-    found = subject.clip_set(done.options.on)
+    clip_set = subject.clip_set(done.options.on)
     labelled = done.options.labels and done.protocol.kind not in ("retrieval", "localization")
-    return found.collection if labelled else f"{found.collection}/{found.split}"
+    return clip_set.collection if labelled else f"{clip_set.collection}/{clip_set.split}"
 
 
 def save_embeddings(evaluation: Evaluation, path: Path) -> None:

@@ -60,12 +60,14 @@ class OrdersEvaluation:
 
     def notes(self) -> list[str]:
         """What the evaluations noted, each once, with the models that it is of where it is not of all; who is left out."""
-        of: dict[str, list[TrainedRun]] = {}
+        runs_of_note: dict[str, list[TrainedRun]] = {}
         for done in self.runs:
             for note in dict.fromkeys(done.scores.all_notes):
-                of.setdefault(note, []).append(done.run)
-        told = [note if len(runs) == len(self.runs) else f"{_told(runs)}: {note}" for note, runs in of.items()]
-        return told + [f"{run} is left out: {why}" for run, why in self.left_out.items()]
+                runs_of_note.setdefault(note, []).append(done.run)
+        lines = [
+            note if len(runs) == len(self.runs) else f"{_told(runs)}: {note}" for note, runs in runs_of_note.items()
+        ]
+        return lines + [f"{run} is left out: {why}" for run, why in self.left_out.items()]
 
 
 @accepts_text_paths
@@ -111,18 +113,18 @@ def evaluate_orders(
     names = list(dict.fromkeys(names))
     asked: dict[str, Any] = {"names": names, "directions": directions, "recipe": recipe, "options": options}
     asked |= {"num_windows": num_windows, "window_s": window_s, "window_pool": window_pool}
-    found = OrdersEvaluation(study)
+    evaluation_of_orders = OrdersEvaluation(study)
     with nullcontext() if out is None else writing_to(out), nullcontext() if out is None else alone_in(out):
         index = on_main(lambda: Index.read(out, study, store, asked, used.to_dict() if recipe else None))
         finished = [run for run in chosen if not run.why]
         for run in chosen:
             if run.why:
-                found.left_out[run] = run.why
+                evaluation_of_orders.left_out[run] = run.why
                 on_main(partial(index.leave_out, run, run.why))
                 continue
             if kept := on_main(partial(index.kept, run)):
                 logger.info(f"{run}: was evaluated before ({finished.index(run) + 1} of {len(finished)})")
-                found.runs.append(kept)
+                evaluation_of_orders.runs.append(kept)
                 continue
             begun, why = on_main(partial(index.made_from, run)), ""
             try:
@@ -131,16 +133,16 @@ def evaluate_orders(
             except Diverged as error:
                 why = str(error)
             if why:
-                found.left_out[run] = why
+                evaluation_of_orders.left_out[run] = why
                 on_main(partial(index.leave_out, run, why))
                 continue
             if out is not None:
                 write_evaluation(evaluation, out / run.folder, anew=True)
                 on_main(partial(index.add, run, begun))
-            found.runs.append(ScoredRun(run, evaluation.scores()))
+            evaluation_of_orders.runs.append(ScoredRun(run, evaluation.scores()))
             logger.info(f"{run}: evaluated ({finished.index(run) + 1} of {len(finished)})")
-    _require_all(found, names)
-    return found
+    _require_all(evaluation_of_orders, names)
+    return evaluation_of_orders
 
 
 def _told(runs: Sequence[TrainedRun]) -> str:
@@ -154,10 +156,10 @@ def _told(runs: Sequence[TrainedRun]) -> str:
 
 def _recipe_of(study: Path) -> Any:
     """The settings of a study. Raises TrichordError when its plan does not hold them."""
-    found = read_plan(study)[0].get("recipe")
-    if not isinstance(found, dict):
+    recipe = read_plan(study)[0].get("recipe")
+    if not isinstance(recipe, dict):
         raise TrichordError(f"{study / 'study.json'}: has no 'recipe'; run the study again, which trains nothing twice")
-    return recipe_from_dict(of_this_version(found), str(study / "study.json"))
+    return recipe_from_dict(of_this_version(recipe), str(study / "study.json"))
 
 
 def _check_directions(directions: Sequence[str] | str, runs: Sequence[TrainedRun]) -> None:
@@ -170,24 +172,29 @@ def _check_directions(directions: Sequence[str] | str, runs: Sequence[TrainedRun
             continue
         needed = set(Direction.parse(code).modalities)
         if not any(needed <= set(run.modalities) for run in runs if not run.why):
-            told = ", ".join(dict.fromkeys(run.order.code for run in runs if not run.why))
+            trained = ", ".join(dict.fromkeys(run.order.code for run in runs if not run.why))
             raise TrichordError(
-                f"direction {code}: no finished order was trained on all it needs ({told}); leave it out"
+                f"direction {code}: no finished order was trained on all it needs ({trained}); leave it out"
             )
 
 
-def _require_all(found: OrdersEvaluation, names: list[str]) -> None:
+def _require_all(evaluation: OrdersEvaluation, names: list[str]) -> None:
     """Raises TrichordError where no model could be scored, or none on a benchmark that was asked for."""
-    lacking = [name for name in names if name not in found.benchmarks]
-    if found.runs and found.benchmarks and not lacking:
+    lacking = [name for name in names if name not in evaluation.benchmarks]
+    if evaluation.runs and evaluation.benchmarks and not lacking:
         return
-    told = next(
-        (n for done in found.runs for n in done.scores.all_notes if n.startswith(f"benchmark {''.join(lacking[:1])}")),
+    reason = next(
+        (
+            n
+            for done in evaluation.runs
+            for n in done.scores.all_notes
+            if n.startswith(f"benchmark {''.join(lacking[:1])}")
+        ),
         "",
     )
-    told = told or next(iter(found.left_out.values()), "no benchmark")
+    reason = reason or next(iter(evaluation.left_out.values()), "no benchmark")
     what = f"benchmark {lacking[0]}: no order can be scored on it" if lacking else "no order can be scored"
-    raise TrichordError(f"{found.study}: {what} ({told}); leave it out")
+    raise TrichordError(f"{evaluation.study}: {what} ({reason}); leave it out")
 
 
 @dataclass
@@ -231,12 +238,12 @@ class Index:
             "labels": {path.name: _sha256(path) for path in _label_files(Path(labels))} if labels else {},
         }
         gallery = plain["options"]["gallery"]
-        told = {**plain, "options": {**plain["options"], "gallery": None if gallery is None else len(gallery)}}
+        asked = {**plain, "options": {**plain["options"], "gallery": None if gallery is None else len(gallery)}}
         head = {
             "study": os.path.abspath(study),
             "store": {"path": store.address, "fingerprint": store.fingerprint},
             **({"modalities": store.modalities} if store.modalities else {}),
-            "asked": told,
+            "asked": asked,
         }
         runs = trained_runs(study)
         index = cls(out, study, head, basis, [(run.order.code, run.seed) for run in runs])
@@ -272,8 +279,8 @@ class Index:
         files = entry.get("files")
         try:
             for name in (RESULTS, PER_QUERY):
-                told = files.get(name) if isinstance(files, dict) else ""
-                check_sha256(self.out / run.folder / name, told or "", mend=ANEW)
+                recorded = files.get(name) if isinstance(files, dict) else ""
+                check_sha256(self.out / run.folder / name, recorded or "", mend=ANEW)
             return ScoredRun(run, read_scores(self.out / run.folder).loaded())
         except Unavailable:
             raise

@@ -39,7 +39,7 @@ def rows_table(title: str, rows: Sequence[Row]) -> Table:
     measures = list(dict.fromkeys(row.measure for row in rows))
     units = {row.measure: row.unit for row in rows}
     of_each = list(dict.fromkeys(row.of for row in rows))
-    alike = all(len({row.num for row in rows if row.of == of}) == 1 for of in of_each)
+    alike = all(len({row.num for row in rows if row.of == scope}) == 1 for scope in of_each)
     nums = {measure: {row.num for row in rows if row.measure == measure} for measure in measures}
     in_head = {measure for measure in measures if not alike and len(nums[measure]) == 1}
     out = Table(title=title, title_justify="left")
@@ -49,10 +49,10 @@ def rows_table(title: str, rows: Sequence[Row]) -> Table:
         out.add_column(f"{heading}\n{_num_told(nums[measure])}" if measure in in_head else heading, justify="right")
     if alike:
         out.add_column("n", justify="right")
-    for of in of_each:
-        mine = {row.measure: row for row in rows if row.of == of}
+    for scope in of_each:
+        mine = {row.measure: row for row in rows if row.of == scope}
         cells = [_cell(mine.get(measure), with_num=not alike and measure not in in_head) for measure in measures]
-        out.add_row(of, *cells, *([f"{next(iter(mine.values())).num:,}"] if alike else []))
+        out.add_row(scope, *cells, *([f"{next(iter(mine.values())).num:,}"] if alike else []))
     return out
 
 
@@ -60,9 +60,9 @@ def _cell(row: Row | None, with_num: bool = False) -> str:
     if row is None:
         return ""
     value = f"{row.value:.1f}" if row.unit == "rank" else f"{row.value:.2f}"
-    told = [] if row.chance is None else [f"chance {row.chance:.2f}"]
-    told += [_num_told([row.num])] if with_num else []
-    return f"{value} ({', '.join(told)})" if told else value
+    notes = [] if row.chance is None else [f"chance {row.chance:.2f}"]
+    notes += [_num_told([row.num])] if with_num else []
+    return f"{value} ({', '.join(notes)})" if notes else value
 
 
 def _num_told(nums: Collection[int]) -> str:
@@ -77,9 +77,9 @@ def order_tables(figures: Sequence[Measure], orders: Sequence[Order]) -> list[Ta
     """Return for each benchmark and each thing that figures are of a table with a line per order, a column per measure, and chance
     at the bottom. Measures that do not fit 120 columns are in a table of their own. `-` means that the order has no such figure."""
     tables = []
-    for name, of in dict.fromkeys((f.benchmark, f.of) for f in figures):
-        mine = [f for f in figures if (f.benchmark, f.of) == (name, of)]
-        tables += [_order_table(name, of, part, orders) for part in _fitting(mine)]
+    for name, scope in dict.fromkeys((f.benchmark, f.of) for f in figures):
+        mine = [f for f in figures if (f.benchmark, f.of) == (name, scope)]
+        tables += [_order_table(name, scope, part, orders) for part in _fitting(mine)]
     return tables
 
 
@@ -97,14 +97,14 @@ def _fitting(figures: Sequence[Measure]) -> Iterator[list[Measure]]:
     yield part
 
 
-def _order_table(name: str, of: str, figures: Sequence[Measure], orders: Sequence[Order]) -> Table:
+def _order_table(name: str, scope: str, figures: Sequence[Measure], orders: Sequence[Order]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     measures = {f.measure: f.unit for f in figures}
     nums = {measure: frozenset(f.num for f in figures if f.measure == measure) for measure in measures}
     alike = len(set(nums.values())) == 1
-    title = printable(f"{name}: {of}, {_num_told(next(iter(nums.values())))}" if alike else f"{name}: {of}")
+    title = printable(f"{name}: {scope}, {_num_told(next(iter(nums.values())))}" if alike else f"{name}: {scope}")
     out = Table(title=Text(title), title_justify="left", min_width=min(len(title), WIDTH))
     out.add_column("order")
     for measure, unit in measures.items():
@@ -140,12 +140,12 @@ def order_caption(figures: Sequence[Measure]) -> str:
     """Return the lines that explain the figures of `order_tables`."""
     levels = sorted({f"{f.interval.level:.0%}" for f in figures if f.interval is not None})
     ranked = any(f.unit == "rank" for f in figures)
-    told = ["Means over seeds, in percent where nothing else is said; chance too."]
-    told += ["MedR is over all seeds and queries together; ranks count from 1."] if ranked else []
+    sentences = ["Means over seeds, in percent where nothing else is said; chance too."]
+    sentences += ["MedR is over all seeds and queries together; ranks count from 1."] if ranked else []
     if levels:
-        told.append(f"In brackets {' and '.join(levels)} intervals over units (queries, clips, videos) and seeds.")
-    told += notes_of_seeds(figures)
-    return "\n".join(told)
+        sentences.append(f"In brackets {' and '.join(levels)} intervals over units (queries, clips, videos) and seeds.")
+    sentences += notes_of_seeds(figures)
+    return "\n".join(sentences)
 
 
 def protocols_table(width: int) -> Table:

@@ -71,10 +71,10 @@ def read_json(path: Path, kind: type[dict[str, Any]] | type[list[Any]] = dict, *
     return content
 
 
-def check_sha256(path: Path, told: object, *, mend: str = RUN_AGAIN) -> None:
+def check_sha256(path: Path, recorded: object, *, mend: str = RUN_AGAIN) -> None:
     """Raise TrichordError when the file's SHA-256 is not what was told; None tells nothing, as older versions."""
     try:
-        if told is not None and file_sha256(path) != told:
+        if recorded is not None and file_sha256(path) != recorded:
             raise damaged(path, "it is not the file that was written", mend)
     except OSError as error:
         raise unreadable(path, error, mend=mend) from None
@@ -88,10 +88,10 @@ def read_arrays(
     Raises TrichordError when the file is not there, cannot be read, or is none.
     """
     with _opened(path, mend) as arrays:
-        found = {name: arrays[name] for name in arrays.files if wanted is None or wanted(name)}
-        if odd := [name for name, array in found.items() if not isinstance(array, np.ndarray)]:
+        contents = {name: arrays[name] for name in arrays.files if wanted is None or wanted(name)}
+        if odd := [name for name, array in contents.items() if not isinstance(array, np.ndarray)]:
             raise ValueError(f"{odd[0]} is not an array")
-        return found
+        return contents
 
 
 def array_names(path: Path, *, mend: str = RUN_AGAIN) -> list[str]:
@@ -160,7 +160,7 @@ def deleting(folder: Path) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    told = one_line(error)
-    if isinstance(error, ValueError) and told and "pickle" not in told.lower():
-        return told
+    reason = one_line(error)
+    if isinstance(error, ValueError) and reason and "pickle" not in reason.lower():
+        return reason
     return "damaged, or not what its name says"  # numpy takes what it does not know for a pickle, and advises to run it

@@ -244,8 +244,8 @@ def check_store(out: Path, store: Store) -> None:
     path = out / STORE
     noted: dict[str, Any] = {}
     if is_there(path):
-        found = read_json(path, mend="delete that file and go on").get("files")
-        noted = found if isinstance(found, dict) else {}
+        files = read_json(path, mend="delete that file and go on").get("files")
+        noted = files if isinstance(files, dict) else {}
     now = check_unchanged(store, noted)
     if now != noted:
         write_json(path, {"files": now})

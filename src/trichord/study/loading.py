@@ -67,12 +67,12 @@ def find_model(run: Path) -> Path:
     if best := best_checkpoint(run):
         check_stage(best)
         return best
-    found = {
+    descriptions = {
         path.parent.name: read_json(path, mend=deleting(path.parent)) for path in run.glob(f"stages/*/{DESCRIPTION}")
     }
-    for name, described in found.items():
+    for name, described in descriptions.items():
         check_described(run / "stages" / name, described)
-    last = sorted(set(found) - {described.get("parent") for described in found.values()})
+    last = sorted(set(descriptions) - {described.get("parent") for described in descriptions.values()})
     if not last:
         raise TrichordError(f"{run}: no trained model here; give a run folder, a stage folder or a published .pth file")
     if len(last) > 1:

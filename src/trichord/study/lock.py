@@ -69,7 +69,7 @@ def _told(content: bytes) -> str:
 def _holder(content: bytes) -> str | None:
     """Who holds the lock, or held it last, by the content of its file; None where no run wrote that."""
     try:
-        found = json.loads(content)
-        return one_line(f"process {int(found['process'])} on {found['host']}, since {found['since']}")[:200]
+        holder = json.loads(content)
+        return one_line(f"process {int(holder['process'])} on {holder['host']}, since {holder['since']}")[:200]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -44,9 +44,13 @@ class RunScores(Scores):
         settings: Mapping[str, Any] | None = None,
         captions: Callable[[str], Sequence[str]] | None = None,
     ) -> None:
-        of = {about["name"]: tuple(row for row in results if row["benchmark"] == about["name"]) for about in benchmarks}
+        rows_of = {
+            about["name"]: tuple(row for row in results if row["benchmark"] == about["name"]) for about in benchmarks
+        }
         chosen = {key: value for key, value in (settings or {}).items() if key not in ("directions", "block")}
-        scored = tuple(_scored(path, about, of[about["name"]], chosen) for about in benchmarks if of[about["name"]])
+        scored = tuple(
+            _scored(path, about, rows_of[about["name"]], chosen) for about in benchmarks if rows_of[about["name"]]
+        )
         super().__init__(path.parent, {"subject": subject, "store": store}, scored)
         self.file, self.mend = path.with_suffix(".npz"), RUN_AGAIN
         self._captions = captions
@@ -97,8 +101,8 @@ def _scored(
 
 def _rows(path: Path, name: str, result: dict[str, Any]) -> list[Measured]:
     direction = result["direction"]
-    of, units = f"{direction}, {result.get('fusion', 'sum')}", f"{name}/text_id"
-    if target_of("retrieval", of) != direction:
+    scope, units = f"{direction}, {result.get('fusion', 'sum')}", f"{name}/text_id"
+    if target_of("retrieval", scope) != direction:
         raise damaged(path, f"the fusion rule of {name}/{direction} is none", RUN_AGAIN)
 
     def number(field: str) -> float:
@@ -108,8 +112,8 @@ def _rows(path: Path, name: str, result: dict[str, Any]) -> list[Measured]:
 
     num = int(number("num_queries"))
     rows = [
-        Measured(of, measure, number(field), num, number(f"chance_{field}"), "%", f"{name}/{direction}/{measure}/each", units)
+        Measured(scope, measure, number(field), num, number(f"chance_{field}"), "%", f"{name}/{direction}/{measure}/each", units)
         for measure, field, _ in RECALLS
     ]  # fmt: skip
     each = f"{name}/{direction}/{MEDIAN_RANK}/each"
-    return [*rows, Measured(of, MEDIAN_RANK, number("medr"), num, None, "rank", each, units)]
+    return [*rows, Measured(scope, MEDIAN_RANK, number("medr"), num, None, "rank", each, units)]

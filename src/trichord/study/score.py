@@ -128,10 +128,13 @@ def kept_figures(path: Path, identity: dict[str, Any]) -> Figures:
         return figures
     try:
         kept = read_json(path, mend=ANEW)
-        found = kept.get("identity")
-        if not isinstance(found, dict) or {k: v for k, v in found.items() if k != "benchmarks"} != identity:
+        identity_there = kept.get("identity")
+        if (
+            not isinstance(identity_there, dict)
+            or {k: v for k, v in identity_there.items() if k != "benchmarks"} != identity
+        ):
             return figures
-        rows, labels, names = kept.get("results"), kept.get("labels"), found.get("benchmarks")
+        rows, labels, names = kept.get("results"), kept.get("labels"), identity_there.get("benchmarks")
         if not isinstance(labels, dict) or not isinstance(names, list) or fault_of_rows(rows):
             raise damaged(path, fault_of_rows(rows) or "it lacks a part", ANEW)
         figures.lost = [name for name in names if isinstance(name, str)]
@@ -162,12 +165,15 @@ def kept_figures(path: Path, identity: dict[str, Any]) -> Figures:
 
 def _fault(benchmark: str, rows: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> str:
     """What is wrong with what is kept of a benchmark; '' for all that a report needs."""
-    told = [fault_of_clips(arrays, benchmark), *(fault_of_ranks(arrays, f"{benchmark}/{r['direction']}") for r in rows)]
+    faults = [
+        fault_of_clips(arrays, benchmark),
+        *(fault_of_ranks(arrays, f"{benchmark}/{r['direction']}") for r in rows),
+    ]
     try:
         Geometry.from_arrays(arrays, f"{benchmark}/geometry")
     except (TrichordError, ValueError, TypeError) as error:
-        told.append(one_line(error))
-    return next(filter(None, told), "")
+        faults.append(one_line(error))
+    return next(filter(None, faults), "")
 
 
 def _mend_queries(out: Path, store: Store, benchmark: Benchmark, recipe: Recipe, num_clips: int) -> None:
@@ -201,21 +207,21 @@ def _evaluate(
     settings = factories.scoring_settings(recipe, trained.visual_streams, trained.audio, trained.text)
     subject = Subject.of_model(f"{planned.order} seed {planned.seed}", trained.model, store, settings, trained.trained)
 
-    def score(benchmark: Benchmark, found: TextRows) -> None:
+    def score(benchmark: Benchmark, rows: TextRows) -> None:
         missing = benchmark.missing if settings.missing == "auto" else settings.missing
         scored = score_directions(
-            benchmark.name, *found.by_clip(), possible, subject.fusion, missing, block=settings.block
+            benchmark.name, *rows.by_clip(), possible, subject.fusion, missing, block=settings.block
         )
-        labels, label_name = clip_labels(store, found.texts)
+        labels, label_name = clip_labels(store, rows.texts)
         geometry = measure_geometry(
-            found.embeddings, found.valid, labels=labels, num_clusters=recipe.loss.num_clusters, seed=0
+            rows.embeddings, rows.valid, labels=labels, num_clusters=recipe.loss.num_clusters, seed=0
         )
         figures.names.append(benchmark.name)
         figures.rows += [{"order": planned.order.code, "seed": planned.seed, **row.to_dict()} for row in scored]
         figures.labels[benchmark.name] = label_name
-        figures.arrays |= rank_arrays(store, benchmark, found.texts, scored, found.first)
+        figures.arrays |= rank_arrays(store, benchmark, rows.texts, scored, rows.first)
         figures.arrays |= geometry.to_arrays(f"{benchmark.name}/geometry") if geometry is not None else {}
-        write_queries(out, store, benchmark, found.texts)
+        write_queries(out, store, benchmark, rows.texts)
         for first in scored[:1]:
             logger.info(
                 f"{planned.order} seed {planned.seed}  {benchmark.title} {first.direction}  R@1 {first.r1:.2f}  "
@@ -223,8 +229,8 @@ def _evaluate(
             )
 
     for benchmark in benchmarks:
-        found = subject.text_rows(ClipSet.of_benchmark(benchmark), trained.trained)
-        on_main(partial(score, benchmark, found))
+        rows = subject.text_rows(ClipSet.of_benchmark(benchmark), trained.trained)
+        on_main(partial(score, benchmark, rows))
 
 
 def clip_labels(store: Store, clips: Clips) -> tuple[list[str] | None, str]:

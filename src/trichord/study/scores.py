@@ -91,26 +91,26 @@ class Scored:
         """Return the figure of a target (see `target_of`); None if there is none."""
         return next((r for r in self.rows if r.measure == measure and target_of(self.kind, r.of) == target), None)
 
-    def result(self, of: str) -> dict[str, Any] | None:
+    def result(self, scope: str) -> dict[str, Any] | None:
         """Return the retrieval row of the direction at the beginning of `of`; None if there is none."""
-        code = of.partition(",")[0]
+        code = scope.partition(",")[0]
         return next((r for r in self.results if r.get("direction") == code), None)
 
 
-def target_of(kind: str, of: str) -> str:
+def target_of(kind: str, scope: str) -> str:
     """Return the target of a figure without the way of scoring: `t2va: caption, votes` for `t2va, sum: caption, votes`.
 
     Systems that differ in the fusion rule or the windows of clips have the same targets.
     """
-    of = _WINDOWS.sub("", of)
-    if kind in ("retrieval", "localization") and (match := _FUSED.fullmatch(of)):
+    scope = _WINDOWS.sub("", scope)
+    if kind in ("retrieval", "localization") and (match := _FUSED.fullmatch(scope)):
         return match[1] + (match[4] or "")
-    return of
+    return scope
 
 
-def fusion_of(kind: str, of: str) -> tuple[str, str]:
+def fusion_of(kind: str, scope: str) -> tuple[str, str]:
     """Return (fusion rule, scale of the dual softmax) of a figure, each '' if its name does not contain it."""
-    match = _FUSED.fullmatch(_WINDOWS.sub("", of)) if kind in ("retrieval", "localization") else None
+    match = _FUSED.fullmatch(_WINDOWS.sub("", scope)) if kind in ("retrieval", "localization") else None
     return (match[2], match[3] or "") if match else ("", "")
 
 

@@ -119,7 +119,7 @@ def embed_clips(
     device = next(model.parameters()).device
     reader = ClipReader(store, modalities, replace(settings, audio_frames=audio_frames))
     table = torch.from_numpy(store.word_vectors).to(device)
-    found: dict[str, list[Tensor]] = {m: [] for m in modalities}
+    embeddings: dict[str, list[Tensor]] = {m: [] for m in modalities}
     valid: dict[str, list[Tensor]] = {m: [] for m in modalities}
     model.eval()
     begins = np.array_split(np.arange(0, len(clips), CLIPS_PER_BATCH), num_processes())[process_index()]
@@ -127,11 +127,11 @@ def embed_clips(
         rows = np.arange(begin, min(begin + CLIPS_PER_BATCH, len(clips)))
         batch = reader.read(clips.take(rows)).to(device)
         for modality, embedding in model.embed(**batch.model_inputs(table)).items():
-            found[modality].append(embedding.float().cpu())
+            embeddings[modality].append(embedding.float().cpu())
             valid[modality].append(batch.valid[modality].cpu())
     nothing, nowhere = torch.empty(0, int(model.arguments["embed_dim"])), torch.empty(0, dtype=torch.bool)
     return (
-        {m: _whole(found[m] or [nothing], device) for m in modalities},
+        {m: _whole(embeddings[m] or [nothing], device) for m in modalities},
         {m: _whole(valid[m] or [nowhere], device).numpy() for m in modalities},
     )
 

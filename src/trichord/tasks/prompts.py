@@ -62,12 +62,12 @@ def prompts_from_clips(subject: Subject, options: Options) -> bool:
 
 
 def prompt_rows(
-    subject: Subject, found: Embedded, prompts: Sequence[str], options: Options
+    subject: Subject, embedded: Embedded, prompts: Sequence[str], options: Options
 ) -> tuple[np.ndarray, dict[str, list[str]]]:
     """Embeddings (P, D) of prompts in the subject's joint space, NaN where there is none; and by prompt the words that have no
     vector."""
     if prompts_from_clips(subject, options):
-        return found_prompts(found, prompts), {}
+        return found_prompts(embedded, prompts), {}
     assert subject.model is not None and subject.store is not None and subject.settings is not None
     if subject.settings.text == "words":
         return embed_prompts(subject.model, subject.store, prompts, subject.settings.max_words)

@@ -84,8 +84,8 @@ class Row:
     def over(self, each: np.ndarray, each_of: str, *, shares: bool = False) -> Row:
         """Return the row with the values of its units, and with the interval that follows from them."""
         made = replace(self, each=each, each_of=each_of, shares=shares)
-        found = interval_over_units(each, self.measure, self.unit, shares=shares)
-        return made if found is None else replace(made, low=found.low, high=found.high)
+        interval = interval_over_units(each, self.measure, self.unit, shares=shares)
+        return made if interval is None else replace(made, low=interval.low, high=interval.high)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row for results.json, where `each` is the name of an array, or None."""
@@ -114,17 +114,17 @@ class Outcome:
         return self.arrays | {row.key: row.each for row in self.rows if row.each is not None}
 
 
-def clip_arrays(name: str, found: Embedded) -> dict[str, np.ndarray]:
+def clip_arrays(name: str, embedded: Embedded) -> dict[str, np.ndarray]:
     """Return the names of the clips and texts that per-query arrays number: (N,) `id`, `video_id`, `start_s`, `end_s`, and (M,)
     `text_id`, the clip of each text, with `caption` where it is known."""
     arrays = {
-        f"{name}/id": found.ids,
-        f"{name}/video_id": found.videos,
-        f"{name}/start_s": found.start_s,
-        f"{name}/end_s": found.end_s,
-        f"{name}/text_id": found.ids[found.text_clip],
+        f"{name}/id": embedded.ids,
+        f"{name}/video_id": embedded.videos,
+        f"{name}/start_s": embedded.start_s,
+        f"{name}/end_s": embedded.end_s,
+        f"{name}/text_id": embedded.ids[embedded.text_clip],
     }
-    return arrays if found.captions is None else arrays | {f"{name}/caption": found.captions}
+    return arrays if embedded.captions is None else arrays | {f"{name}/caption": embedded.captions}
 
 
 @dataclass(frozen=True)
@@ -221,14 +221,14 @@ class Protocol:
         if self.clips and on:
             raise TrichordError(f"benchmark {self.name} names its clips itself; leave ':{on}' out")
 
-    def size_notes(self, found: Mapping[str, int]) -> list[str]:
+    def size_notes(self, sizes_here: Mapping[str, int]) -> list[str]:
         """Return a note for each size that differs from the published one. Where each clip has one text, both here and there, the
         number of texts has no note of its own."""
-        one_each = all(sizes.get("texts") == sizes.get("clips") for sizes in (self.sizes, found))
+        one_each = all(sizes.get("texts") == sizes.get("clips") for sizes in (self.sizes, sizes_here))
         return [
-            f"{self.name}: {found[what]:,} {what} here, {size:,} in the protocol: figures are not comparable to published ones"
+            f"{self.name}: {sizes_here[what]:,} {what} here, {size:,} in the protocol: figures are not comparable to published ones"
             for what, size in self.sizes.items()
-            if what in found and found[what] != size and not (what == "texts" and one_each)
+            if what in sizes_here and sizes_here[what] != size and not (what == "texts" and one_each)
         ]
 
     def explanation(self) -> str:

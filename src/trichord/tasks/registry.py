@@ -80,5 +80,5 @@ def explanation_of(name: str, store_path: Location | None = None) -> str:
     protocol.refuse_clips(rest)
     if store is not None and head not in known:
         find_benchmark(store, name)
-    told = "" if name == protocol.name else f"{name} is scored by {protocol.name}.\n\n"
-    return told + protocol.explanation()
+    introduction = "" if name == protocol.name else f"{name} is scored by {protocol.name}.\n\n"
+    return introduction + protocol.explanation()

@@ -20,13 +20,13 @@ def scored_sets(subject: Subject, benchmarks: Sequence[tuple[Protocol, Options]]
     seen: set[object] = set()
     kinds = {protocol.kind for protocol, _ in benchmarks}
     if "retrieval" in kinds:
-        sets |= {tuple(found.ids.tolist()): found for found in subject.made}
+        sets |= {tuple(embedded.ids.tolist()): embedded for embedded in subject.made}
     for protocol, options in sorted(benchmarks, key=lambda one: one[0].kind != "classification"):  # it knows most
         key = (protocol.kind, options)
         if protocol.kind == "retrieval" or key in seen:
             continue
         seen.add(key)
         saved = video_seconds if protocol.kind == "localization" else labelled_clips
-        found = saved(subject, protocol, options)
-        sets.setdefault(tuple(found.ids.tolist()), found)
+        embedded = saved(subject, protocol, options)
+        sets.setdefault(tuple(embedded.ids.tolist()), embedded)
     return list(sets.values())

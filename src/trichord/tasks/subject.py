@@ -176,8 +176,10 @@ class Subject:
             return ClipSet("embeddings", name or "all", texts=texts)
         held_out = benchmark_names(self.store)
         if not name and len(held_out) != 1:
-            told = ", ".join(held_out) or "none"
-            raise TrichordError(f"{self.store.path}: say which clips, as BENCHMARK:COLLECTION; held out are {told}")
+            available = ", ".join(held_out) or "none"
+            raise TrichordError(
+                f"{self.store.path}: say which clips, as BENCHMARK:COLLECTION; held out are {available}"
+            )
         return ClipSet.of_benchmark(find_benchmark(self.store, name or held_out[0]), texts)
 
     @property
@@ -237,8 +239,8 @@ class Subject:
         """Return the embeddings of clips by modality, and which clips have one."""
         assert self.store is not None and self.model is not None and self.settings is not None
         frames = clip_set.audio_frames or self.settings.audio_frames
-        found, valid = embed_clips(self.model, self.store, clips, modalities, frames, self.settings)
-        return {m: v.numpy() for m, v in found.items()}, valid
+        embeddings, valid = embed_clips(self.model, self.store, clips, modalities, frames, self.settings)
+        return {m: v.numpy() for m, v in embeddings.items()}, valid
 
     def _found(
         self,

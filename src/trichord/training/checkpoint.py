@@ -126,8 +126,8 @@ def load_newest(accelerator: Accelerator, state: TrainingState, folder: Path) ->
     if accelerator.is_main_process:
         _clear_remains(folder)
         step = _newest_whole(state, folder)
-    told: Tensor = torch.tensor(step, device=accelerator.device)
-    step = int(broadcast(told)) if accelerator.num_processes > 1 else step
+    shared_step: Tensor = torch.tensor(step, device=accelerator.device)
+    step = int(broadcast(shared_step)) if accelerator.num_processes > 1 else step
     if step < 0:
         return None
     path = folder / _name(step)
@@ -161,8 +161,8 @@ def finish_checkpoints(folder: Path, keep_best: int) -> None:
 
 def checkpoints_of(folder: Path) -> list[Path]:
     """The folders that are named as checkpoints, oldest first."""
-    found = folder.iterdir() if os.path.isdir(folder) else ()
-    return sorted((path for path in found if _CHECKPOINT.fullmatch(path.name)), key=_step)
+    entries = folder.iterdir() if os.path.isdir(folder) else ()
+    return sorted((path for path in entries if _CHECKPOINT.fullmatch(path.name)), key=_step)
 
 
 def best_checkpoint(folder: Path) -> Path | None:
@@ -173,8 +173,8 @@ def best_checkpoint(folder: Path) -> Path | None:
 
 def _newest_whole(state: TrainingState, folder: Path) -> int:
     """Step of the newest checkpoint that can be loaded, or -1; those that cannot are set aside."""
-    found = checkpoints_of(folder)
-    for path in reversed(found):
+    checkpoints = checkpoints_of(folder)
+    for path in reversed(checkpoints):
         try:
             manifest = read_manifest(path)
             if manifest.get("stage") != folder.parent.name or manifest.get("step") != _step(path):
@@ -195,10 +195,10 @@ def _newest_whole(state: TrainingState, folder: Path) -> int:
             path.rename(aside)
             logger.warning(f"{path}: the checkpoint is not used ({one_line(error)}); it is set aside as {aside.name}")
             continue
-        if path != found[-1]:
+        if path != checkpoints[-1]:
             logger.warning(f"{path}: gone on with from here, the newest whole checkpoint")
         return _step(path)
-    if found:
+    if checkpoints:
         logger.warning(f"{folder}: no checkpoint is whole; the stage starts over")
     return -1
 
@@ -212,11 +212,15 @@ def _read(path: Path, manifest: Mapping[str, Any]) -> tuple[Tensors, dict[str, A
         raise Damaged(f"{lacking[0]} is not in its list")
     tensors = {part: read_tensors(path / f"{part}.safetensors") for part in parts}
     numbers = read_numbers(path / STATE)
-    told = numbers.pop("position", None)
+    position = numbers.pop("position", None)
     names = [field.name for field in fields(Position)]
-    if not isinstance(told, dict) or set(told) != set(names) or not all(type(told[n]) is int for n in names):
+    if (
+        not isinstance(position, dict)
+        or set(position) != set(names)
+        or not all(type(position[n]) is int for n in names)
+    ):
         raise Damaged("its position is of another form")
-    position = Position(**told)
+    position = Position(**position)
     if min(asdict(position).values()) < 0 or position.step != manifest["step"]:
         raise Damaged(f"its position is {position}")
     return tensors, numbers, position

@@ -68,13 +68,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Raise Damaged unless every file of the manifest is there, as it was written."""
-    for name, told in manifest["files"].items():
-        if not isinstance(told, dict) or Path(name).name != name or name in ("", ".", ".."):
+    for name, record in manifest["files"].items():
+        if not isinstance(record, dict) or Path(name).name != name or name in ("", ".", ".."):
             raise Damaged(f"{MANIFEST} names a file {name!r}")
         size = _size(folder / name)
-        if size != told.get("bytes"):
-            raise Damaged(f"{name} has {size} bytes instead of {told.get('bytes')}")
-        if _sha256(folder / name) != told.get("sha256"):
+        if size != record.get("bytes"):
+            raise Damaged(f"{name} has {size} bytes instead of {record.get('bytes')}")
+        if _sha256(folder / name) != record.get("sha256"):
             raise Damaged(f"{name} was changed")
 
 
@@ -107,13 +107,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _size(path: Path) -> int:
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except OSError as error:
         reraise_unavailable(path, error)
         raise Damaged(f"{path.name} is not there ({error.strerror})") from None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise Damaged(f"{path.name} is no plain file")
-    return found.st_size
+    return status.st_size
 
 
 def _sha256(path: Path) -> str:

@@ -61,18 +61,18 @@ def bad_inputs(batch: Batch, inputs: Mapping[str, Tensor], reader: ClipReader) -
         inputs: What `batch.model_inputs` gave.
         reader: Knows where they were read.
     """
-    found: list[BadInput] = []
+    bad_inputs: list[BadInput] = []
     tensors = {**inputs, **{f"{m} embedding": e for m, e in batch.embeddings.items()}}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or batch.clips is None:
             continue
         modality = modality_of_tensor(name.removesuffix(" embedding"))
         rows = (~torch.isfinite(tensor.reshape(len(tensor), -1)).all(dim=1)).nonzero().flatten().tolist()
-        for row in rows[: MOST_NAMED - len(found)]:
+        for row in rows[: MOST_NAMED - len(bad_inputs)]:
             item = int(batch.clips.item[row])
             stream, file = _origin(reader, modality, item)
-            found.append(BadInput(row, reader.store.video_id(item), stream, file))
-    return found
+            bad_inputs.append(BadInput(row, reader.store.video_id(item), stream, file))
+    return bad_inputs
 
 
 def _origin(reader: ClipReader, modality: str, item: int) -> tuple[str, str]:
@@ -121,12 +121,12 @@ def write_dump(
     problem = problem or _tried(lambda: _write_batch(partial, rank, batch, inputs, mine, reader))
     weights = {name: _whole(tensor) for name, tensor in state}  # parts of several processes are joined here
     accelerator.wait_for_everyone()
-    found = mine
+    failure = mine
     if accelerator.is_main_process:
-        found = _of_all(partial, accelerator.num_processes) or mine
+        failure = _of_all(partial, accelerator.num_processes) or mine
         problem = problem or _tried(lambda: _finish(partial, final, weights, memory, described))
     accelerator.wait_for_everyone()
-    return found, problem
+    return failure, problem
 
 
 def _write_batch(
@@ -174,14 +174,14 @@ def _whole(tensor: Tensor) -> Tensor:
 
 
 def _of_all(partial: Path, num_processes: int) -> list[BadInput]:
-    found: list[BadInput] = []
+    bad_inputs: list[BadInput] = []
     for rank in range(num_processes):
         try:
             content = read_json_value(partial / f"clips-{rank}.json")
-            found += [BadInput(**one) for one in content["bad_inputs"]]
+            bad_inputs += [BadInput(**one) for one in content["bad_inputs"]]
         except (OSError, ValueError):  # the disk is full, or this machine does not see that process's files
             continue
-    return found
+    return bad_inputs
 
 
 def _tried(write: Any) -> str:

@@ -73,13 +73,13 @@ def frozen_inputs(
     passes = frozen_passes(model, stage, source, reader, settings, accelerator)
     folder = frozen_folder(source.store)
     kept, why = on_main(partial(_obtainable, [work for work, _ in passes], folder))
-    found: dict[str, FrozenRows] = {}
+    caches: dict[str, FrozenRows] = {}
     for work, encoder in passes:
         if work.folder.name not in kept:
             logger.warning(f"frozen {work.modality}: {folder} cannot be written ({why}), so it is encoded each step")
             continue
         try:
-            found[work.modality] = frozen_rows(
+            caches[work.modality] = frozen_rows(
                 work,
                 encoder,
                 process=accelerator.process_index,
@@ -89,7 +89,7 @@ def frozen_inputs(
             if accelerator.num_processes > 1:  # the others may have the right
                 raise
             logger.warning(f"frozen {work.modality}: is encoded each step: {error}")
-    return found
+    return caches
 
 
 def _obtainable(passes: list[FrozenPass], folder: Path) -> tuple[list[str], str]:

@@ -124,14 +124,14 @@ class Guard:
             reader=self.reader,
         )
         dump = self.folder / FOLDER
-        told = (
+        advice = (
             f"the step could not be written down ({problem})"
             if problem
             else f"`trichord reproduce {dump}` shows it again"
         )
         raise Diverged(
             f"stage {self.stage.chain}, step {self._position.step + 1}: {what}; the weights were not touched: "
-            f"{self._advice(kind, bad)}; {told}"
+            f"{self._advice(kind, bad)}; {advice}"
         )
 
     def _temperature(self) -> float | None:

@@ -134,7 +134,7 @@ def load_model(path: Path | str) -> TrainedModel:
     try:
         declare_recorded(described.get("modalities", {}), path / DESCRIPTION)
         model = network_of(described["arguments"], path / WEIGHTS)
-        found = TrainedModel(
+        description = TrainedModel(
             model.eval(),
             _texts(described["trained"]),
             _texts(described["visual_streams"]),
@@ -143,14 +143,14 @@ def load_model(path: Path | str) -> TrainedModel:
             dict(described.get("settings", {})),
             centroids=read_centroids(path, described, model.arguments["embed_dim"]),
         )
-        if found.audio not in get_args(AudioInput) or found.text not in get_args(TextInput):
+        if description.audio not in get_args(AudioInput) or description.text not in get_args(TextInput):
             raise ValueError("its audio or text is of an unknown kind")
     except TrichordError:
         raise
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise _no_description(path, error) from None
     load_weights(model, path / WEIGHTS)
-    return found
+    return description
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -162,15 +162,17 @@ def read_description(folder: Path) -> dict[str, Any]:
     if was_changed(described) or (described.get("format") == FORMAT and "sha256" not in described):
         raise TrichordError(f"{folder / DESCRIPTION}: was changed since it was written; {again(folder)}")
     if described.get("format", 1) not in (1, FORMAT):
-        told = one_line(described["format"])[:20]
-        raise TrichordError(f"{folder / DESCRIPTION}: has format {told}, this version reads 1 and {FORMAT}; update it")
+        format_name = one_line(described["format"])[:20]
+        raise TrichordError(
+            f"{folder / DESCRIPTION}: has format {format_name}, this version reads 1 and {FORMAT}; update it"
+        )
     return described
 
 
 def _no_description(folder: Path, error: object) -> TrichordError:
-    told = one_line(error)[:200]
+    reason = one_line(error)[:200]
     return lfs_pointer_error(folder / DESCRIPTION) or TrichordError(
-        f"{folder / DESCRIPTION}: not a model description ({told}); {again(folder)}"
+        f"{folder / DESCRIPTION}: not a model description ({reason}); {again(folder)}"
     )
 
 

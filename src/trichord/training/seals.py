@@ -25,8 +25,8 @@ def was_changed(content: Mapping[str, Any]) -> bool:
     """Whether what was read from a file is not what was written; False where it has no digest."""
     if SEAL not in content:
         return False
-    told = digest({key: value for key, value in content.items() if key != SEAL})
-    return not told or content[SEAL] != told
+    expected = digest({key: value for key, value in content.items() if key != SEAL})
+    return not expected or content[SEAL] != expected
 
 
 def digest(content: Mapping[str, Any]) -> str:

@@ -71,11 +71,11 @@ def gather_weights(model: nn.Module) -> Mapping[str, Tensor]:
 
 def norm_and_clip(parameters: Iterable[nn.Parameter], limit: float) -> float:
     """Norm of the gradients of parameters that are in parts, after which they are scaled to `limit` if it is above 0."""
-    found = [p.grad for p in parameters if p.grad is not None]
-    own = [own_part(g) for g in found if is_sharded(g)]
-    squares = torch.stack([torch.zeros((), device=found[0].device), *(g.float().square().sum() for g in own)]).sum()
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    own = [own_part(g) for g in gradients if is_sharded(g)]
+    squares = torch.stack([torch.zeros((), device=gradients[0].device), *(g.float().square().sum() for g in own)]).sum()
     dist.all_reduce(squares)
-    alone = [g for g in found if not is_sharded(g)]
+    alone = [g for g in gradients if not is_sharded(g)]
     norm = float((squares + sum(g.float().square().sum() for g in alone)).sqrt())
     if 0 < limit < norm < float("inf"):
         torch._foreach_mul_([*own, *alone], limit / (norm + 1e-6))

@@ -257,13 +257,13 @@ def _num_workers(workers: int | None, num_videos: int) -> int:
 
 
 def _render_all(videos: list[VideoScript], out: Path, look: _Look, workers: int) -> None:
-    begin = told = time.monotonic()
+    begin = last_message = time.monotonic()
 
     def tell(done: int) -> None:
-        nonlocal told
+        nonlocal last_message
         now = time.monotonic()
-        if now - told > 2 or done == len(videos):
-            told, rate = now, done / max(now - begin, 1e-6)
+        if now - last_message > 2 or done == len(videos):
+            last_message, rate = now, done / max(now - begin, 1e-6)
             left_s = (len(videos) - done) / rate
             logger.info(f"world: {done}/{len(videos)} videos, {rate:.1f} per second, {left_s:.0f} s left")
 

@@ -51,7 +51,7 @@ def full_video_ranks(
     """
     num_videos = int(clip_video.max(initial=-1)) + 1
     everyone = np.arange(num_videos)
-    if not all(np.array_equal(np.unique(of), everyone) for of in (text_video, clip_video)) or not num_videos:
+    if not all(np.array_equal(np.unique(videos), everyone) for videos in (text_video, clip_video)) or not num_videos:
         raise TrichordError("every video needs a caption and a clip to be found by; leave out those that lack one")
     order = np.argsort(clip_video, kind="stable")
     sorted_clips = clips[order].astype(np.float64)
@@ -61,15 +61,15 @@ def full_video_ranks(
     rows = max(1, min(block, MOST_CELLS // len(clips)))
     with np.errstate(all="ignore"):  # infinite rows give NaN scores, which have their rule
         for start in range(0, len(texts), rows):
-            of = text_video[start : start + rows]
+            video_of_text = text_video[start : start + rows]
             wide = texts[start : start + rows].astype(np.float64) @ sorted_clips.T
-            np.add.at(best_sum, of, np.maximum.reduceat(wide, firsts, axis=1))
+            np.add.at(best_sum, video_of_text, np.maximum.reduceat(wide, firsts, axis=1))
             scores = wide.astype(np.float32)
             best = np.maximum.reduceat(scores, firsts, axis=1)
-            parts.append(matrix_counts(best, of))
+            parts.append(matrix_counts(best, video_of_text))
             on_top = scores == best.max(axis=1, keepdims=True)
             share = np.add.reduceat(on_top, firsts, axis=1, dtype=np.float64)
-            np.add.at(votes, of, share / np.maximum(on_top.sum(axis=1, keepdims=True), 1))
+            np.add.at(votes, video_of_text, share / np.maximum(on_top.sum(axis=1, keepdims=True), 1))
         all_clips = np.add.reduceat(sorted_clips, firsts, axis=0), np.bincount(clip_video)
         all_texts = np.zeros((num_videos, texts.shape[1])), np.bincount(text_video)
         np.add.at(all_texts[0], text_video, texts.astype(np.float64))

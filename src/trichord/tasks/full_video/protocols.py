@@ -27,16 +27,16 @@ def _run(selection: Selection, groups: Groups, protocol: Protocol, subject: Subj
         raise TrichordError(
             f"benchmark {protocol.name}: captions find videos, as in t2v or t2va; {asked[0].code} does not"
         )
-    found, notes = selection.embedded(protocol, name, subject, options, directions)
+    embedded, notes = selection.embedded(protocol, name, subject, options, directions)
     missing, fusion = options.missing_or(selection.missing), options.fusion_of(subject)
-    videos, told = groups(name, found)
+    videos, group_notes = groups(name, embedded)
     outcome = on_main(
         lambda: full_video_outcome(
-            name, found, videos, directions, fusion, missing, options.block, options.windows_label
+            name, embedded, videos, directions, fusion, missing, options.block, options.windows_label
         )
     )
-    sizes = {"clips": found.num_clips, "texts": found.num_texts}
-    notes += told
+    sizes = {"clips": embedded.num_clips, "texts": embedded.num_texts}
+    notes += group_notes
     if others := [d.code for d in asked if d not in directions]:
         notes.append(f"{name}: captions find videos; {', '.join(others)} left out")
     outcome.notes = [*notes, *protocol.size_notes(sizes), *outcome.notes]

@@ -22,58 +22,58 @@ YOUCOOK2_CLIP = re.compile(rf"[\w-]{{{VIDEO_ID}}}(?:[^A-Za-z].*)?", re.ASCII | r
 Groups = Callable[[str, Embedded], tuple[np.ndarray, list[str]]]
 
 
-def own_videos(name: str, found: Embedded) -> tuple[np.ndarray, list[str]]:
+def own_videos(name: str, embedded: Embedded) -> tuple[np.ndarray, list[str]]:
     """Return the video (N,) that each clip is cut from, and notes. Raises TrichordError if each clip has a video of its own, or
     all have the same."""
-    if not _are_shared(found):
+    if not _are_shared(embedded):
         raise TrichordError(
-            f"benchmark {name}: no two clips of {found.source} are of one video; give the video that each clip is cut from "
+            f"benchmark {name}: no two clips of {embedded.source} are of one video; give the video that each clip is cut from "
             "(`videos` in a file of embeddings), or take benchmark retrieval"
         )
-    return _several(name, found, found.videos), []
+    return _several(name, embedded, embedded.videos), []
 
 
-def youcook2_videos(name: str, found: Embedded) -> tuple[np.ndarray, list[str]]:
+def youcook2_videos(name: str, embedded: Embedded) -> tuple[np.ndarray, list[str]]:
     """Return the video (N,) of each clip, as `own_videos` does. If each clip has a video of its own and all have names of YouCook2
     clips, the video is the first 11 characters of the name."""
-    if _are_shared(found):
-        return _several(name, found, found.videos), []
-    names = found.videos.tolist()
+    if _are_shared(embedded):
+        return _several(name, embedded, embedded.videos), []
+    names = embedded.videos.tolist()
     if other := next((clip for clip in names if not YOUCOOK2_CLIP.fullmatch(clip)), None):
         raise TrichordError(
-            f"benchmark {name}: no two clips of {found.source} are of one video, and '{other}' is not named as a clip of "
+            f"benchmark {name}: no two clips of {embedded.source} are of one video, and '{other}' is not named as a clip of "
             f"YouCook2 is (the {VIDEO_ID} characters of its video, then a separator or digits); give the video that each clip "
             "is cut from (`videos` in a file of embeddings)"
         )
     videos = np.array([clip[:VIDEO_ID] for clip in names], np.str_)
     if len(set(videos.tolist())) == len(set(names)):
         raise TrichordError(
-            f"benchmark {name}: no two clips of {found.source} have the same first {VIDEO_ID} characters, those of the video; "
+            f"benchmark {name}: no two clips of {embedded.source} have the same first {VIDEO_ID} characters, those of the video; "
             "give the video that each clip is cut from (`videos` in a file of embeddings)"
         )
     note = f"{name}: clips are grouped by the first {VIDEO_ID} characters of their names"
-    return _several(name, found, videos), [f"{note}: {len(set(videos.tolist())):,} videos"]
+    return _several(name, embedded, videos), [f"{note}: {len(set(videos.tolist())):,} videos"]
 
 
-def _are_shared(found: Embedded) -> bool:
+def _are_shared(embedded: Embedded) -> bool:
     """Whether some video has two clips. Clips of one span, where it is known, are one clip with several captions."""
-    spans = zip(found.videos.tolist(), found.start_s.tolist(), found.end_s.tolist(), strict=True)
+    spans = zip(embedded.videos.tolist(), embedded.start_s.tolist(), embedded.end_s.tolist(), strict=True)
     clips = {(video, start, end) if end > start else (video, i) for i, (video, start, end) in enumerate(spans)}
-    return len(clips) > len(set(found.videos.tolist()))
+    return len(clips) > len(set(embedded.videos.tolist()))
 
 
-def _several(name: str, found: Embedded, videos: np.ndarray) -> np.ndarray:
+def _several(name: str, embedded: Embedded, videos: np.ndarray) -> np.ndarray:
     if len(set(videos.tolist())) == 1:
         raise TrichordError(
-            f"benchmark {name}: all {found.num_clips:,} clips of {found.source} are of one video, '{videos[0]}', and there is "
-            "no other to tell it from; give clips of several videos, or take benchmark retrieval"
+            f"benchmark {name}: all {embedded.num_clips:,} clips of {embedded.source} are of one video, '{videos[0]}', and "
+            "there is no other to tell it from; give clips of several videos, or take benchmark retrieval"
         )
     return videos
 
 
 def full_video_outcome(
     name: str,
-    found: Embedded,
+    embedded: Embedded,
     video_of: np.ndarray,
     directions: list[Direction],
     fusion: str,
@@ -86,7 +86,7 @@ def full_video_outcome(
 
     Args:
         name: Of the benchmark.
-        found: The clips.
+        embedded: The clips.
         video_of: (N,) name of the video of each.
         directions: With text alone as the query.
         fusion, missing, block: As of `tasks.retrieval.measure.score_direction`.
@@ -95,12 +95,12 @@ def full_video_outcome(
     Raises TrichordError where no video has all that a direction needs.
     """
     videos, of_clip = np.unique(video_of, return_inverse=True)
-    of_text = of_clip[found.text_clip]
+    of_text = of_clip[embedded.text_clip]
     marked = f", {windows}" if windows else ""
-    outcome = Outcome(arrays={f"{name}/video": videos, f"{name}/text_id": found.ids[found.text_clip]})
+    outcome = Outcome(arrays={f"{name}/video": videos, f"{name}/text_id": embedded.ids[embedded.text_clip]})
     for direction in directions:
-        clips = np.flatnonzero(np.logical_and.reduce([found.valid[m] for m in direction.target]))
-        texts = np.flatnonzero(found.valid["text"])
+        clips = np.flatnonzero(np.logical_and.reduce([embedded.valid[m] for m in direction.target]))
+        texts = np.flatnonzero(embedded.valid["text"])
         takes_part = np.zeros((2, len(videos)), bool)
         takes_part[0, of_clip[clips]], takes_part[1, of_text[texts]] = True, True
         part = np.flatnonzero(takes_part.all(axis=0))
@@ -112,21 +112,21 @@ def full_video_outcome(
         place = np.full(len(videos), -1)
         place[part] = np.arange(len(part))
         clips, texts = clips[place[of_clip[clips]] >= 0], texts[place[of_text[texts]] >= 0]
-        gallery = fuse([found.embeddings[m][clips] for m in direction.target], fusion)
-        queries = fuse([found.embeddings["text"][texts]], fusion)
+        gallery = fuse([embedded.embeddings[m][clips] for m in direction.target], fusion)
+        queries = fuse([embedded.embeddings["text"][texts]], fusion)
         for ranks in full_video_ranks(queries, place[of_text[texts]], gallery, place[of_clip[clips]], block):
             by_caption = ranks.way.startswith("caption")
-            lost = (found.num_texts - len(texts)) if by_caption else len(videos) - len(part)
+            lost = (embedded.num_texts - len(texts)) if by_caption else len(videos) - len(part)
             counted = lost if missing == "miss" else 0
             metrics = metrics_from_counts(ranks.counts, num_missing=counted)
             share = len(ranks.video) / (len(ranks.video) + counted)
-            of = f"{direction.code}, {fusion}{marked}: {ranks.way}"
-            at, total = (texts, found.num_texts) if by_caption else (part, len(videos))
+            scope = f"{direction.code}, {fusion}{marked}: {ranks.way}"
+            at, total = (texts, embedded.num_texts) if by_caption else (part, len(videos))
             units = f"{name}/text_id" if by_caption else f"{name}/video"
             each = QueryRanks(ranks.video, *ranks.counts)
             chance = {recall.field: chance_recall(recall.k, len(part)) * share for recall in RECALLS}
             last = float(len(part) + counted) if missing == "miss" else None
-            outcome.rows += ranked_rows(name, of, metrics, chance, each, at, total, units, last)
+            outcome.rows += ranked_rows(name, scope, metrics, chance, each, at, total, units, last)
             head = f"{name}/{direction.code}/{ranks.way.replace(', ', '-').replace(' ', '-')}"
             outcome.arrays |= {
                 f"{head}/video": part[ranks.video].astype(np.int32),

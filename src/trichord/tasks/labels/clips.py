@@ -30,7 +30,7 @@ class Labelled:
     """N clips with labels and folds.
 
     Attributes:
-        found: The clips.
+        embedded: The clips.
         labels: By labelling (N,) the class of each clip, '' where unknown.
         classes: By labelling all classes, in order; a class need not have a clip here.
         folds: By name (N,) `train`, `test` or ''; empty where nothing says what is tested.
@@ -38,7 +38,7 @@ class Labelled:
         notes: For the reader.
     """
 
-    found: Embedded
+    embedded: Embedded
     labels: dict[str, np.ndarray]
     classes: dict[str, list[str]]
     folds: dict[str, np.ndarray]
@@ -48,12 +48,12 @@ class Labelled:
     def tests(self) -> dict[str, np.ndarray]:
         """Return the indices of the test clips by fold; without folds, all clips under the name ''."""
         if not self.folds:
-            return {"": np.arange(self.found.num_clips)}
+            return {"": np.arange(self.embedded.num_clips)}
         return {name: np.flatnonzero(part == "test") for name, part in self.folds.items()}
 
     def known_classes(self) -> dict[str, list[str]]:
         """Return the classes of the labellings that have a class without clips."""
-        return {name: of for name, of in self.classes.items() if set(of) - set(self.labels[name].tolist())}
+        return {name: names for name, names in self.classes.items() if set(names) - set(self.labels[name].tolist())}
 
 
 def usable(subject: Subject, modalities: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -99,30 +99,30 @@ def labelled(subject: Subject, options: Options, modalities: tuple[str, ...], *,
             what = "a split to test on" if chosen.split == "train" else "a split train to learn from"
             raise TrichordError(f"{subject.store.path}: {chosen.collection} has not {what}; give folds with --labels")
         parts = {s: subject.embedded(replace(chosen, split=s), modalities, options.windows) for s in splits}
-    found = joined(list(parts.values()))
-    own = {name: values for name, values in found.labels.items() if name not in _NO_LABELS}
+    embedded = joined(list(parts.values()))
+    own = {name: values for name, values in embedded.labels.items() if name not in _NO_LABELS}
     if len(parts) > 1:
         own["split"] = np.repeat(list(parts), [part.num_clips for part in parts.values()])
-    columns = own | ({} if table is None else table.of_clips(found, allow_missing=options.missing != "auto"))
+    columns = own | ({} if table is None else table.of_clips(embedded, allow_missing=options.missing != "auto"))
     labels = {name: values for name, values in columns.items() if not is_fold(name)}
-    classes = {name: {*values.tolist(), *found.classes.get(name, ())} for name, values in labels.items()}
+    classes = {name: {*values.tolist(), *embedded.classes.get(name, ())} for name, values in labels.items()}
     if table is not None:
         classes |= {name: set(values) for name, values in table.columns.items() if not is_fold(name)}
     elif not labels:
-        labels, classes = _folders(found, subject.store, chosen.collection)
+        labels, classes = _folders(embedded, subject.store, chosen.collection)
     if not labels:
         raise TrichordError(
-            f"{found.source}: has no labels; give a table with --labels FILE, or name videos CLASS/VIDEO"
+            f"{embedded.source}: has no labels; give a table with --labels FILE, or name videos CLASS/VIDEO"
         )
     notes = [
-        f"{lost:,} of {found.num_clips:,} clips have no {name} and are left out"
+        f"{lost:,} of {embedded.num_clips:,} clips have no {name} and are left out"
         for name, values in labels.items()
         if (lost := int((values == "").sum()))
     ]
     if options.windows is not None:
         notes.append(options.windows.note)
     return Labelled(
-        found,
+        embedded,
         labels,
         {name: sorted(values - {""}) for name, values in classes.items()},
         _folds(columns),
@@ -155,11 +155,11 @@ def joined(parts: list[Embedded]) -> Embedded:
 
 
 def _folders(
-    found: Embedded, store: Store | None, collection: str
+    embedded: Embedded, store: Store | None, collection: str
 ) -> tuple[dict[str, np.ndarray], dict[str, set[str]]]:
     """Return the first folder of the name of each video (after a folder of a split), and the folders of all videos of the
     collection. Both are empty if a clip has no folder, or all have the same."""
-    values = [_folder(video) for video in found.videos.tolist()]
+    values = [_folder(video) for video in embedded.videos.tolist()]
     every = set(values)
     if store is not None:
         every |= {_folder(store.video_id(int(i))) for i in store.select(collection)}

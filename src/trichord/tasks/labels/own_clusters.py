@@ -15,29 +15,29 @@ Side = tuple[str, ...]
 
 
 def own_sides(
-    found: Embedded, centroids: Centroids, sides: Sequence[Side]
+    embedded: Embedded, centroids: Centroids, sides: Sequence[Side]
 ) -> Iterator[tuple[Side, np.ndarray, np.ndarray]]:
     """Yield each of `sides`, and, if texts are embedded, all modalities together, as the training loss uses them. With each side:
     the clips (n,) that have all of it, and the nearest centroid (n,) of each.
 
     A clip with several texts counts with their mean, of the texts at length one if the loss compares cosines.
     """
-    rows, valid = dict(found.embeddings), dict(found.valid)
+    rows, valid = dict(embedded.embeddings), dict(embedded.valid)
     every = tuple(m for m in rows if any(m in side for side in sides) or m == "text")
     if "text" in rows:
-        rows["text"], valid["text"] = _text_of_clips(found, centroids.cosine)
+        rows["text"], valid["text"] = _text_of_clips(embedded, centroids.cosine)
     for side in dict.fromkeys([*sides, every]):
         clips = np.flatnonzero(np.logical_and.reduce([valid[m] for m in side]))
         given = {m: torch.from_numpy(np.ascontiguousarray(rows[m][clips], np.float32)) for m in side}
         yield side, clips, centroids.nearest(given).numpy() if len(clips) else np.zeros(0, np.int64)
 
 
-def _text_of_clips(found: Embedded, cosine: bool) -> tuple[np.ndarray, np.ndarray]:
+def _text_of_clips(embedded: Embedded, cosine: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean (N, D) of the texts of each clip, and which clips (N,) have one."""
-    there = found.valid["text"]
-    texts = found.embeddings["text"][there]
-    texts, clip = unit_rows(texts) if cosine else texts, found.text_clip[there]
-    num = np.bincount(clip, minlength=found.num_clips)
-    total = np.zeros((found.num_clips, texts.shape[1]))
+    there = embedded.valid["text"]
+    texts = embedded.embeddings["text"][there]
+    texts, clip = unit_rows(texts) if cosine else texts, embedded.text_clip[there]
+    num = np.bincount(clip, minlength=embedded.num_clips)
+    total = np.zeros((embedded.num_clips, texts.shape[1]))
     np.add.at(total, clip, texts)
     return (total / np.maximum(num, 1)[:, None]).astype(np.float32), num > 0

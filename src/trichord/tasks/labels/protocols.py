@@ -35,12 +35,12 @@ def _zero_shot(protocol: Protocol, subject: Subject, options: Options) -> Outcom
     classes: dict[str, np.ndarray] = {}
     for label, names in run.data.classes.items():
         texts = [prompts_of(name, options.templates) for name in names]
-        prompts = [text for of in texts for text in of]
-        rows, unknown = prompt_rows(subject, run.data.found, prompts, options)
+        prompts = [text for prompts_of_class in texts for text in prompts_of_class]
+        rows, unknown = prompt_rows(subject, run.data.embedded, prompts, options)
         if lost := sorted({word for words in unknown.values() for word in words}):
-            told = f"{', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}"
-            outcome.notes.append(f"{run.name}: {len(lost)} words of {label} have no vector: {told}")
-        owner = np.repeat(np.arange(len(names)), [len(of) for of in texts])
+            examples = f"{', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}"
+            outcome.notes.append(f"{run.name}: {len(lost)} words of {label} have no vector: {examples}")
+        owner = np.repeat(np.arange(len(names)), [len(prompts_of_class) for prompts_of_class in texts])
         classes[label] = class_embeddings(rows, owner, len(names), run.fusion == "mean_normalized")
         if silent := [name for name, row in zip(names, classes[label], strict=True) if not np.isfinite(row).all()]:
             outcome.notes.append(
@@ -70,10 +70,12 @@ def _silent_classes(name: str, label: str, example: str, prompt: str, by_words: 
     """Return the error message for a labelling without a class that has an embedding. `prompt` is the first text of the class
     `example`."""
     if by_words:
-        told = f"none of their words has a vector (the text of '{example}' is '{prompt}'); import the clips with other --words"
+        reason = (
+            f"none of their words has a vector ('{example}' is read as '{prompt}'); import the clips with other --words"
+        )
     else:
-        told = f"none of their texts is a caption of the clips (that of '{example}' would be '{prompt}'); add a text for each class"
-    return f"benchmark {name}: the classes of the labels '{label}' cannot be told by name: {told}"
+        reason = f"none of them is a caption of the clips ('{example}' would be '{prompt}'); add a text for each class"
+    return f"benchmark {name}: the classes of the labels '{label}' cannot be told by name: {reason}"
 
 
 # ---- probes
@@ -96,7 +98,7 @@ class _Fold:
 def _folds(run: LabelRun, side: tuple[str, ...], label: str, outcome: Outcome) -> Iterator[tuple[str, _Fold]]:
     if not run.data.folds:
         raise TrichordError(
-            f"benchmark {run.name}: {run.data.found.source} does not say which clips to learn from; give labels a column "
+            f"benchmark {run.name}: {run.data.embedded.source} does not say which clips to learn from; give labels a column "
             "split or fold-1, with train and test"
         )
     labels = run.data.labels[label]
@@ -117,7 +119,7 @@ def _folds(run: LabelRun, side: tuple[str, ...], label: str, outcome: Outcome) -
         place = {name: i for i, name in enumerate(names)}
         truth = np.array([place[name] for name in labels[clips].tolist()], np.int64)
         rows = run.rows(side, learn), run.rows(side, clips[~lacking])
-        yield fold, _Fold(rows[0], kind, run.data.found.videos[learn], clips, truth, lacking, rows[1], names)
+        yield fold, _Fold(rows[0], kind, run.data.embedded.videos[learn], clips, truth, lacking, rows[1], names)
 
 
 def _linear(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
@@ -133,15 +135,15 @@ def _linear(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
                 names[fold] = data.names
                 most = np.bincount(data.kind).argmax()
                 usual.append((data.clips, ((data.truth == most) & ~data.lacking).astype(np.float64)))
-                of = f"{run.of(side, label)}, {fold}"
-                chosen.append({"of": of, "penalty": probe.penalty, "validated": list(probe.validated)})
+                scope = f"{run.of(side, label)}, {fold}"
+                chosen.append({"of": scope, "penalty": probe.penalty, "validated": list(probe.validated)})
                 if not probe.converged:
-                    outcome.notes.append(f"{run.name}: {of}: the fit did not converge; its figure may be low")
+                    outcome.notes.append(f"{run.name}: {scope}: the fit did not converge; its figure may be low")
             add_figure(run, outcome, run.of(side, label), folds, names)
             num = sum(len(scored.clip) for scored in folds.values())
-            of, value = f"{run.of(side, label)}: the most frequent class", 100.0 * mean_of_folds(usual)
-            values = over_folds(usual, run.data.found.num_clips)
-            outcome.rows.append(Row(run.name, of, "top-1", value, num).over(values, f"{run.name}/id"))
+            scope, value = f"{run.of(side, label)}: the most frequent class", 100.0 * mean_of_folds(usual)
+            values = over_folds(usual, run.data.embedded.num_clips)
+            outcome.rows.append(Row(run.name, scope, "top-1", value, num).over(values, f"{run.name}/id"))
         outcome.details["probes"] = chosen
         penalties = ", ".join(dict.fromkeys(f"{probe['penalty']:g}" for probe in chosen))
         outcome.notes.append(f"{run.name}: inverse penalties {penalties}, by cross-validation on the training clips")
@@ -189,11 +191,11 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
             clips = np.flatnonzero((values != "") & run.valid(side))
             num = len(np.unique(values[clips]))
             cluster = cluster_embeddings(run.rows(side, clips), num, run.seed)
-            told = f"{int(cluster.max()) + 1} clusters"
-            _add_clusters(run, outcome, label, run.of(side, label), told, clips, cluster)
+            count = f"{int(cluster.max()) + 1} clusters"
+            _add_clusters(run, outcome, label, run.of(side, label), count, clips, cluster)
         num_own = 0 if own is None else len(own.rows)
         used: dict[str, str] = {}  # by side
-        for side, there, cluster in () if own is None else own_sides(run.data.found, own, run.sides):
+        for side, there, cluster in () if own is None else own_sides(run.data.embedded, own, run.sides):
             used[side_name(side)] = f"{side_name(side)} {len(np.unique(cluster))} of {num_own}"
             for label, values in run.data.labels.items():
                 known = values[there] != ""
@@ -202,9 +204,9 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
                         f"{run.name}: fewer than two clips with {label} have {side_name(side)}: no row"
                     )
                     continue
-                told = f"{len(np.unique(cluster[known]))} of {num_own} used"
-                of = f"{run.of(side, label)}, own centroids"
-                _add_clusters(run, outcome, label, of, told, there[known], cluster[known])
+                count = f"{len(np.unique(cluster[known]))} of {num_own} used"
+                scope = f"{run.of(side, label)}, own centroids"
+                _add_clusters(run, outcome, label, scope, count, there[known], cluster[known])
         if used:
             outcome.notes.append(f"{run.name}: own centroids that a clip is nearest to: {', '.join(used.values())}")
         return outcome
@@ -213,24 +215,24 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
 
 
 def _add_clusters(
-    run: LabelRun, outcome: Outcome, label: str, of: str, told: str, clips: np.ndarray, cluster: np.ndarray
+    run: LabelRun, outcome: Outcome, label: str, scope: str, count: str, clips: np.ndarray, cluster: np.ndarray
 ) -> None:
     """Add the rows and arrays of clusters (n,) of clips (n,) to an outcome. `of` is the name of the rows; `told` is the number of
     clusters, which goes into `details`, so that models with other numbers have rows of the same name."""
     names, kind = np.unique(run.data.labels[label][clips], return_inverse=True)
     got, chance = agreement(cluster, kind), chance_agreement(cluster, kind, run.seed)
     for measure, key in MEASURES.items():
-        row = Row(run.name, of, measure, getattr(got, key), len(clips), getattr(chance, key))
+        row = Row(run.name, scope, measure, getattr(got, key), len(clips), getattr(chance, key))
         if measure == "purity":
-            hits = aligned(purity_hits(cluster, kind), clips, run.data.found.num_clips)
+            hits = aligned(purity_hits(cluster, kind), clips, run.data.embedded.num_clips)
             row = row.over(hits, f"{run.name}/id")
         outcome.rows.append(row)
-    outcome.details.setdefault("clusters", {})[of] = f"{told}, {len(names)} classes"
+    outcome.details.setdefault("clusters", {})[scope] = f"{count}, {len(names)} classes"
     outcome.arrays |= {
-        f"{run.name}/{of}/clip": clips.astype(np.int32),
-        f"{run.name}/{of}/cluster": cluster.astype(np.int32),
-        f"{run.name}/{of}/truth": kind.astype(np.int32),
-        f"{run.name}/{of}/classes": names,
+        f"{run.name}/{scope}/clip": clips.astype(np.int32),
+        f"{run.name}/{scope}/cluster": cluster.astype(np.int32),
+        f"{run.name}/{scope}/truth": kind.astype(np.int32),
+        f"{run.name}/{scope}/classes": names,
     }
 
 

@@ -39,11 +39,11 @@ class LabelRun:
 
     def rows(self, side: tuple[str, ...], clips: np.ndarray) -> np.ndarray:
         """Return the embeddings (n, D) of clips."""
-        return fuse([self.data.found.embeddings[m][clips] for m in side], self.fusion)
+        return fuse([self.data.embedded.embeddings[m][clips] for m in side], self.fusion)
 
     def valid(self, side: tuple[str, ...]) -> np.ndarray:
         """Return whether each clip (N,) has all modalities of a side."""
-        return np.logical_and.reduce([self.data.found.valid[m] for m in side])
+        return np.logical_and.reduce([self.data.embedded.valid[m] for m in side])
 
     def tested(
         self, side: tuple[str, ...], label: str, clips: np.ndarray, outcome: Outcome
@@ -57,8 +57,8 @@ class LabelRun:
         if lacking.all():
             raise TrichordError(f"benchmark {self.name}: no clip with a label of {label} has {' and '.join(side)}")
         if lacking.any():
-            told = "counted as errors" if self.missing == "miss" else "left out"
-            note = f"{self.name}: {lacking.sum():,} of {len(clips):,} clips lack {' or '.join(side)}: {told}"
+            treatment = "counted as errors" if self.missing == "miss" else "left out"
+            note = f"{self.name}: {lacking.sum():,} of {len(clips):,} clips lack {' or '.join(side)}: {treatment}"
             outcome.notes += [note] * (note not in outcome.notes)
         if self.missing != "miss":
             return clips[~lacking], np.zeros(int((~lacking).sum()), bool)
@@ -87,7 +87,7 @@ def start_run(
     fusion, name = options.fusion_of(subject), protocol.row_name(options)
     sides = tuple((m,) for m in have if m in JOINED) + ((JOINED,) if set(JOINED) <= set(have) else ())
     sides += tuple((m,) for m in have if m not in JOINED)
-    outcome = Outcome(arrays=clip_arrays(name, data.found), notes=[f"{name}: {note}" for note in data.notes])
+    outcome = Outcome(arrays=clip_arrays(name, data.embedded), notes=[f"{name}: {note}" for note in data.notes])
     outcome.details["fusion"] = fusion
     pairs, lacking = _pairs(data, sides, train=train, by_fold=by_fold)
     if not pairs:
@@ -104,7 +104,7 @@ def _pairs(
     """Return the sides and labellings that clips of every fold have, and the reasons why others cannot be scored."""
     pairs, lacking = [], []
     for side in sides:
-        there = np.logical_and.reduce([data.found.valid[m] for m in side])
+        there = np.logical_and.reduce([data.embedded.valid[m] for m in side])
         for label, values in data.labels.items():
             if not by_fold:
                 if ((values != "") & there).sum() > 1:
@@ -133,18 +133,20 @@ def side_name(side: tuple[str, ...]) -> str:
     return "+".join(side)
 
 
-def add_figure(run: LabelRun, outcome: Outcome, of: str, folds: dict[str, Scored], names: dict[str, list[str]]) -> None:
+def add_figure(
+    run: LabelRun, outcome: Outcome, scope: str, folds: dict[str, Scored], names: dict[str, list[str]]
+) -> None:
     """Add the rows and arrays of one figure to an outcome: those of each fold, and the mean over folds. `names` are the classes
     that `truth` numbers."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    pairs_of_measure: dict[str, list[tuple[float, float]]] = {}
     gave: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for fold, scored in folds.items():
-        title = f"{of}, {fold}" if len(folds) > 1 else of
+        title = f"{scope}, {fold}" if len(folds) > 1 else scope
         for measure, (value, chance, each) in scored.measures().items():
-            found.setdefault(measure, []).append((value, chance))
+            pairs_of_measure.setdefault(measure, []).append((value, chance))
             gave.setdefault(measure, []).append((scored.clip, each))
             row = Row(run.name, title, measure, value, len(scored.clip), chance)
-            values = aligned(each, scored.clip, run.data.found.num_clips)
+            values = aligned(each, scored.clip, run.data.embedded.num_clips)
             outcome.rows.append(row.over(values, f"{run.name}/id"))
         head = f"{run.name}/{title}"
         outcome.arrays |= {
@@ -157,8 +159,8 @@ def add_figure(run: LabelRun, outcome: Outcome, of: str, folds: dict[str, Scored
         }
     if len(folds) > 1:
         num = sum(len(scored.clip) for scored in folds.values())
-        for measure, pairs in found.items():
+        for measure, pairs in pairs_of_measure.items():
             value, chance = np.mean(pairs, axis=0).tolist()
-            row = Row(run.name, f"{of}, mean of {len(folds)} folds", measure, value, num, chance)
-            values = over_folds(gave[measure], run.data.found.num_clips)
+            row = Row(run.name, f"{scope}, mean of {len(folds)} folds", measure, value, num, chance)
+            values = over_folds(gave[measure], run.data.embedded.num_clips)
             outcome.rows.append(row.over(values, f"{run.name}/id"))

@@ -21,7 +21,7 @@ def labelled_clips(subject: Subject, protocol: Protocol, options: Options) -> Em
     data = labelled(subject, options, needed, train=protocol.kind == "probe")
     if of_classes and not from_clips:
         return _with_prompts(subject, data, options)
-    return data.found.but(labels=data.found.labels | data.columns, classes=data.known_classes())
+    return data.embedded.but(labels=data.embedded.labels | data.columns, classes=data.known_classes())
 
 
 def _with_prompts(subject: Subject, data: Labelled, options: Options) -> Embedded:
@@ -31,18 +31,20 @@ def _with_prompts(subject: Subject, data: Labelled, options: Options) -> Embedde
     clip: list[int] = []
     for label, names in data.classes.items():
         texts = [prompts_of(name, options.templates) for name in names]
-        prompts = [text for of in texts for text in of]
-        rows.append(prompt_rows(subject, data.found, prompts, options)[0])  # at once, as the benchmark: the same bits
+        prompts = [text for prompts_of_class in texts for text in prompts_of_class]
+        rows.append(
+            prompt_rows(subject, data.embedded, prompts, options)[0]
+        )  # at once, as the benchmark: the same bits
         said += prompts
-        for name, of in zip(names, texts, strict=True):
+        for name, prompts_of_class in zip(names, texts, strict=True):
             mine = np.flatnonzero(data.labels[label] == name)
-            clip += [int(mine[0]) if len(mine) else 0] * len(of)
+            clip += [int(mine[0]) if len(mine) else 0] * len(prompts_of_class)
     text = np.concatenate(rows)
-    return data.found.but(
-        embeddings={m: v for m, v in data.found.embeddings.items() if m != "text"} | {"text": text},
-        valid={m: v for m, v in data.found.valid.items() if m != "text"} | {"text": np.isfinite(text).all(axis=1)},
+    return data.embedded.but(
+        embeddings={m: v for m, v in data.embedded.embeddings.items() if m != "text"} | {"text": text},
+        valid={m: v for m, v in data.embedded.valid.items() if m != "text"} | {"text": np.isfinite(text).all(axis=1)},
         text_clip=np.array(clip),
         captions=said,
-        labels=data.found.labels | data.columns,
+        labels=data.embedded.labels | data.columns,
         classes=data.known_classes(),
     )

@@ -61,25 +61,27 @@ class LabelTable:
     end_s: np.ndarray
     columns: dict[str, list[str]]
 
-    def of_clips(self, found: Embedded, *, allow_missing: bool = False) -> dict[str, np.ndarray]:
+    def of_clips(self, embedded: Embedded, *, allow_missing: bool = False) -> dict[str, np.ndarray]:
         """Return by column the texts (N,) of these clips; '' for clips that the file does not label.
 
         Args:
-            found: The clips.
+            embedded: The clips.
             allow_missing: Whether the file may say nothing of more than half of the clips.
 
         Raises TrichordError when it says nothing of any clip, or of more than half and that is not allowed, or a clip may be
         two of its ids.
         """
         lookups = self._lookups()
-        names = [self._id_of(found, clip, lookups) for clip in range(found.num_clips)]
-        known = {clip: name for clip, name in zip(found.ids.tolist(), names, strict=True) if name is not None}
+        names = [self._id_of(embedded, clip, lookups) for clip in range(embedded.num_clips)]
+        known = {clip: name for clip, name in zip(embedded.ids.tolist(), names, strict=True) if name is not None}
         index, option = IdIndex(self.ids, self.source), "--missing drop"
-        check_matched(found.ids.tolist(), known, index, source=found.source, allow_missing=allow_missing, option=option)
-        taken = np.array([self._row(found, clip, lookups[0], name) for clip, name in enumerate(names)], np.int64)
+        check_matched(
+            embedded.ids.tolist(), known, index, source=embedded.source, allow_missing=allow_missing, option=option
+        )
+        taken = np.array([self._row(embedded, clip, lookups[0], name) for clip, name in enumerate(names)], np.int64)
         if not (taken >= 0).any():
             raise TrichordError(
-                f"{self.source}: no span of it shares a second with one of {found.source}; check its times"
+                f"{self.source}: no span of it shares a second with one of {embedded.source}; check its times"
             )
         return {
             name: text_array([values[row] if row >= 0 else "" for row in taken.tolist()], f"{self.source}: {name}")
@@ -100,18 +102,18 @@ class LabelTable:
 
     def _id_of(
         self,
-        found: Embedded,
+        embedded: Embedded,
         clip: int,
         lookups: tuple[dict[str, list[int]], dict[str, list[str]], dict[str, list[str]]],
     ) -> str | None:
         """Return the id in this table that a clip has, or None."""
         exact, plain, last = lookups
-        for name in (str(found.ids[clip]), str(found.videos[clip])):
+        for name in (str(embedded.ids[clip]), str(embedded.videos[clip])):
             if name in exact:
                 return name
             if candidates := plain.get(plain_name(name)):
                 return self._only(name, candidates)
-        name = str(found.videos[clip])
+        name = str(embedded.videos[clip])
         candidates = last.get(plain_name(name).rpartition("/")[2])
         return self._only(name, candidates) if candidates else None
 
@@ -123,13 +125,13 @@ class LabelTable:
             )
         return candidates[0]
 
-    def _row(self, found: Embedded, clip: int, rows: dict[str, list[int]], name: str | None) -> int:
+    def _row(self, embedded: Embedded, clip: int, rows: dict[str, list[int]], name: str | None) -> int:
         """Return the row that labels a clip, or -1."""
         best, most = -1, 0.0
         for row in rows[name] if name is not None else ():
             if math.isnan(self.start_s[row]):
                 return row
-            shared = min(found.end_s[clip], self.end_s[row]) - max(found.start_s[clip], self.start_s[row])
+            shared = min(embedded.end_s[clip], self.end_s[row]) - max(embedded.start_s[clip], self.start_s[row])
             if shared > most:
                 best, most = row, shared
         return best
@@ -206,9 +208,9 @@ def _refuse_conflicts(
         )  # a whole clip has one content, no spans
         for column, values in columns.items():
             if values[row] != values[known]:
-                told = ", ".join(values[r] or "nothing" for r in (known, row))
+                both_values = ", ".join(values[r] or "nothing" for r in (known, row))
                 raise TrichordError(
-                    f"{path}: clip '{one_line(name)}' has two values of {one_line(column)} ({one_line(told)}), in rows "
+                    f"{path}: clip '{one_line(name)}' has two values of {one_line(column)} ({one_line(both_values)}), in rows "
                     f"{known + 1} and {row + 1}; keep one of them"
                 )
 
@@ -240,11 +242,11 @@ def _seconds(value: object, where: str) -> float:
     return seconds
 
 
-def _world(path: Path, found: Any) -> LabelTable:
+def _world(path: Path, world: Any) -> LabelTable:
     """Return the steps of the videos of a built-in world, as `world.truth` writes them."""
     factors = ("action", "tool", "object", "place")
     try:
-        steps = [(f"{v['split']}/{v['video_id']}", step) for v in found["videos"] for step in v["steps"]]
+        steps = [(f"{v['split']}/{v['video_id']}", step) for v in world["videos"] for step in v["steps"]]
         spans = np.array([(step["start_s"], step["end_s"]) for _, step in steps], np.float64).reshape(-1, 2)
         columns = {name: [str(step[name]) for _, step in steps] for name in factors}
     except (KeyError, TypeError, ValueError):
@@ -279,9 +281,9 @@ def _official_lists(folder: Path) -> LabelTable:
 def _add_listed(path: Path, fold: dict[str, str], listed: dict[str, str]) -> None:
     for name, mark in listed.items():
         if fold.setdefault(name, mark) != mark:
-            told = ", ".join(one or "neither" for one in (fold[name], mark))
+            both_folds = ", ".join(one or "neither" for one in (fold[name], mark))
             raise TrichordError(
-                f"{path}: clip '{one_line(name)}' is in two parts of one fold ({told}); unpack the lists again"
+                f"{path}: clip '{one_line(name)}' is in two parts of one fold ({both_folds}); unpack the lists again"
             )
 
 

@@ -21,23 +21,23 @@ from trichord.tasks.subject import ClipSet, Subject
 
 
 def retrieval_outcome(
-    name: str, found: Embedded, directions: list[Direction], fusion: str, missing: str, options: Options
+    name: str, embedded: Embedded, directions: list[Direction], fusion: str, missing: str, options: Options
 ) -> Outcome:
     """Return the rows and per-query ranks of these directions."""
-    outcome = Outcome(arrays=clip_arrays(name, found))
-    clips = found.embeddings, found.valid, None if found.one_text_each else found.text_clip
+    outcome = Outcome(arrays=clip_arrays(name, embedded))
+    clips = embedded.embeddings, embedded.valid, None if embedded.one_text_each else embedded.text_clip
     scored = score_directions(
         name, *clips, directions, fusion, missing, block=options.block, dual_softmax=options.dual_softmax
     )
     results = [replace(result, windows=options.windows_label) for result in scored]
     for result in results:
         assert result.ranks is not None
-        outcome.rows += retrieval_rows(result, found)
+        outcome.rows += retrieval_rows(result, embedded)
         outcome.arrays |= result.ranks.to_arrays(f"{name}/{result.direction}")
     outcome.details["results"] = [result.to_dict() for result in results]
     if missed := {r.num_missing for r in results if r.num_missing}:
-        told = "counted as errors" if missing == "miss" else "left out"
-        outcome.notes.append(f"{name}: up to {max(missed):,} queries lack a modality: {told} ({missing})")
+        treatment = "counted as errors" if missing == "miss" else "left out"
+        outcome.notes.append(f"{name}: up to {max(missed):,} queries lack a modality: {treatment} ({missing})")
     if options.dual_softmax:
         outcome.notes.append(
             f"{name}: dual softmax (scale {options.dual_softmax:g}) uses the whole set of queries for each of them; figures "
@@ -46,13 +46,16 @@ def retrieval_outcome(
     return outcome
 
 
-def retrieval_rows(result: RetrievalResult, found: Embedded) -> list[Row]:
+def retrieval_rows(result: RetrievalResult, embedded: Embedded) -> list[Row]:
     """Return the recalls with chance, and the median and mean rank, each with what every query gives to it. Queries that lack a
     modality are errors under `miss`, and have the rank of the last."""
     name, ranks = result.benchmark, result.ranks
     assert ranks is not None
-    texts = ranks.text is not None or (found.one_text_each and result.direction.startswith("t"))
-    places, num_units = ranks.clip if ranks.text is None else ranks.text, found.num_texts if texts else found.num_clips
+    texts = ranks.text is not None or (embedded.one_text_each and result.direction.startswith("t"))
+    places, num_units = (
+        ranks.clip if ranks.text is None else ranks.text,
+        embedded.num_texts if texts else embedded.num_clips,
+    )
     units = f"{name}/text_id" if texts else f"{name}/id"
     last = float(ranks.num_gallery + result.num_missing) if result.missing == "miss" else None
     chance = {recall.field: getattr(result, f"chance_{recall.field}") for recall in RECALLS}
@@ -64,7 +67,7 @@ def retrieval_rows(result: RetrievalResult, found: Embedded) -> list[Row]:
 
 def ranked_rows(
     name: str,
-    of: str,
+    scope: str,
     metrics: RetrievalResult | RetrievalMetrics,
     chance: Mapping[str, float],
     ranks: QueryRanks,
@@ -77,7 +80,7 @@ def ranked_rows(
 
     Args:
         name: Name of the rows.
-        of: What the figures are of.
+        scope: Direction and fusion of the figures.
         metrics: The figures.
         chance: The chance of each recall by its field.
         ranks: Of Q queries.
@@ -89,10 +92,10 @@ def ranked_rows(
     rows = []
     for recall in RECALLS:
         value = getattr(metrics, recall.field)
-        row = Row(name, of, recall.measure, value, metrics.num_queries, chance[recall.field])
+        row = Row(name, scope, recall.measure, value, metrics.num_queries, chance[recall.field])
         hits = aligned(ranks.hits(recall.k), places, num_units, np.nan if last is None else 0.0)
         rows.append(row.over(hits, units))
-    row = Row(name, of, MEDIAN_RANK, metrics.medr, metrics.num_queries, None, "rank")
+    row = Row(name, scope, MEDIAN_RANK, metrics.medr, metrics.num_queries, None, "rank")
     each = aligned(ranks.rank(), places, num_units, np.nan if last is None else last)
     return [*rows, row.over(each, units)]
 
@@ -100,16 +103,16 @@ def ranked_rows(
 def _run(selection: Selection, protocol: Protocol, subject: Subject, options: Options) -> Outcome:
     name = options.on or protocol.name
     directions = directions_of(subject, options, name)
-    found, notes = selection.embedded(protocol, name, subject, options, directions)
+    embedded, notes = selection.embedded(protocol, name, subject, options, directions)
     if not options.directions:
-        directions, more = possible_directions(found, directions, name)
+        directions, more = possible_directions(embedded, directions, name)
         notes += more
     missing, fusion = options.missing_or(selection.missing), options.fusion_of(subject)
-    outcome = on_main(lambda: retrieval_outcome(name, found, directions, fusion, missing, options))
-    kept = found.num_clips if selection.keep is None else len(selection.keep(found))
-    sizes = {"clips": kept, "texts": found.num_texts if kept == found.num_clips else kept}
+    outcome = on_main(lambda: retrieval_outcome(name, embedded, directions, fusion, missing, options))
+    kept = embedded.num_clips if selection.keep is None else len(selection.keep(embedded))
+    sizes = {"clips": kept, "texts": embedded.num_texts if kept == embedded.num_clips else kept}
     notes += protocol.size_notes(sizes)
-    if selection.missing == missing == "miss" and (lost := protocol.sizes["clips"] - found.num_clips) > 0:
+    if selection.missing == missing == "miss" and (lost := protocol.sizes["clips"] - embedded.num_clips) > 0:
         notes.append(_lost_clips(protocol, lost, subject.given is not None))
     outcome.notes = [*notes, *outcome.notes]
     return outcome
@@ -126,10 +129,10 @@ def _lost_clips(protocol: Protocol, lost: int, given: bool) -> str:
     return f"{protocol.name}: {lost:,} clips are not here, so they do not count as errors; for these, {means}"
 
 
-def _with_rows(found: Embedded) -> np.ndarray:
+def _with_rows(embedded: Embedded) -> np.ndarray:
     """Return the clips with features over time; all clips if the embeddings do not say."""
-    visual = found.labels.get("visual")
-    return np.arange(found.num_clips) if visual is None else np.flatnonzero(visual == "rows")
+    visual = embedded.labels.get("visual")
+    return np.arange(embedded.num_clips) if visual is None else np.flatnonzero(visual == "rows")
 
 
 _RANKS = "R@1, R@5, R@10 (ties at their expected value), median and mean rank, of each direction"

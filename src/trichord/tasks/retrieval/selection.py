@@ -47,41 +47,43 @@ class Selection:
             raise TrichordError(f"benchmark {name} is a list of clips; give it with --gallery FILE, one id a line")
         clip_set = self.clips or subject.clip_set(options.on)
         modalities = tuple(m for direction in directions for m in direction.modalities)
-        found, notes = subject.embedded(clip_set, modalities, options.windows), []
+        embedded, notes = subject.embedded(clip_set, modalities, options.windows), []
         if self.keep is not None:
-            kept = self.keep(found)
+            kept = self.keep(embedded)
             if not len(kept):
-                raise TrichordError(f"{found.source}: none of {found.num_clips} clips is one of benchmark {name}")
-            if (lost := found.num_clips - len(kept)) and options.missing == "miss":
-                notes.append(f"{head}: {lost:,} of {found.num_clips:,} clips are not part of it and count as errors")
-                found = _without_others(found, kept)
+                raise TrichordError(f"{embedded.source}: none of {embedded.num_clips} clips is one of benchmark {name}")
+            if (lost := embedded.num_clips - len(kept)) and options.missing == "miss":
+                notes.append(f"{head}: {lost:,} of {embedded.num_clips:,} clips are not part of it and count as errors")
+                embedded = _without_others(embedded, kept)
             elif lost:
                 notes.append(f"{head}: {lost:,} clips are not part of it")
-                found = found.take(kept)
+                embedded = embedded.take(kept)
         if options.windows is not None:
             notes.append(f"{head}: {options.windows.note}")
         if options.gallery is not None:
-            found, more = _chosen(found, options.gallery, head, options.missing)
+            embedded, more = _chosen(embedded, options.gallery, head, options.missing)
             notes += more
-        return found, notes
+        return embedded, notes
 
 
-def _without_others(found: Embedded, kept: np.ndarray) -> Embedded:
+def _without_others(embedded: Embedded, kept: np.ndarray) -> Embedded:
     """Return all clips. Those that are not kept lack all modalities, so that they count as missing."""
-    there = np.zeros(found.num_clips, bool)
+    there = np.zeros(embedded.num_clips, bool)
     there[kept] = True
-    valid = {m: mask & (there[found.text_clip] if m == "text" else there) for m, mask in found.valid.items()}
-    return found.but(valid=valid)
+    valid = {m: mask & (there[embedded.text_clip] if m == "text" else there) for m, mask in embedded.valid.items()}
+    return embedded.but(valid=valid)
 
 
-def possible_directions(found: Embedded, directions: list[Direction], name: str) -> tuple[list[Direction], list[str]]:
+def possible_directions(
+    embedded: Embedded, directions: list[Direction], name: str
+) -> tuple[list[Direction], list[str]]:
     """Return the directions of which some clip has all modalities, and a note on the others. If there is none, return all
     directions."""
     possible, lost = [], []
     for direction in directions:
-        has = np.logical_and.reduce([found.valid[m] for m in direction.modalities if m != "text"])
+        has = np.logical_and.reduce([embedded.valid[m] for m in direction.modalities if m != "text"])
         if "text" in direction.modalities:
-            has = found.valid["text"] & has[found.text_clip]
+            has = embedded.valid["text"] & has[embedded.text_clip]
         if has.any():
             possible.append(direction)
         else:
@@ -94,14 +96,14 @@ def possible_directions(found: Embedded, directions: list[Direction], name: str)
     ]
 
 
-def _chosen(found: Embedded, gallery: tuple[str, ...], name: str, missing: str) -> tuple[Embedded, list[str]]:
+def _chosen(embedded: Embedded, gallery: tuple[str, ...], name: str, missing: str) -> tuple[Embedded, list[str]]:
     """Return the clips of a gallery, and notes. `missing` is the user's choice: any but `auto` allows that most clips of the
     gallery are not here."""
     wanted = list(dict.fromkeys(gallery))
-    places = {clip: i for i, clip in enumerate(found.ids.tolist())}
+    places = {clip: i for i, clip in enumerate(embedded.ids.tolist())}
     matched = match_ids(
         wanted,
-        IdIndex(places, found.source),
+        IdIndex(places, embedded.source),
         source="the gallery",
         allow_missing=missing != "auto",
         option="--missing drop or --missing miss",
@@ -109,7 +111,7 @@ def _chosen(found: Embedded, gallery: tuple[str, ...], name: str, missing: str) 
     kept = np.array([places[clip] for clip in matched.values()], np.int64)
     lacking = len(wanted) - len(kept)
     notes = [f"{name}: {lacking:,} of {len(wanted):,} clips of the gallery are not here"] if lacking else []
-    return found.take(kept), notes
+    return embedded.take(kept), notes
 
 
 def directions_of(subject: Subject, options: Options, why: str) -> list[Direction]:

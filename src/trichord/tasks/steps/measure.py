@@ -115,12 +115,12 @@ def recall_pooled_per_task(hits: np.ndarray, present: np.ndarray, task: Sequence
 
     Raises TrichordError when no video has an annotated step.
     """
-    names, of = _tasks(hits, present, task)
-    total = np.bincount(of, weights=present, minlength=len(names))
-    found = np.bincount(of, weights=hits, minlength=len(names))
+    names, task_of_step = _tasks(hits, present, task)
+    total = np.bincount(task_of_step, weights=present, minlength=len(names))
+    num_hits = np.bincount(task_of_step, weights=hits, minlength=len(names))
     known = total > 0
     tasks = tuple(name for name, is_known in zip(names, known.tolist(), strict=True) if is_known)
-    return TaskRecalls(tasks, 100 * found[known] / total[known], int((present > 0).sum()))
+    return TaskRecalls(tasks, 100 * num_hits[known] / total[known], int((present > 0).sum()))
 
 
 def recall_mean_over_videos(hits: np.ndarray, present: np.ndarray, task: Sequence[str]) -> TaskRecalls:
@@ -180,8 +180,8 @@ def _tasks(hits: np.ndarray, present: np.ndarray, task: Sequence[str]) -> tuple[
         raise ValueError("hits, present and task must have the same length")
     if not len(task) or not np.any(present > 0):
         raise TrichordError("no video has an annotated step; recall is not defined: check the annotations")
-    names, of = np.unique(np.array(task, np.str_), return_inverse=True)
-    return names.tolist(), of
+    names, task_of_step = np.unique(np.array(task, np.str_), return_inverse=True)
+    return names.tolist(), task_of_step
 
 
 def _checked(scores: np.ndarray) -> np.ndarray:

@@ -118,27 +118,27 @@ def localization_outcome(
     for code in codes:
         scored = [video for video in videos if code in video.scores]
         if lost := len(videos) - len(scored):
-            told = "counted as errors" if missing == "miss" else "left out"
-            outcome.notes.append(f"{name}: {lost:,} videos lack what {code} needs: {told} ({missing})")
+            treatment = "counted as errors" if missing == "miss" else "left out"
+            outcome.notes.append(f"{name}: {lost:,} videos lack what {code} needs: {treatment} ({missing})")
         if not scored:
             raise TrichordError(f"benchmark {name}: no video has what direction {code} needs; it cannot be scored")
         taken = videos if missing == "miss" else scored
         mine = np.array([missing == "miss" or code in video.scores for video in videos])
-        of = f"{code}, {fusion}"
-        outcome.rows += _recall_rows(name, code, of, taken, how, outcome, rows_of[mine])
+        scope = f"{code}, {fusion}"
+        outcome.rows += _recall_rows(name, code, scope, taken, how, outcome, rows_of[mine])
         if how.precision:
-            outcome.rows.append(_precision_row(name, code, of, scored, outcome))
+            outcome.rows.append(_precision_row(name, code, scope, scored, outcome))
         places = rows_of[[code in video.scores for video in videos]]
         if how.seconds:
             num = len(outcome.arrays[f"{name}/video"])
-            outcome.rows.append(_seconds_row(name, code, of, scored, places, num))
+            outcome.rows.append(_seconds_row(name, code, scope, scored, places, num))
         if how.segments:
-            outcome.rows += _segment_rows(name, code, of, scored, outcome, places)
+            outcome.rows += _segment_rows(name, code, scope, scored, outcome, places)
     return outcome
 
 
 def _recall_rows(
-    name: str, code: str, of: str, videos: list[StepVideo], how: _Steps, outcome: Outcome, places: np.ndarray
+    name: str, code: str, scope: str, videos: list[StepVideo], how: _Steps, outcome: Outcome, places: np.ndarray
 ) -> list[Row]:
     tasks = [video.task for video in videos]
     present = np.array([video.truth.any(axis=0).sum() for video in videos], np.float64)
@@ -157,16 +157,16 @@ def _recall_rows(
         if way == "best" and not how.by_best:
             continue
         for measure in how.recalls:
-            found = RECALLS[measure](hits, present, tasks)
+            recall = RECALLS[measure](hits, present, tasks)
             by_chance = RECALLS[measure](chance, present, tasks).mean
-            told = measure if way == "aligned" else f"{measure}, {BEST}"
-            row = Row(name, of, told, found.mean, found.num_videos, by_chance)
+            title = measure if way == "aligned" else f"{measure}, {BEST}"
+            row = Row(name, scope, title, recall.mean, recall.num_videos, by_chance)
             rows.append(
                 row.over(aligned(_each(measure, hits, present, tasks), places, len(kept)), f"{name}/video", shares=True)
             )
-            per_task = dict(zip(found.tasks, found.recalls.tolist(), strict=True))
-            if len(per_task) < found.num_videos:
-                outcome.details.setdefault("tasks", {}).setdefault(of, {})[told] = per_task
+            per_task = dict(zip(recall.tasks, recall.recalls.tolist(), strict=True))
+            if len(per_task) < recall.num_videos:
+                outcome.details.setdefault("tasks", {}).setdefault(scope, {})[title] = per_task
     return rows
 
 
@@ -178,7 +178,7 @@ def _each(measure: str, hits: np.ndarray, present: np.ndarray, tasks: list[str])
     return ratio_contributions(np.where(shown, hits / np.maximum(present, 1), 0.0), shown, tasks)
 
 
-def _precision_row(name: str, code: str, of: str, videos: list[StepVideo], outcome: Outcome) -> Row:
+def _precision_row(name: str, code: str, scope: str, videos: list[StepVideo], outcome: Outcome) -> Row:
     by_task: dict[str, list[StepVideo]] = {}
     for video in videos:
         by_task.setdefault(video.task, []).append(video)
@@ -190,57 +190,57 @@ def _precision_row(name: str, code: str, of: str, videos: list[StepVideo], outco
     names = np.unique(outcome.arrays[f"{name}/task"])
     outcome.arrays[f"{name}/tasks"] = names
     chance = float(np.mean([task_precision_chance([video.truth for video in mine]) for mine in shown.values()]))
-    row = Row(name, of, MAP, float(np.mean(values)), sum(map(len, shown.values())), chance)
+    row = Row(name, scope, MAP, float(np.mean(values)), sum(map(len, shown.values())), chance)
     each = aligned(np.array(values) / 100, np.searchsorted(names, list(shown)), len(names))
     return row.over(each, f"{name}/tasks", shares=True)
 
 
-def _seconds_row(name: str, code: str, of: str, videos: list[StepVideo], places: np.ndarray, num: int) -> Row:
+def _seconds_row(name: str, code: str, scope: str, videos: list[StepVideo], places: np.ndarray, num: int) -> Row:
     every = [best_step_shares(video.scores[code], video.truth) for video in videos]
     shares = np.concatenate(every)
     chance = np.concatenate([best_step_shares(np.zeros(video.truth.shape), video.truth) for video in videos])
-    row = Row(name, of, BEST_STEP, 100 * float(shares.mean()), len(shares), 100 * float(chance.mean()))
+    row = Row(name, scope, BEST_STEP, 100 * float(shares.mean()), len(shares), 100 * float(chance.mean()))
     each = ratio_contributions([shares.sum() for shares in every], [len(shares) for shares in every])
     return row.over(aligned(each, places, num), f"{name}/video", shares=True)
 
 
 def _segment_rows(
-    name: str, code: str, of: str, videos: list[StepVideo], outcome: Outcome, places: np.ndarray
+    name: str, code: str, scope: str, videos: list[StepVideo], outcome: Outcome, places: np.ndarray
 ) -> list[Row]:
     kept, shown = [(p, v) for p, v in zip(places.tolist(), videos, strict=True) if v.truth.any()], []
     for _, video in kept:
         scores = video.scores[code]
         shown.append((segment_overlaps(scores, video.truth), segment_overlaps(np.zeros_like(scores), video.truth)))
     at, num = np.array([place for place, _ in kept]), len(outcome.arrays[f"{name}/video"])
-    found = [pair[0] for pair in shown]
+    overlaps_of_videos = [pair[0] for pair in shown]
     per_video = {
-        "iou": [one.iou.mean() for one in found],
-        "iod": [one.iod.mean() for one in found],
-        "mof": [one.num_right / one.num_frames for one in found],
+        "iou": [one.iou.mean() for one in overlaps_of_videos],
+        "iod": [one.iod.mean() for one in overlaps_of_videos],
+        "mof": [one.num_right / one.num_frames for one in overlaps_of_videos],
     }
     outcome.arrays |= {f"{name}/{code}/{m}": aligned(values, at, num) for m, values in per_video.items()}
     chance = _segment_figures([pair[1] for pair in shown])
     return [
-        Row(name, of, measure, value, count, chance[measure][0]).over(
+        Row(name, scope, measure, value, count, chance[measure][0]).over(
             aligned(each, at, num), f"{name}/video", shares=True
         )
-        for measure, (value, count, each) in _segment_figures(found).items()
+        for measure, (value, count, each) in _segment_figures(overlaps_of_videos).items()
     ]
 
 
-def _segment_figures(found: list[Overlaps]) -> dict[str, tuple[float, int, np.ndarray]]:
+def _segment_figures(overlaps_of_videos: list[Overlaps]) -> dict[str, tuple[float, int, np.ndarray]]:
     """Return by measure its value in percent, the number of values that it is a mean over, and what each video contributes to
     it."""
     figures: dict[str, tuple[float, int, np.ndarray]] = {}
-    for measure, values in (("IoU", [f.iou for f in found]), ("IoD", [f.iod for f in found])):
+    for measure, values in (("IoU", [f.iou for f in overlaps_of_videos]), ("IoD", [f.iod for f in overlaps_of_videos])):
         every, means = np.concatenate(values), np.array([v.mean() for v in values])
         by_segment = ratio_contributions([v.sum() for v in values], [len(v) for v in values])
         figures[f"{measure}, {SEGMENTS}"] = 100 * float(every.mean()), len(every), by_segment
         figures[f"{measure}, {VIDEOS}"] = 100 * float(means.mean()), len(values), means
-    rights, lengths = [f.num_right for f in found], [f.num_frames for f in found]
+    rights, lengths = [f.num_right for f in overlaps_of_videos], [f.num_frames for f in overlaps_of_videos]
     by_frame, shares = ratio_contributions(rights, lengths), np.array(rights) / np.array(lengths)
     figures[f"MoF, {FRAMES}"] = 100 * sum(rights) / sum(lengths), sum(lengths), by_frame
-    figures[f"MoF, {VIDEOS}"] = 100 * float(shares.mean()), len(found), shares
+    figures[f"MoF, {VIDEOS}"] = 100 * float(shares.mean()), len(overlaps_of_videos), shares
     return figures
 
 

@@ -30,8 +30,8 @@ def video_seconds(subject: Subject, protocol: Protocol, options: Options) -> Emb
     collection, split = collection_and_split(protocol, subject, options)
     directions = step_directions(subject, collection, options.directions, protocol.name)
     modalities = tuple(dict.fromkeys(m for d in directions for m in d.modalities))
-    found = annotated_videos(subject, collection, split, modalities)
-    total = sum(num_seconds for _, _, _, num_seconds, _ in found.videos)
+    annotated = annotated_videos(subject, collection, split, modalities)
+    total = sum(num_seconds for _, _, _, num_seconds, _ in annotated.videos)
     parts: dict[str, np.ndarray] = {}  # made once, as they are large
     there: dict[str, np.ndarray] = {}
     ids: list[str] = []
@@ -39,7 +39,7 @@ def video_seconds(subject: Subject, protocol: Protocol, options: Options) -> Emb
     tasks: list[str] = []
     steps: list[str] = []
     start_s: list[int] = []
-    for task, video, item, num_seconds, truth in found.videos:
+    for task, video, item, num_seconds, truth in annotated.videos:
         for seconds in blocks(num_seconds):
             for m in (m for m in modalities if m != "text"):
                 rows, valid = embed_seconds(subject, item, seconds, num_seconds, m, options.audio_window_s)
@@ -54,7 +54,7 @@ def video_seconds(subject: Subject, protocol: Protocol, options: Options) -> Emb
     if not ids:
         raise TrichordError(f"benchmark {protocol.name}: its videos have no seconds; there is nothing to save")
     texts = {
-        task: rows for task, rows in step_texts(subject, found.tasks, options.text_encoder).items() if task in tasks
+        task: rows for task, rows in step_texts(subject, annotated.tasks, options.text_encoder).items() if task in tasks
     }
     store = subject.store
     assert store is not None
@@ -67,7 +67,9 @@ def video_seconds(subject: Subject, protocol: Protocol, options: Options) -> Emb
         videos=videos,
         start_s=np.array(start_s, np.float64),
         end_s=np.array(start_s, np.float64) + 1,
-        captions=[store.caption_text(found.tasks[task], k) for task, rows in texts.items() for k in range(len(rows))],
+        captions=[
+            store.caption_text(annotated.tasks[task], k) for task, rows in texts.items() for k in range(len(rows))
+        ],
         labels={TASK: tasks, STEP: steps},
         source=f"{store.path} {collection}/{split}",
     )

@@ -74,9 +74,9 @@ def step_directions(subject: Subject, collection: str, asked: tuple[str, ...], w
     if not known:
         raise TrichordError(f"{subject.name}: {why} needs video or audio; it has neither")
     if not seen:
-        told = f"known to it {'are' if len(known) > 1 else 'is'} {' and '.join(known)}, {collection} has "
-        told += ("neither" if len(known) == 2 else "none") if len(known) > 1 else f"no {known[0]}"
-        raise TrichordError(f"{subject.name}: {why} needs video or audio: {told}")
+        known_modalities = f"known to it {'are' if len(known) > 1 else 'is'} {' and '.join(known)}, {collection} has "
+        known_modalities += ("neither" if len(known) == 2 else "none") if len(known) > 1 else f"no {known[0]}"
+        raise TrichordError(f"{subject.name}: {why} needs video or audio: {known_modalities}")
     joined = tuple(m for m in seen if m in ("video", "audio"))
     sides = [(m,) for m in seen] + ([joined] if len(joined) > 1 else [])
     return [Direction(("text",), side) for side in sides]
@@ -145,10 +145,10 @@ def _store_videos(
     text_encoder: str,
 ) -> Iterator[StepVideo]:
     modalities = tuple(dict.fromkeys(m for d in directions for m in d.modalities))
-    found = annotated_videos(subject, collection, split, modalities)
-    texts = step_texts(subject, found.tasks, text_encoder)
+    annotated = annotated_videos(subject, collection, split, modalities)
+    texts = step_texts(subject, annotated.tasks, text_encoder)
     seen = tuple(m for m in modalities if m != "text")
-    for task, video, item, num_seconds, truth in found.videos:
+    for task, video, item, num_seconds, truth in annotated.videos:
         parts = {d.code: np.zeros((0, len(texts[task])), np.float32) for d in directions}
         there = {d.code: np.zeros(0, bool) for d in directions}
         for seconds in blocks(num_seconds):
@@ -181,9 +181,9 @@ def store_notes(subject: Subject, collection: str, split: str) -> list[str]:
     items = {store.video_id(int(i)): int(i) for i in store.select(collection, split)}
     beyond = {
         (task, video): lost
-        for (task, video), of in spans.items()
+        for (task, video), spans_of_video in spans.items()
         if video in items and task in tasks
-        and (lost := steps_beyond(of, math.ceil(store.duration_s(items[video]))))
+        and (lost := steps_beyond(spans_of_video, math.ceil(store.duration_s(items[video]))))
     }  # fmt: skip
     return beyond_note(len({video for _, video in beyond}), sum(beyond.values()))
 
@@ -229,8 +229,8 @@ def embed_seconds(
         ends = np.minimum(float(num_seconds), seconds + audio_window_s / 2)
     clips = Clips(np.full(len(seconds), item, np.int64), begins, ends, NO_SPANS * len(seconds))
     frames = math.ceil(audio_window_s * FRAMES_HZ)
-    found, valid = embed_clips(model, store, clips, (modality,), frames, settings)
-    return found[modality].numpy(), valid[modality]
+    embeddings, valid = embed_clips(model, store, clips, (modality,), frames, settings)
+    return embeddings[modality].numpy(), valid[modality]
 
 
 def step_texts(subject: Subject, tasks: dict[str, int], text_encoder: str = "") -> dict[str, np.ndarray]:
@@ -249,8 +249,8 @@ def step_texts(subject: Subject, tasks: dict[str, int], text_encoder: str = "") 
         return dict(zip(tasks, np.split(rows, ends), strict=True))
     steps = [np.array([k]) for count in counts.values() for k in range(count)]
     clips = Clips(item, np.zeros(len(item)), np.zeros(len(item)), steps)
-    found, valid = embed_clips(model, store, clips, ("text",), 1, settings)
-    rows = np.where(valid["text"][:, None], found["text"].numpy(), np.float32(0))
+    embeddings, valid = embed_clips(model, store, clips, ("text",), 1, settings)
+    rows = np.where(valid["text"][:, None], embeddings["text"].numpy(), np.float32(0))
     return dict(zip(tasks, np.split(rows, ends), strict=True))
 
 
@@ -282,8 +282,10 @@ def _given_videos(given: Embedded, directions: list[Direction], fusion: str) -> 
                     )
                 truth[row, int(number) - 1] = True
         vectors = {m: (given.embeddings[m][mine], given.valid[m][mine]) for m in given.embeddings if m != "text"}
-        found = {d.code: _scores(given.embeddings["text"][steps], vectors, d, fusion) for d in directions}
-        scores = _whole({code: s for code, (s, _) in found.items()}, {code: v for code, (_, v) in found.items()})
+        scores_of = {d.code: _scores(given.embeddings["text"][steps], vectors, d, fusion) for d in directions}
+        scores = _whole(
+            {code: s for code, (s, _) in scores_of.items()}, {code: v for code, (_, v) in scores_of.items()}
+        )
         yield StepVideo(video, task, scores, truth)
 
 
@@ -301,13 +303,13 @@ def given_notes(given: Embedded) -> list[str]:
     apart = [key for key, step in steps.items() if step.any() and (np.abs(step - 1) > NEAR_S).any()]
     notes = []
     if untimed:
-        told = f"{len(untimed):,} of {len(starts):,} videos have no start_s, first '{untimed[0][1]}'"
-        notes.append(f"{told}: rows are taken in the order of the file, one a second")
+        problem = f"{len(untimed):,} of {len(starts):,} videos have no start_s, first '{untimed[0][1]}'"
+        notes.append(f"{problem}: rows are taken in the order of the file, one a second")
     if apart:
         middle = float(np.median(np.concatenate([steps[key] for key in apart])))
-        told = f"rows of {len(apart):,} of {len(starts):,} videos are not 1 s apart"
-        told += f" (in the middle {middle:g} s, first '{apart[0][1]}')"
-        notes.append(f"{told}: each row counts as a second, and figures are not those of seconds")
+        problem = f"rows of {len(apart):,} of {len(starts):,} videos are not 1 s apart"
+        problem += f" (in the middle {middle:g} s, first '{apart[0][1]}')"
+        notes.append(f"{problem}: each row counts as a second, and figures are not those of seconds")
     return notes
 
 

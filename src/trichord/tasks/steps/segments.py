@@ -92,20 +92,22 @@ def align_transcript(log_probs: np.ndarray, mean_lengths: np.ndarray | None = No
     return grid[places[::-1]]
 
 
-def overlaps(transcript: np.ndarray, truth: np.ndarray, found: np.ndarray) -> Overlaps:
+def overlaps(transcript: np.ndarray, truth: np.ndarray, detected: np.ndarray) -> Overlaps:
     """Return the overlap of two divisions of a video by the same transcript.
 
     Args:
         transcript: (S,) label of each entry, BACKGROUND where it is none.
         truth: (S + 1,) annotated borders.
-        found: (S + 1,) borders of the detection; both begin and end at the same frames.
+        detected: (S + 1,) borders of the detection; both begin and end at the same frames.
     """
-    if not (len(truth) == len(found) == len(transcript) + 1 and truth[0] == found[0] and truth[-1] == found[-1]):
+    if not (
+        len(truth) == len(detected) == len(transcript) + 1 and truth[0] == detected[0] and truth[-1] == detected[-1]
+    ):
         raise ValueError(
             "both segmentations must have one boundary more than there are steps, and the same first and last"
         )
-    both = np.maximum(0, np.minimum(truth[1:], found[1:]) - np.maximum(truth[:-1], found[:-1]))
-    length, true_length = np.diff(found), np.diff(truth)
+    both = np.maximum(0, np.minimum(truth[1:], detected[1:]) - np.maximum(truth[:-1], detected[:-1]))
+    length, true_length = np.diff(detected), np.diff(truth)
     step = transcript != BACKGROUND
     right = np.repeat(transcript, length) == np.repeat(transcript, true_length)
     iou = both / (length + true_length - both)
