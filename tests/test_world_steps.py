@@ -74,7 +74,7 @@ def test_what_is_no_world_or_not_of_this_store_is_refused(tmp_path: Path) -> Non
     )
     import_world_steps(tmp_path / "w", store, WORDS, collection="films")
     (tmp_path / "w" / "world.json").write_text('{"videos": [{"split": "test"}]}')
-    assert "is not a world's truth" in refused(import_world_steps, tmp_path / "w", store)
+    assert "does not describe a world" in refused(import_world_steps, tmp_path / "w", store)
     with pytest.raises(TrichordError, match="no such store"):
         import_world_steps(tmp_path / "w", tmp_path / "none", WORDS)
 
