@@ -169,7 +169,7 @@ def test_steps_that_are_listed_twice_or_for_other_tasks(tmp_path: Path) -> None:
     root = write_crosstask_original(tmp_path / "o")
     tasks = (root / "tasks_primary.txt").read_text()
     (root / "tasks_primary.txt").write_text(tasks + "23521\nAgain\nhttp://x\n1\nboil\n\n")
-    assert "has two lists of steps of task '23521'" in refused(import_crosstask, root, tmp_path / "s")
+    assert "has two lists of steps for task '23521'" in refused(import_crosstask, root, tmp_path / "s")
 
 
 def test_files_of_one_video_under_two_spellings(tmp_path: Path) -> None:

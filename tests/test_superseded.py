@@ -69,7 +69,9 @@ def test_an_item_can_be_superseded_again_and_within_one_session(path: Path) -> N
 
 def test_a_video_keeps_its_split_and_is_not_superseded_unasked(path: Path) -> None:
     with StoreWriter(path, word_vectors()) as writer:
-        with pytest.raises(TrichordError, match="howto/v1: is in split 'test' of .* and cannot move to 'train'; name"):
+        with pytest.raises(
+            TrichordError, match="howto/v1: is in split 'test' of .* and cannot move to 'train'; choose"
+        ):
             writer.add(item("v1"), supersede=True)
         with pytest.raises(TrichordError, match="howto/v1: is in .* already; skip it"):
             writer.add(item("v1", split="test"))

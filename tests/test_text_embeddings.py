@@ -166,6 +166,6 @@ def test_weights_that_would_be_random_are_an_error(tmp_path: Path) -> None:
     del state["encoder.layer.1.output.dense.weight"], state["encoder.layer.1.output.dense.bias"]
     save_file(state, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(
-        TrichordError, match=r"lack encoder.layer.1.output.dense.bias and 1 more, which would be random"
+        TrichordError, match=r"lacks the weights encoder.layer.1.output.dense.bias and 1 more, which would be random"
     ):
         load_text_encoder(f"hf:{folder}")

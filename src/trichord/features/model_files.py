@@ -267,7 +267,7 @@ def load_network(transformers: Any, folder: Path, device: str) -> Any:
         )
         missing = [key for key in sorted(info["missing_keys"]) if not key.startswith(_UNUSED)]
         if missing:
-            problem = f"the file lacks the weights {missing[0]} and {len(missing) - 1} others"
+            problem = f"the file lacks the weights {missing[0]} and {len(missing) - 1} more"
             raise TrichordError(
                 f"{folder}: {problem}, which would be random; choose a model saved as {type(model).__name__}"
             )
