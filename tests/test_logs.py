@@ -14,7 +14,7 @@ import pytest
 
 from trichord import logs, parallel
 from trichord.cli import main
-from trichord.logs import passing_messages, printing_messages
+from trichord.logs import get_logger, passing_messages, printing_messages
 from trichord.releases import import_npy
 from trichord.training.log import StageLog
 from trichord.world import write_world
@@ -148,3 +148,14 @@ def test_a_bar_is_shown_on_the_terminal_of_a_command_alone(
         assert (log.bar is not None) == terminal
         log.step(0, 0, {"loss": 1.0}, 8)
     assert ("step 1/1" in stream.getvalue()) != terminal
+
+
+def test_messages_can_be_written_by_any_handler(caplog: pytest.LogCaptureFixture) -> None:
+    get_logger("trichord.media.video").warning("%s: has no sound", "a\x1b[2Jb\udcff.mp4")
+    assert caplog.messages == [r"a\x1b[2Jb\udcff.mp4: has no sound"]
+
+
+def test_modules_take_their_logger_from_here() -> None:
+    paths = [path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py"]
+    elsewhere = [path.name for path in paths if "getLogger(__name__)" in path.read_text()]
+    assert elsewhere == []

@@ -128,7 +128,9 @@ def test_a_model_that_is_not_there_offline(caches: Path, monkeypatch: pytest.Mon
         expected = rf"^{caches}/hub: the weights of timm:x are missing and {reason}.+or pass a copy with --w$"
         with pytest.raises(TrichordError, match=expected) as caught:
             weights.hugging_face_file("timm/x", ("model.safetensors",), "timm:x", "--w")
-        assert "run `hf download timm/x model.safetensors` on a machine" in str(caught.value) and "\n" not in str(caught.value)
+        assert "run `hf download timm/x model.safetensors` on a machine" in str(caught.value) and "\n" not in str(
+            caught.value
+        )
         with pytest.raises(TrichordError, match=r"models--org--name: the model is missing and .+`hf download org/name"):
             find_model("org/name", extra="hf")
 

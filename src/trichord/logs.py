@@ -23,15 +23,30 @@ ROOT = logging.getLogger("trichord")
 _ON_STDERR = ("trichord.store.remote",)  # troubles of connections; all other messages belong to the output of a command
 
 
+def get_logger(name: str) -> logging.Logger:
+    """Return the logger of a module, whose messages are lines that any handler can write.
+
+    Names of files may contain control characters and bytes that are not UTF-8, which are escaped.
+    """
+    logger = logging.getLogger(name)
+    logger.addFilter(_make_printable)
+    return logger
+
+
+def _make_printable(record: logging.LogRecord) -> bool:
+    record.msg, record.args = printable(record.getMessage()), None
+    return True
+
+
 class ConsoleHandler(logging.Handler):
-    """Prints each message as one line, with control characters escaped.
+    """Prints each message as one line.
 
     The streams are looked up for each message, as `print` does, and errors of writing are raised.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.name in _ON_STDERR else sys.stdout
-        print(printable(record.getMessage()), file=stream, flush=True)
+        print(record.getMessage(), file=stream, flush=True)
 
 
 class _CallbackHandler(logging.Handler):

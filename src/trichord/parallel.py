@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trichord.errors import TrichordError, one_line
+from trichord.logs import get_logger
 
 T = TypeVar("T")
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -35,7 +36,7 @@ def is_main() -> bool:
 
 def main_process_logger(name: str) -> logging.Logger:
     """Return the logger of a module whose messages only the main process of a launch emits."""
-    logger = logging.getLogger(name)
+    logger = get_logger(name)
     logger.addFilter(lambda record: is_main())
     return logger
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
+from trichord.logs import get_logger
 
 if TYPE_CHECKING:
     from trichord.study.table import StudyTable
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @accepts_text_paths

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,11 +19,12 @@ from trichord.extraction.sources import Source
 from trichord.extraction.table import read_table
 from trichord.extraction.table_rows import TABLE_SUFFIXES
 from trichord.files.paths import accepts_text_paths
+from trichord.logs import get_logger
 from trichord.media import probe
 from trichord.media.watchdog import watching
 from trichord.modality import further_letters
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 EmbeddedFile = tuple[list["Clip"], list[dict[str, np.ndarray]]]  # clips, and embeddings (D,) of each by modality
 

@@ -22,7 +22,6 @@ in `tasks.retrieval.measure`.
 from __future__ import annotations
 
 import hashlib
-import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +33,7 @@ from trichord.embedder import Embedder
 from trichord.embedder.folder import CONFIG, Parts
 from trichord.embedder.mteb_items import Item, sound_of, video_of, with_files
 from trichord.errors import TrichordError, one_line
+from trichord.logs import get_logger
 from trichord.tasks.retrieval.measure import FUSIONS, fuse
 from trichord.training.models import PUBLISHED_SUFFIXES
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 Missing = Literal["error", "zero"]
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class TrichordEncoder:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 
-logger = logging.getLogger(__name__)
+from trichord.logs import get_logger
+
+logger = get_logger(__name__)
 
 
 class Meter:

@@ -6,7 +6,6 @@ that describe the whole clip. Pooled features become a stream of one row with ra
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +16,12 @@ import numpy as np
 from trichord.captions import Captions
 from trichord.errors import TrichordError, one_line
 from trichord.files.pickles import load_pickle
+from trichord.logs import get_logger
 from trichord.releases.common import RATES_HZ, ImportSummary, Made, Request, import_entries
 from trichord.releases.pieces import as_array, first_with_words, plain_texts, time_major
 from trichord.store import Item
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _KEYS = {"visual_2d": "2d", "visual_3d": "3d"}
 

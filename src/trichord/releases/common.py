@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line, printable
 from trichord.files.faults import fault_of
+from trichord.logs import get_logger
 from trichord.store import Item, Store, StoreWriter, WordVectors
 from trichord.store.items import check_collection
 from trichord.store.ledger import LEDGER, resolve
@@ -24,7 +24,7 @@ from trichord.store.manifest import splitting_for
 from trichord.store.words import word_vectors_for
 from trichord.threads import in_order
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 RATES_HZ = {"visual_2d": 1.0, "visual_3d": 1.5, "spectrogram": 100.0}  # rows per second in all releases
 REPORT_EVERY_S = 5.0

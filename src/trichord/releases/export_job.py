@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,11 +11,12 @@ from typing import Literal
 
 import numpy as np
 
+from trichord.logs import get_logger
 from trichord.releases.common import REPORT_EVERY_S
 from trichord.releases.records import component, streams_of
 from trichord.store import Store
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CaptionFiles = Literal["both", "pickle", "json"]
 

@@ -6,7 +6,6 @@ which the published layout has no place, is then restored exactly.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from trichord.errors import TrichordError, Unavailable
 from trichord.files.arrays import load_npz_array
 from trichord.files.reading import open_regular, unreadable
+from trichord.logs import get_logger
 from trichord.releases.clips import read_entries
 from trichord.releases.common import ImportSummary, Made, Request, import_entries
 from trichord.releases.exported_modalities import check_modalities, record_modalities
@@ -37,7 +37,7 @@ from trichord.store import Item
 from trichord.store.ledger import resolve
 from trichord.store.manifest import word_splitting_of
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 KEY = "trichord"
 _BROKEN = "export"  # the collection, in the ledger, of entries that cannot be read

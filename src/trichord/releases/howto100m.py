@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,7 +23,7 @@ from trichord.files.arrays import load_npy, load_npz_array
 from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import open_regular_text
 from trichord.ids import match_ids, without_media_suffix
-from trichord.logs import deprecated_callback
+from trichord.logs import deprecated_callback, get_logger
 from trichord.releases.captions import CaptionSource, open_captions
 from trichord.releases.common import ALLOW_MISSING, RATES_HZ, ImportSummary, Made, Request, import_entries
 from trichord.releases.exported import import_exported_howto100m
@@ -32,7 +31,7 @@ from trichord.releases.pieces import as_array, as_rows, named_path, time_major
 from trichord.releases.records import export_mark
 from trichord.store import Item
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 COLLECTION = "howto100m"
 Use = Literal["auto", "yes", "no"]

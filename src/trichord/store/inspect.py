@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from trichord.errors import TrichordError, one_line
 from trichord.files.locks import is_locked
 from trichord.files.reading import file_sha256, read_text
+from trichord.logs import get_logger
 from trichord.store.cache import cache_bytes
 from trichord.store.columns import extent
 from trichord.store.content import falling_offsets, shard_problem, spellings
@@ -25,7 +25,7 @@ from trichord.store.shards import advice_for, map_shard, unreadable_part
 from trichord.store.store import Store
 from trichord.store.writer import leftovers
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _BLOCK_ROWS = 4096
 

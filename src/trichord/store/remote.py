@@ -6,19 +6,19 @@ retries, because the libraries' own attempts would multiply to an hour of silenc
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from trichord.errors import TrichordError, one_line
+from trichord.logs import get_logger
 from trichord.threads import NotInTimeError, within
 
 PAUSES_S = (0.5, 1.0, 2.0)  # between attempts, in seconds
 CONNECT_S, READ_S = 10, 30  # longest wait for a connection and for data
 REQUEST_S, SLOWEST_BYTES_PER_S = 120.0, 50_000  # a request may take REQUEST_S plus the time for its bytes at this rate
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 _TOKENS = ("ETag", "etag", "md5", "generation", "LastModified", "last_modified", "mtime", "created")
 _CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "CredentialRetrievalError",
                 "ProfileNotFound", "NoAuthTokenError")  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import time
@@ -18,14 +17,14 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
 from trichord.files.writing import write_text
-from trichord.logs import deprecated_callback
+from trichord.logs import deprecated_callback, get_logger
 from trichord.world.information import Information, script_information
 from trichord.world.profiles import profile_named, record_of
 from trichord.world.script import VideoScript, vtt_text, write_script
 from trichord.world.speech import MAX_RATE_WPM, synthesize
 from trichord.world.truth import claim, truth_of
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 SAMPLE_RATE_HZ = 16000
 _CRF = 26  # quality of H.264, at which flat colors stay clean and a video of 40 s takes about 1.3 MB
