@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from trichord import logs, parallel
+from trichord import logs
 from trichord.cli import main
 from trichord.logs import get_logger, passing_messages, printing_messages
 from trichord.releases import import_npy
@@ -40,11 +40,11 @@ def test_a_program_that_configures_logging_sees_messages_with_their_levels() -> 
 def test_a_command_prints_messages_as_lines_and_leaves_no_handler(capsys: pytest.CaptureFixture[str]) -> None:
     before = list(logs.ROOT.handlers), logs.ROOT.level
     with printing_messages():
-        logging.getLogger("trichord.study.run").info("2 orders\n100 % of \x1b[31mthem")
-        logging.getLogger("trichord.study.run").debug("details")
-        logging.getLogger("trichord.embedder.files").warning("left out: a.mp4")
-        logging.getLogger("trichord.store.remote").warning("s3://b: %s", "trying again")
-    logging.getLogger("trichord.study.run").info("later")
+        get_logger("trichord.study.run").info("2 orders\n100 % of \x1b[31mthem")
+        get_logger("trichord.study.run").debug("details")
+        get_logger("trichord.embedder.files").warning("left out: a.mp4")
+        get_logger("trichord.store.remote").warning("s3://b: %s", "trying again")
+    get_logger("trichord.study.run").info("later")
     assert capsys.readouterr() == ("2 orders 100 % of \\x1b[31mthem\nleft out: a.mp4\n", "s3://b: trying again\n")
     assert (list(logs.ROOT.handlers), logs.ROOT.level) == before
 
@@ -122,15 +122,15 @@ def test_no_function_takes_a_function_that_prints() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.arg) and node.annotation and "Callable[[str], None]" in ast.unparse(node.annotation)
     ]
-    assert taken == [], "log with logging.getLogger(__name__)"
+    assert taken == [], "log with trichord.logs.get_logger(__name__)"
 
 
 def test_one_process_of_a_launch_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    logger = parallel.main_process_logger("trichord.tests.launch")
+    logger = logs.main_process_logger("trichord.tests.launch")
     lines: list[str] = []
     with passing_messages(lines.append):
         logger.info("main")
-        monkeypatch.setattr(parallel, "is_main", lambda: False)
+        monkeypatch.setattr(logs, "_is_main_process", lambda: False)
         logger.warning("another")
     assert lines == ["main"]
 

@@ -33,6 +33,19 @@ def get_logger(name: str) -> logging.Logger:
     return logger
 
 
+def main_process_logger(name: str) -> logging.Logger:
+    """Return the logger of a module whose messages only the main process of a launch emits."""
+    logger = get_logger(name)
+    logger.addFilter(lambda record: _is_main_process())
+    return logger
+
+
+def _is_main_process() -> bool:
+    distributed: Any = sys.modules.get("torch.distributed")  # this module does not import torch
+    is_launched = distributed is not None and distributed.is_available() and distributed.is_initialized()
+    return not is_launched or distributed.get_rank() == 0
+
+
 def _make_printable(record: logging.LogRecord) -> bool:
     record.msg, record.args = printable(record.getMessage()), None
     return True

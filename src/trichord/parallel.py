@@ -3,7 +3,6 @@ set-up, and all of this is nothing there."""
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
@@ -13,7 +12,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trichord.errors import TrichordError, one_line
-from trichord.logs import get_logger
 
 T = TypeVar("T")
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -32,13 +30,6 @@ def process_index() -> int:
 def is_main() -> bool:
     """Whether this process is the one that prints and writes."""
     return num_processes() == 1 or dist.get_rank() == 0
-
-
-def main_process_logger(name: str) -> logging.Logger:
-    """Return the logger of a module whose messages only the main process of a launch emits."""
-    logger = get_logger(name)
-    logger.addFilter(lambda record: is_main())
-    return logger
 
 
 def most(number: int) -> int:

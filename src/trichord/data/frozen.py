@@ -28,7 +28,7 @@ from trichord.data.frozen_parts import (
 from trichord.data.frozen_rows import FrozenRows
 from trichord.errors import TrichordError, one_line
 from trichord.files.folders import is_real_folder, make_folder
-from trichord.parallel import main_process_logger
+from trichord.logs import main_process_logger
 from trichord.store import Store
 from trichord.store.leases import FILE as LEASES
 from trichord.store.leases import Leases

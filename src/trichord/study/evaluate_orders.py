@@ -20,8 +20,9 @@ from trichord.errors import Diverged, TrichordError, Unavailable
 from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import file_sha256, unreadable
 from trichord.files.writing import write_json, writing_to
+from trichord.logs import main_process_logger
 from trichord.modality import Direction, Order
-from trichord.parallel import main_process_logger, on_main
+from trichord.parallel import on_main
 from trichord.recipes import load_recipe, of_this_version, recipe_from_dict
 from trichord.store.names import ANNOTATIONS
 from trichord.study import factories

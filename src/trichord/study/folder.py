@@ -20,8 +20,8 @@ import yaml
 from trichord.errors import Diverged, TrichordError, Unavailable, one_line
 from trichord.files.reading import reraise_unavailable
 from trichord.files.writing import write_json, write_text
+from trichord.logs import main_process_logger
 from trichord.modality import Order
-from trichord.parallel import main_process_logger
 from trichord.recipes import Recipe
 from trichord.recipes.identity import training_settings
 from trichord.recipes.reading import read_yaml

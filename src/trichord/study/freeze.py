@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from trichord.data.frozen import frozen_folder, frozen_rows
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
+from trichord.logs import main_process_logger
 from trichord.modality import MODALITIES, Order, declare_recorded
-from trichord.parallel import main_process_logger, on_main
+from trichord.parallel import on_main
 from trichord.recipes import Recipe, of_this_version, recipe_from_dict
 from trichord.study import factories
 from trichord.study.files import deleting, is_there, mended_by_deleting, read_json

@@ -15,9 +15,9 @@ from trichord.files.folders import remove_folder
 from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import read_json_value
 from trichord.files.writing import refuse_foreign, write_text, writing_to
-from trichord.logs import deprecated_callback
+from trichord.logs import deprecated_callback, main_process_logger
 from trichord.modality import Direction, Order
-from trichord.parallel import is_main, main_process_logger, on_main
+from trichord.parallel import is_main, on_main
 from trichord.recipes import Recipe
 from trichord.study import factories
 from trichord.study.calls import CALLS, begin_call, end_call

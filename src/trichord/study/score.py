@@ -14,8 +14,9 @@ from trichord.errors import TrichordError, Unavailable, one_line
 from trichord.evaluation.geometry import Geometry, measure_geometry
 from trichord.files.reading import file_sha256
 from trichord.files.writing import write_json
+from trichord.logs import main_process_logger
 from trichord.modality import Direction
-from trichord.parallel import main_process_logger, on_main
+from trichord.parallel import on_main
 from trichord.recipes import Recipe
 from trichord.recipes.identity import evaluation_settings
 from trichord.study import factories

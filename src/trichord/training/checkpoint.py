@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from trichord.errors import TrichordError, one_line
 from trichord.files.folders import is_real_folder, remove_folder
 from trichord.files.writing import replace_folder
-from trichord.parallel import main_process_logger
+from trichord.logs import main_process_logger
 from trichord.training.checkpoint_folder import (
     Damaged,
     check_files,

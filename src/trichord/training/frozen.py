@@ -23,9 +23,10 @@ from trichord.data.frozen import FrozenRows, NotWritable, frozen_folder, frozen_
 from trichord.data.frozen_parts import Encoder, FrozenPass, Kind
 from trichord.data.listing import list_clips
 from trichord.data.reader import Batch, ClipReader, Clips
+from trichord.logs import main_process_logger
 from trichord.modalities.registry import specification
 from trichord.nn import MCN
-from trichord.parallel import main_process_logger, on_main
+from trichord.parallel import on_main
 from trichord.training.stage import Stage
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from trichord.data.frozen_parts import finish, make_parts, parts_done, plan_part
 from trichord.data.reader import ClipReader
 from trichord.errors import TrichordError, one_line
 from trichord.files.folders import make_folder
+from trichord.logs import main_process_logger
 from trichord.nn import MCN
-from trichord.parallel import main_process_logger
 from trichord.store.leases import Leases
 from trichord.training.frozen import FrozenSettings, frozen_passes
 from trichord.training.stage import Stage

@@ -12,8 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from trichord.files.reading import read_text
 from trichord.files.writing import open_itself, sync, write_text
-from trichord.logs import on_terminal
-from trichord.parallel import main_process_logger
+from trichord.logs import main_process_logger, on_terminal
 
 logger = main_process_logger(__name__)
 
