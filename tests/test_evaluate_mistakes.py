@@ -276,7 +276,7 @@ def test_classes_with_unknown_words(run: Path, tiny_store: Path, tmp_path: Path)
         evaluate(run, str(tiny_store), ["zero-shot-classification"], options=Options(labels=str(table)))
     assert str(caught.value) == (
         "benchmark zero-shot-classification: the classes of the labels 'kind' cannot be told by name: none of their words has a "
-        "vector (the text of 'PlayFlute' is 'play flute'); import the clips with other --words"
+        "vector ('PlayFlute' is read as 'play flute'); import the clips with other --words"
     )
 
 

@@ -360,7 +360,7 @@ def test_two_files_with_one_name(tmp_path: Path) -> None:
     write_video(tmp_path / "v" / "a.mp4", pictures(3, 1), 10)
     summary = run(tmp_path / "v", tmp_path / "s")
     assert summary.num_added == summary.num_skipped == 1 and ledger(tmp_path / "s") == {"a.mp4": "name"}
-    assert "a.mp4: has the same name as a.mkv; rename one" in summary.notes
+    assert "a.mp4: has the same name as a.mkv; rename one of them" in summary.notes
 
 
 def test_required_modalities(folder: Path, tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_the_plan_lists_the_work_and_reasons_for_skipping(tmp_path: Path) -> Non
         "again.mkv": "name",
         "g": "missing",
     }
-    assert got["copy.mp4"].reason == "has the same content as 1.mp4; remove one"
+    assert got["copy.mp4"].reason == "has the same content as 1.mp4; remove one of them"
     assert "with other content" in got["3.mp4"].reason
     assert plan(retry=frozenset({"hung"}))["4.mp4"].status == "todo"
     other = plan(described("f"))  # another encoder: other work

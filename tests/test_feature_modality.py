@@ -184,7 +184,7 @@ def test_encode_features(made: Path, tmp_path: Path) -> None:
     for value, message in (
         (np.ones(3), "depth: the array: has width 3, expected 12 as in the model"),
         (np.full((2, WIDTH), np.nan), "depth: the array: contains NaN or infinity"),
-        (tmp_path / "wide.npy", r"depth: .*wide\.npy: is 13 wide"),
+        (tmp_path / "wide.npy", r"depth: .*wide\.npy: has width 13, expected 12"),
         (np.array("x"), "depth: the array: has shape ()"),
     ):
         with pytest.raises(TrichordError, match=message):

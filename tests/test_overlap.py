@@ -46,7 +46,7 @@ def leaking(tiny_store: Path, tmp_path: Path) -> Path:
 
 
 def test_a_study_that_scores_its_training_videos_is_refused(leaking: Path, tmp_path: Path) -> None:
-    told = "benchmark other scores 1 videos that are trained on under another name .'copy' of other/test is 'video000' of tiny/"
+    told = "benchmark other evaluates on 1 videos that are trained on under another name .'copy' of other/test is 'video000'"
     with pytest.raises(TrichordError, match=told):
         run_study(leaking, tmp_path / "out", ["vt"], [0], quick())
     assert not (tmp_path / "out").exists()
@@ -57,7 +57,7 @@ def test_a_study_that_scores_its_training_videos_is_refused(leaking: Path, tmp_p
 
 def test_an_evaluation_on_the_store_of_training_is_refused_too(leaking: Path, tmp_path: Path) -> None:
     train_order(leaking, tmp_path / "run", "vt", 0, quick())
-    with pytest.raises(TrichordError, match="scores 1 videos that are trained on under another name"):
+    with pytest.raises(TrichordError, match="evaluates on 1 videos that are trained on under another name"):
         evaluate(tmp_path / "run", leaking, ["other"])
     evaluate(tmp_path / "run", leaking, ["tiny"])
     elsewhere = write_tiny_store(tmp_path / "elsewhere", num_train=1)

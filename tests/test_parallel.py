@@ -149,7 +149,9 @@ def test_batch_norm_over_three_processes_is_torchs_over_all_rows(three: list[Any
 
 def test_the_old_name_of_the_setting_is_refused_and_old_models_are_read(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("extends: debug\ntraining: {sync_batch_norm: true}\n")
-    with pytest.raises(TrichordError, match="training.sync_batch_norm is now training.batch_norm, `global` for true"):
+    with pytest.raises(
+        TrichordError, match="training.sync_batch_norm was renamed to training.batch_norm, `global` for true"
+    ):
         load_recipe(tmp_path / "mine.yaml")
     old = {"training": {"epochs": 3, "sync_batch_norm": False}}
     assert of_this_version(old) == {"training": {"epochs": 3, "batch_norm": "process"}}

@@ -158,8 +158,8 @@ def test_classes_without_training_clips_are_errors() -> None:
             "zero-shot-classification",
             {"captions": ["x"] * 24},
             {},
-            "benchmark zero-shot-classification: the classes of the labels 'class' cannot be told by name: none of their texts is "
-            "a caption of the clips (that of 'worda' would be 'worda'); add a text for each class",
+            "benchmark zero-shot-classification: the classes of the labels 'class' cannot be told by name: none of them is a "
+            "caption of the clips ('worda' would be 'worda'); add a text for each class",
         ),
         ("zero-shot-classification", {}, {"templates": ("hm",)}, "template 'hm' has no placeholder for the class"),
         ("clustering", {}, {"missing": "maybe"}, "missing cannot be 'maybe'; choose drop or miss"),

@@ -259,7 +259,7 @@ def test_wide_features_have_the_same_length_to_the_last_bit(tmp_path: Path) -> N
 
 def test_a_caption_that_is_not_there_is_an_error(tiny_store: Path) -> None:
     clips = Clips(np.array([0, 1]), np.zeros(2), np.ones(2), [np.array([0]), np.array([7, 8])])
-    with pytest.raises(IndexError, match="item 1 has 8 captions, asked for number 8"):
+    with pytest.raises(IndexError, match="a clip of item 1 refers to caption 8, but the item has 8 captions"):
         ClipReader(Store(tiny_store), ("text",)).read(clips)
 
 

@@ -33,7 +33,7 @@ from trichord.store.inspect import verify
 from trichord.store.ledger import note
 from trichord.store.spool import read_spooled
 from trichord.study.files import read_arrays
-from trichord.study.folder import is_plan_entry
+from trichord.study.folder import plan_entry
 from trichord.training.log import StageLog
 from trichord.training.models import load_model
 
@@ -210,9 +210,9 @@ def test_spooled_items_name_files_of_their_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["../../x", "/etc", "..", "", "a/b", "a\0b"])
 def test_a_study_names_stages_below_it(folder: str) -> None:
     entry = {"order": "vt", "seed": 0, "stages": [{"folder": "vt.seed0", "key": "k", "seed": 0}]}
-    assert is_plan_entry(entry)
+    assert plan_entry(entry)
     entry["stages"] = [{"folder": folder, "key": "k", "seed": 0}]
-    assert not is_plan_entry(entry)
+    assert not plan_entry(entry)
 
 
 def test_links_are_not_followed_when_writing(tmp_path: Path) -> None:

@@ -130,11 +130,11 @@ def test_one_long_text_among_many(tmp_path: Path) -> None:
     texts = ["x" * 100_000] + [str(i) for i in range(5_000)]
     found = Embedded.of({"video": np.ones((5_001, 2))}, source="x.npz")
     for part in ({"ids": texts}, {"videos": texts}, {"captions": texts}, {"labels": {"class": texts}}):
-        assert "has 100,000 letters" in refusal(lambda part=part: found.but(**part))  # type: ignore[misc]
+        assert "has 100,000 characters" in refusal(lambda part=part: found.but(**part))  # type: ignore[misc]
     path = tmp_path / "x.safetensors"
     ids = {"ids": json.dumps(texts)}
     safetensors.torch.save_file({"video": torch.ones(5_001, 2)}, path, ids)
-    assert "has 100,000 letters" in refusal(lambda: Embedded.load(path))
+    assert "has 100,000 characters" in refusal(lambda: Embedded.load(path))
 
 
 def test_annotations_that_unpack_to_more_than_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

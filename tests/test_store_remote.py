@@ -430,7 +430,7 @@ def test_writing_to_a_url_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     for url in ("s3://bucket/store", Path("s3://bucket/store")):
         with pytest.raises(
             TrichordError,
-            match="^s3://bucket/store: stores can be read from URLs but only written to local folders .*aws s3 sync",
+            match="^s3://bucket/store: stores can be read from URLs but only written to local folders.*aws s3 sync",
         ):
             StoreWriter(url, word_vectors())
     (tmp_path / "videos").mkdir()

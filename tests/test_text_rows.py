@@ -143,7 +143,7 @@ def test_a_store_that_does_not_record_its_text_encoder(made: Made, tmp_path: Pat
     for mine, other in zip(scores_of(subject, text_encoder=made.encoder), scores_of(made.subject), strict=True):
         np.testing.assert_array_equal(mine, other)
     # class names are then those that stand among the captions
-    with pytest.raises(TrichordError, match="caption of the clips .that of 'BlueCat' would be 'blue cat'.; add a text"):
+    with pytest.raises(TrichordError, match="caption of the clips .'BlueCat' would be 'blue cat'.; add a text"):
         find_protocol("zero-shot-classification").run(subject, Options(on="films/test"))
     named = Options(on="films/test", text_encoder=made.encoder)
     assert find_protocol("zero-shot-classification").run(subject, named).rows

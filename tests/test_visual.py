@@ -163,7 +163,7 @@ def test_names(name: str, expected: tuple[str, int] | None) -> None:
 )
 def test_wrong_names(name: str) -> None:
     for call in (load_visual_encoder, visual_encoder_info):
-        with pytest.raises(TrichordError, match=f"^unknown visual encoder '{name}'; known are efficientnet-lite0 and"):
+        with pytest.raises(TrichordError, match=f"^unknown visual encoder '{name}'; expected efficientnet-lite0 and"):
             call(name)
 
 

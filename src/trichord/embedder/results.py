@@ -133,7 +133,7 @@ def _how(scope: str, protocol: str, kind: str, options: dict[str, Any], result: 
     if isinstance(windows := options.get("windows"), dict):
         chosen_options["windows"] = f"{windows['count']} of {windows['length_s']:g} s ({windows['pool']})"
     policy = result.get("missing") or options.get("missing", "auto")
-    chosen_options["missing"] = "as the protocol has it" if policy == "auto" else policy
+    chosen_options["missing"] = "policy of the protocol" if policy == "auto" else policy
     if "ties" in result:
         chosen_options["ties"] = result["ties"]
     if kind == "retrieval" and (chosen := options.get("gallery")):
