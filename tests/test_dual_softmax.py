@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,7 +16,15 @@ from trichord.tasks.retrieval import dual_softmax
 from trichord.tasks.retrieval.dual_softmax import dual_softmax_ranks
 
 
-def exact(queries: np.ndarray, gallery: np.ndarray, scale: float) -> list[list[Decimal]]:
+class Exact(NamedTuple):
+    """A re-weighted score S', the score that it is made from, and the sum over the queries that it is divided by."""
+
+    value: Decimal
+    score: Decimal
+    total: Decimal
+
+
+def exact(queries: np.ndarray, gallery: np.ndarray, scale: float) -> list[list[Exact]]:
     """Return S' with 60 digits, from scores without rounding; the exponent of a Decimal can have a million digits."""
 
     def decimal(x: Fraction) -> Decimal:
@@ -32,21 +41,27 @@ def exact(queries: np.ndarray, gallery: np.ndarray, scale: float) -> list[list[D
         ]
         power = [[(Decimal(scale) * x).exp() for x in row] for row in s]
         total = [sum(row[j] for row in power) for j in range(len(gallery))]
-        return [[x * p / t for x, p, t in zip(row, of, total, strict=True)] for row, of in zip(s, power, strict=True)]
+        return [
+            [Exact(x * p / t, x, t) for x, p, t in zip(row, powers, total, strict=True)]
+            for row, powers in zip(s, power, strict=True)
+        ]
 
 
-def counts_of(row: list[Decimal], own: Decimal) -> tuple[int, int]:
+def counts_of(row: list[Exact], own: Exact) -> tuple[int, int]:
     """Return the numbers of greater and equal values; values that agree in 40 digits are equal."""
-    close = [abs(x - own) <= abs(own) * Decimal("1e-40") for x in row]
-    return sum(x > own and not c for x, c in zip(row, close, strict=True)), sum(close)
+    close = [abs(x.value - own.value) <= abs(own.value) * Decimal("1e-40") for x in row]
+    return sum(x.value > own.value and not c for x, c in zip(row, close, strict=True)), sum(close)
 
 
-def undecided(row: list[Decimal], own: Decimal) -> int:
-    """Return values that differ from `own` by less than float64 can resolve for logarithms of this size."""
-    return sum(abs(own) * Decimal("1e-40") < abs(x - own) <= abs(own) * Decimal("1e-8") for x in row)
+def undecided(row: list[Exact], own: Exact) -> int:
+    """Return the number of values, made from other scores or sums, that float64 cannot distinguish from `own` by their logarithms.
+
+    These may be equal: 2 exp(x) / 2 is exp(x), but log 2 + x - log 2 need not be x in float64.
+    """
+    return sum(abs(x.value - own.value) <= abs(own.value) * Decimal("1e-8") and x[1:] != own[1:] for x in row)
 
 
-def check(greater: int, equal: int, row: list[Decimal], own: Decimal) -> None:
+def check(greater: int, equal: int, row: list[Exact], own: Exact) -> None:
     expected, close = counts_of(row, own), undecided(row, own)
     assert expected[0] - close <= greater <= expected[0] + close
     assert expected[1] - close <= equal <= expected[1] + close
@@ -73,6 +88,13 @@ def test_negative_scores_count_by_their_share() -> None:
     assert [(int(c.greater[0]), int(c.equal[0])) for c in found] == [(2, 1), (1, 1), (0, 1)]
     zero = dual_softmax_ranks(queries, np.array([[0.0], [0.0], [5.0], [-5.0]]), scale=100.0, truth=np.array([0, 0]))
     assert (zero.greater.tolist(), zero.equal.tolist()) == ([1, 1], [2, 2])
+
+
+def test_equal_values_that_rounding_separates_are_undecided() -> None:
+    (row,) = exact(np.array([[1.0]]), np.array([[2.0], [2.0], [1.0]]), 1.0)
+    assert counts_of(row, row[0]) == (0, 2) and undecided(row, row[0]) == 0
+    twice = row[0]._replace(score=4 * row[0].score, total=4 * row[0].total)
+    assert counts_of([row[0], twice], row[0]) == (0, 2) and undecided([row[0], twice], row[0]) == 1
 
 
 @settings(max_examples=150, deadline=None)
