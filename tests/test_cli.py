@@ -132,7 +132,7 @@ def test_print_config_shows_and_takes_every_setting(
 def test_mistakes_are_errors_of_one_line(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, out = str(tiny_store), str(tmp_path / "out")
     train = ["train", "--store", store, "--out", out]
-    assert "a right one is av>t" in fails(capsys, *train, "--order", "a>vt")
+    assert "a valid order is av>t" in fails(capsys, *train, "--order", "a>vt")
     assert "training.epoch" in fails(capsys, *train, "--training.epoch", "3")
     assert "training.epochs" in fails(capsys, *train, "--training.epochs", "many")
     assert "unknown recipe 'nope'" in fails(capsys, *train, "--recipe", "nope")

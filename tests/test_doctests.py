@@ -22,7 +22,7 @@ def modules(room: str) -> Iterator[str]:
         yield from modules(info.name) if info.ispkg else (info.name,)
 
 
-MODULES = [name for room in ROOMS for name in modules(f"trichord.{room}")]
+MODULES = ["trichord.modality", *(name for room in ROOMS for name in modules(f"trichord.{room}"))]
 
 
 def public_members(module: ModuleType) -> dict[str, object]:

@@ -228,7 +228,7 @@ def test_rows_of_a_table_are_cut_out_of_their_files(made: Path, tmp_path: Path) 
         (["embed", "MODEL", "a.npy"], "a.npy: the file is a feature array; "),
         (["embed", "MODEL", "TABLE", "--window_s", "2"], "the rows of a table are clips and are not cut"),
         (["study", "--orders", "[vt>a>p]"], "order VT→A→P needs modality 'P', which the model does not have; it has V, A, T, D;"),
-        (["evaluate", "STAGE", "--directions", "p2t"], "direction 'p2t' names 'p'; known are v, a, t and d"),
+        (["evaluate", "STAGE", "--directions", "p2t"], "direction 'p2t' contains the unknown letter 'p'; expected v, a, t and d"),
     ],
 )  # fmt: skip
 def test_mistakes_are_errors_of_one_line(

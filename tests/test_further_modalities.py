@@ -150,7 +150,7 @@ def test_an_unknown_letter_of_a_file_is_named(tmp_path: Path, capsys: pytest.Cap
     embedded(modalities=("video", "text")).save(tmp_path / "e.npz")
     forget()
     assert main(["evaluate", "--embeddings", str(tmp_path / "e.npz"), "--directions", "d2t"]) == 2
-    assert "direction 'd2t' names 'd'; known are v, a and t" in capsys.readouterr().err
+    assert "direction 'd2t' contains the unknown letter 'd'; expected v, a and t" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

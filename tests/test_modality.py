@@ -29,7 +29,7 @@ def test_orders_are_read_and_printed(text: str, printed: str, code: str) -> None
 def test_a_wrong_order_gives_the_reason_and_an_example(text: str, complaint: str) -> None:
     with pytest.raises(TrichordError, match=complaint) as caught:
         Order.parse(text)
-    assert "a right one is av>t" in str(caught.value)
+    assert "a valid order is av>t" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -55,7 +55,7 @@ def test_directions(text: str, printed: str) -> None:
 
 @pytest.mark.parametrize("text", ["t", "t2", "2v", "t2t", "t2x", "tv", "t2v2a", ""])
 def test_wrong_directions_are_refused_with_an_example(text: str) -> None:
-    with pytest.raises(TrichordError, match="a right one is t2v"):
+    with pytest.raises(TrichordError, match="valid directions are t2v"):
         Direction.parse(text)
 
 

@@ -58,5 +58,5 @@ def test_a_declaration_that_cannot_hold_is_refused(modalities: dict[str, str], m
 
 def test_a_direction_with_an_unknown_letter_lists_the_known_ones() -> None:
     declare({"depth": "d"})
-    with pytest.raises(TrichordError, match="known are v, a, t and d"):
+    with pytest.raises(TrichordError, match="expected v, a, t and d"):
         Direction.parse("t2x")

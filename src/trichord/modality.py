@@ -1,8 +1,8 @@
-"""The vocabulary: modalities, the orders in which they are combined, and retrieval directions.
+"""Modalities, the orders in which they are combined, and retrieval directions.
 
-A modality has a name and a letter. Video (V), audio (A) and text (T) are always known. Others are declared: by a file of
-`trichord.modalities`, by a store that records them, or by a model, a study or an evaluation that used them. Orders and
-directions may name a letter before its modality is declared; the letter then stands for the name until it is.
+A modality has a name and a letter. Video (V), audio (A) and text (T) are always known. Other modalities are declared by a file of
+`trichord.modalities`, by a store that records them, or by a model, a study or an evaluation that used them. Orders and directions
+may use a letter before its modality is declared; until then, the letter is used as the name.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ from trichord.errors import TrichordError
 
 NAMES = {"V": "video", "A": "audio", "T": "text"}
 MODALITIES = tuple(NAMES.values())
-_PRINTED = "AVT"  # the study's own spelling puts A before V before T
-_NAME = re.compile(r"(?!caption|word)[a-z][a-z0-9_]{1,31}")  # a store keeps captions and words under such names
+_PRINTED = "AVT"  # order of the letters in printed orders, as in the published study
+_NAME = re.compile(r"(?!caption|word)[a-z][a-z0-9_]{1,31}")  # a store uses such names for captions and words
 _RESERVED = frozenset({"visual_2d", "visual_3d", "spectrogram"})
-_ARRAYS = frozenset({"text_clip", "start_s", "end_s", "ids", "videos", "modalities"})  # of a file of embeddings
+_ARRAYS = frozenset({"text_clip", "start_s", "end_s", "ids", "videos", "modalities"})  # arrays in a file of embeddings
 
-Pair = tuple[str, str]  # two modality names, in the order of `known`
+Pair = tuple[str, str]  # names of two modalities, in the order of `known`
 
 _declared: dict[str, str] = {}  # letter -> name
 
-# Tensors of audio and text among the arguments of a network, the network itself there, and an attribute that torch sets.
+# Arguments of a network that are inputs of audio and text, its own parameter `self`, and an attribute that torch sets.
 _ARGUMENTS = frozenset({"audio_frames", "audio_pooled", "text_mask", "word_ids", "self", "training"})
 
 
 def declare(modalities: Mapping[str, str], *, source: object = None) -> None:
-    """Declare modalities beyond video, audio and text, for this process. Declaring one again has no effect.
+    """Declare modalities beyond video, audio and text for this process. Declaring a modality again has no effect.
 
     Args:
-        modalities: Name -> letter, such as `{"depth": "d"}`.
-        source: The file that records them, for messages; None where a user names them.
+        modalities: Letter of each name, such as `{"depth": "d"}`.
+        source: File that records the modalities, for error messages. None if the user named them.
 
-    Raises TrichordError, and declares nothing, for a name or letter of the wrong form, and for one that another modality has.
+    Raises:
+        TrichordError: A name or letter is invalid or belongs to another modality. Nothing is declared in this case.
     """
     new: dict[str, str] = {}
     head = "" if source is None else f"{source}: "
@@ -68,7 +69,7 @@ def _is_reserved(name: str) -> bool:
 
 
 def declared() -> dict[str, str]:
-    """Return name -> lowercase letter of the declared modalities, in alphabetical order of their names."""
+    """Return the lowercase letter of each declared modality by its name, in alphabetical order of the names."""
     return {name: letter.lower() for letter, name in sorted(_declared.items(), key=lambda entry: entry[1])}
 
 
@@ -78,15 +79,22 @@ def known() -> tuple[str, ...]:
 
 
 def further_letters(modalities: Iterable[str]) -> dict[str, str]:
-    """Return name -> lowercase letter of the given modalities except video, audio and text. Files record this, so that readers can
-    declare the modalities."""
+    """Return the lowercase letter of each given modality beyond video, audio and text, by its name.
+
+    Files record this mapping so that their readers can declare the modalities.
+    """
     return {name: letter_of(name).lower() for name in in_order(modalities) if name not in MODALITIES}
 
 
 def declare_recorded(modalities: object, source: object) -> None:
-    """Declare the modalities that a file records, as `further_letters` gives them.
+    """Declare the modalities that a file records in the form of `further_letters`.
 
-    Raises TrichordError, which names the file `source`, if the record has another form, and in the cases of `declare`.
+    Args:
+        modalities: Content of the record.
+        source: The file, for error messages.
+
+    Raises:
+        TrichordError: The record has another form, or `declare` refuses it.
     """
     if not isinstance(modalities, dict):
         raise TrichordError(f"{source}: its modalities are not names with letters; write the file again")
@@ -100,13 +108,13 @@ def in_order(modalities: Iterable[str]) -> tuple[str, ...]:
 
 
 def name_of(letter: str) -> str:
-    """'V' -> 'video'; a letter without a modality is its own name in lower case."""
+    """Return the name of a modality: video for V. For a letter that is not declared, return the lowercase letter."""
     letter = letter.upper()
     return NAMES.get(letter) or _declared.get(letter, letter.lower())
 
 
 def letter_of(name: str) -> str:
-    """'video' -> 'V'."""
+    """Return the letter of a modality: V for video."""
     letters = {known_name: letter for letter, known_name in (NAMES | _declared).items()}
     return letters.get(name, name.upper())
 
@@ -122,23 +130,34 @@ def _printed_key(letter: str) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Order:
-    """Which modalities are combined when: `stages[i]` are the letters that are added (and trained) in stage i.
+    """Order in which modalities are combined, such as `av>t`: A and V together, then T while A and V are frozen.
 
-    Written `av>t`: A and V together, then T against the frozen two. `avt` is joint training in one stage.
-    Two spellings of the same order (`av>t`, `VA>T`, `AV→T`) are equal.
+    `avt` is joint training in a single stage. Different spellings of an order (`av>t`, `VA>T`, `AV→T`) are equal.
+
+    Attributes:
+        stages: Letters of the modalities that each stage adds and trains.
+
+    Example:
+        >>> from trichord import Order
+        >>> order = Order.parse("va>t")
+        >>> str(order), order.code, order.modalities
+        ('AV→T', 'av>t', ('audio', 'video', 'text'))
+        >>> order.added(1), order.before(1)
+        (('text',), ('audio', 'video'))
     """
 
     stages: tuple[tuple[str, ...], ...]
 
     @classmethod
     def parse(cls, text: str | Order) -> Order:
-        """Read an order such as `av>t`, `AV→T` or `vt>a>x`. An `Order` is returned as it is.
+        """Parse an order such as `av>t`, `AV→T` or `vt>a>x`. An `Order` is returned unchanged.
 
-        Raises TrichordError, which says what is wrong and shows a right one.
+        Raises:
+            TrichordError: The text is not an order.
         """
         if isinstance(text, Order):
             return text
-        example = "a right one is av>t (A and V together, then T against the frozen two)"
+        example = "a valid order is av>t (A and V together, then T while both are frozen)"
         if not isinstance(text, str) or not text.strip():
             raise TrichordError(f"the order is empty; {example}")
         parts = [part.strip().upper() for part in re.split(r"->|→|>", text.strip())]
@@ -159,33 +178,33 @@ class Order:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Names of all modalities of the order, first stage first."""
+        """Names of all modalities of the order, starting with the first stage."""
         return tuple(name_of(letter) for stage in self.stages for letter in stage)
 
     def added(self, stage: int) -> tuple[str, ...]:
-        """Names of the modalities that stage `stage` adds and trains."""
+        """Return the names of the modalities that a stage adds and trains."""
         return tuple(name_of(letter) for letter in self.stages[stage])
 
     def before(self, stage: int) -> tuple[str, ...]:
-        """Names of the modalities that earlier stages trained: frozen in stage `stage`."""
+        """Return the names of the modalities of earlier stages, which are frozen in this stage."""
         return tuple(name_of(letter) for part in self.stages[:stage] for letter in part)
 
     def up_to(self, stage: int) -> Order:
-        """Return the order that ends with stage `stage`: `av` for stage 0 of `av>t`."""
+        """Return the order that ends with a stage: `av` for stage 0 of `av>t`."""
         return Order(self.stages[: stage + 1])
 
     def followed_by(self, modalities: Iterable[str]) -> Order:
-        """Return the order with one more stage, which adds the modalities of these names."""
+        """Return the order with a further stage that adds the modalities with these names."""
         return Order((*self.stages, tuple(sorted(map(letter_of, modalities), key=_printed_key))))
 
     @property
     def code(self) -> str:
-        """The form for command lines and file names: `av>t`."""
+        """The order as written in commands and files: `av>t`."""
         return ">".join("".join(stage).lower() for stage in self.stages)
 
     @property
     def slug(self) -> str:
-        """The form for folder names: `av-t`."""
+        """The order as written in names of folders: `av-t`."""
         return self.code.replace(">", "-")
 
     def __str__(self) -> str:
@@ -194,18 +213,33 @@ class Order:
 
 @dataclass(frozen=True)
 class Direction:
-    """A retrieval direction query2target, each side one modality or the sum of several: `t2v`, `t2va`, `ta2v`."""
+    """Retrieval direction query2target, such as `t2v`, `t2va` or `ta2v`. Several modalities of a side are fused.
+
+    Attributes:
+        query: Names of the modalities of the query.
+        target: Names of the modalities of the items that are ranked.
+
+    Example:
+        >>> from trichord import Direction
+        >>> direction = Direction.parse("t2va")
+        >>> str(direction), direction.query, direction.target
+        ('T→V+A', ('text',), ('video', 'audio'))
+    """
 
     query: tuple[str, ...]
     target: tuple[str, ...]
 
     @classmethod
     def parse(cls, text: str | Direction) -> Direction:
-        """Read `t2v`, `a2v`, `t2va`, ... A `Direction` is returned as it is. Raises TrichordError for anything else."""
+        """Parse a direction such as `t2v` or `t2va`. A `Direction` is returned unchanged.
+
+        Raises:
+            TrichordError: The text is not a direction, or a modality is not declared.
+        """
         if isinstance(text, Direction):
             return text
         match = re.fullmatch(r"([a-z]+)2([a-z]+)", str(text).strip().lower())
-        example = "a right one is t2v (text finds video) or t2va (text finds video and audio together)"
+        example = "valid directions are t2v (from text to video) and t2va (from text to video and audio)"
         if not match:
             raise TrichordError(f"direction '{text}' is not of the form query2target; {example}")
         query, target = (tuple(side.upper()) for side in match.groups())
@@ -215,16 +249,19 @@ class Direction:
         if unknown := [c for c in letters if name_of(c) not in known()]:
             *most, last = [letter_of(name).lower() for name in known()]
             listed = f"{', '.join(most)} and {last}"
-            raise TrichordError(f"direction '{text}' names '{unknown[0].lower()}'; known are {listed}; {example}")
+            raise TrichordError(
+                f"direction '{text}' contains the unknown letter '{unknown[0].lower()}'; expected {listed}; {example}"
+            )
         return cls(tuple(name_of(c) for c in query), tuple(name_of(c) for c in target))
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities of the query and the target."""
         return self.query + self.target
 
     @property
     def code(self) -> str:
-        """`t2va`."""
+        """The direction as written in commands and files: `t2va`."""
         return (
             "".join(letter_of(m) for m in self.query).lower() + "2" + "".join(letter_of(m) for m in self.target).lower()
         )

@@ -1,5 +1,7 @@
-"""Several processes: the few facts, gathers and agreements that losses, training and studies need. One process needs no
-set-up, and all of this is nothing there."""
+"""Communication between the processes of a launch: gathering rows, sums, checks that all processes agree.
+
+In a single process, all functions work without any set-up and have no cost.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +17,29 @@ from trichord.errors import TrichordError, one_line
 
 T = TypeVar("T")
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-BLOCK = 1 << 22  # words that a digest reads at a time
-GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as int64: neighbouring words get far multipliers
+BLOCK = 1 << 22  # number of words that `digest` reads at a time
+GOLDEN = (
+    -7046029254386353131
+)  # 2**64 / golden ratio as int64, so that multipliers of neighbouring words differ in many bits
 
 
 def num_processes() -> int:
+    """Return the number W of processes of the launch."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def process_index() -> int:
+    """Return the rank of this process."""
     return dist.get_rank() if num_processes() > 1 else 0
 
 
 def is_main() -> bool:
-    """Whether this process is the one that prints and writes."""
+    """Return whether this is the main process, which prints and writes."""
     return num_processes() == 1 or dist.get_rank() == 0
 
 
 def most(number: int) -> int:
-    """The largest of the processes' numbers."""
+    """Return the largest number over all processes."""
     if num_processes() == 1:
         return number
     numbers = torch.tensor(number, device=_device())
@@ -42,45 +48,45 @@ def most(number: int) -> int:
 
 
 def _device() -> str:
-    """Where the backend of this launch wants small tensors."""
+    """Return the device on which the backend of this launch expects tensors."""
     return "cuda" if dist.get_backend() == "nccl" else "cpu"
 
 
 def on_main(function: Callable[[], T]) -> T:
-    """What `function` returns on the main process, on all of them; a TrichordError of it is raised on all of them too.
+    """Call a function on the main process and return its result on all processes.
 
-    What it returns is pickled on its way, among processes of one launch.
+    The result is sent as a pickle between the processes of the launch. A TrichordError that the function raises is raised on all
+    processes; for any other error, the other processes raise a TrichordError.
     """
     if num_processes() == 1:
         return function()
-    told: list[Any] = [None, None]
+    shared: list[Any] = [None, None]  # result, error
     failure: Exception | None = None
     if is_main():
         try:
-            told[0] = function()
+            shared[0] = function()
         except TrichordError as error:
-            told[1] = error
-        except Exception as error:  # the others must not wait for ever; this process tells of it
+            shared[1] = error
+        except Exception as error:  # raised here, and reported to the other processes, which are waiting
             failure = error
-            told[1] = TrichordError(f"the main process failed: {type(error).__name__}: {one_line(error)}")
-    dist.broadcast_object_list(told)
+            shared[1] = TrichordError(f"the main process failed: {type(error).__name__}: {one_line(error)}")
+    dist.broadcast_object_list(shared)
     if failure is not None:
         raise failure
-    if told[1] is not None:
-        raise told[1]
-    return cast(T, told[0])
+    if shared[1] is not None:
+        raise shared[1]
+    return cast(T, shared[0])
 
 
 def leave() -> None:
-    """Wait for the others and end what is shared, so that no process tears a connection that another still uses."""
+    """Wait for all processes and end the process group, so that no process closes a connection that another one still uses."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 
 
 def loss_of_others(error: Exception) -> str | None:
-    """What an error of the backend means to a user: that another process of this launch is gone or hangs. None: it is
-    another error."""
+    """Return an error message if an error of the backend means that another process has ended or does not answer, else None."""
     if num_processes() == 1:
         return None
     text = str(error)
@@ -92,21 +98,23 @@ def loss_of_others(error: Exception) -> str | None:
         return None
     what = "did not answer within training.process_timeout_s" if slow else "has ended"
     return (
-        f"another process of this launch {what} (this is process {dist.get_rank()} of {num_processes()}): see its output "
-        "and its machine's; the same command goes on where this one stopped"
+        f"another process of this launch {what} (this is process {dist.get_rank()} of {num_processes()}); see its output "
+        "and the state of its machine; run the same command again to continue"
     )
 
 
 def first_to_fail() -> bool:
-    """Whether no other process of this launch failed before: of several that fail, one tells why. Asked once a process.
+    """Return whether no other process of this launch has failed before. Each process calls this function at most once.
 
-    Where one process fails, the others lose their connection to it soon after: that is no news.
+    If a process fails, the others lose their connection to it soon after. Only the first failure is reported.
     """
     if not (dist.is_available() and dist.is_initialized()):
-        return int(os.environ.get("RANK", 0)) == 0  # nothing is shared yet: all fail alike
+        return (
+            int(os.environ.get("RANK", 0)) == 0
+        )  # before the process group exists, all processes fail in the same way
     try:
         return int(dist.distributed_c10d._get_default_store().add("trichord/failed", 1)) == 1
-    except RuntimeError:  # the process that keeps the count has ended, and told why
+    except RuntimeError:  # the process that keeps the count has ended and reported its error
         return False
 
 
@@ -123,20 +131,22 @@ def digest(tensors: Iterable[Tensor]) -> int:
             block = words[start : start + BLOCK].to(torch.int64) + 1
             places = torch.arange(start, start + len(block), device=block.device)
             weights = places * GOLDEN
-            weights = (
-                weights ^ (weights >> 29)
-            ) * GOLDEN  # not linear in the place: rows of equal sums may be exchanged
-            # The product with an odd factor modulo 2**64 can be inverted, so no bit of a word is lost.
+            # Weights are not linear in the place, so that exchanged rows with equal sums are noticed. They are made odd because the
+            # product with an odd factor modulo 2**64 can be inverted and thus loses no bit of a word.
+            weights = (weights ^ (weights >> 29)) * GOLDEN
             total = total * 1_000_003 + (block * (weights | 1)).sum().cpu()
     return int(total)
 
 
 def require_same(digests: Mapping[str, int], place: str) -> None:
-    """Raise TrichordError on all processes alike where a named digest is not the same on all of them.
+    """Check that all processes have the same checksums.
 
     Args:
-        digests: Names, the same everywhere, and numbers of 64 bits.
-        place: Put in front of the message: which stage, which step.
+        digests: 64-bit checksums by name. All processes must use the same names.
+        place: Stage and step, for the error message.
+
+    Raises:
+        TrichordError: A checksum differs. The error is raised on all processes.
     """
     if num_processes() == 1 or not digests:
         return
@@ -153,12 +163,12 @@ def require_same(digests: Mapping[str, int], place: str) -> None:
 
 
 def on_any_process(flag: bool) -> bool:
-    """Return whether `flag` is true on any process. All processes get the same answer, so that they stop or continue together."""
+    """Return whether `flag` is true on any process. All processes get the same result, so they stop or continue together."""
     return bool(most(int(flag)))
 
 
 def rows_of_each(num_rows: int, device: torch.device | str) -> list[int]:
-    """How many rows each process has, in rank order."""
+    """Return the number of rows of each process, in rank order."""
     if num_processes() == 1:
         return [num_rows]
     counts = _all_gather(torch.tensor([num_rows], device=device))
@@ -166,16 +176,17 @@ def rows_of_each(num_rows: int, device: torch.device | str) -> list[int]:
 
 
 def gather_rows(rows: Tensor, sizes: list[int] | None = None) -> Tensor:
-    """Rows of all processes, one below the other in rank order, with gradient.
+    """Concatenate the rows of all processes in rank order, with gradient.
 
     Args:
-        rows: (B_r, ...) on this process; B_r may differ between processes, the other sizes may not.
-        sizes: B_r of every process, where they are known; else the processes tell each other.
+        rows: Rows (B_r, ...) of this process. B_r may differ between processes, but not the other sizes.
+        sizes: B_r of every process, if known; otherwise the processes exchange them.
 
     Returns:
-        (sum of B_r, ...), the same on every process. The gather's backward sums what the W processes' losses say of a row,
-        and DDP averages gradients over processes, so that parameters get the gradient of the mean of the W losses: of
-        the one loss where every process computes the same, or where they divide it as `sum_over_processes` says.
+        Rows (sum of B_r, ...), equal on all processes. The backward pass sums the gradients of a row over the W losses, and DDP
+        averages the gradients of parameters over processes. Parameters therefore receive the gradient of the mean of the W
+        losses. This is the gradient of the loss if every process computes the whole loss, or if the loss is divided between
+        processes and added by `sum_over_processes`.
     """
     if num_processes() == 1:
         return rows
@@ -188,9 +199,9 @@ def gather_rows(rows: Tensor, sizes: list[int] | None = None) -> Tensor:
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """The sum of the processes' values, added in rank order, so the same bits on all of them.
+    """Return the sum of the values of all processes, added in rank order and therefore bit-identical on all processes.
 
-    Its backward gives W times the gradient: DDP averages over the W processes, which leaves the gradient of the sum.
+    The backward pass returns W times the gradient; DDP averages over the W processes, which gives the gradient of the sum.
     """
     return values if num_processes() == 1 else cast(Tensor, _SumOfShares.apply(values))
 
@@ -206,7 +217,7 @@ class _SumOfShares(torch.autograd.Function):
 
 
 class _GatherWithGradient(torch.autograd.Function):
-    """all_gather whose backward gives each process the sum over processes of the gradients of its rows."""
+    """Gather rows; the backward pass returns to each process the gradients of its rows, summed over processes."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> tuple[Tensor, ...]:
