@@ -1,8 +1,7 @@
-"""The training loop of one stage: draw, encode, compare, step. Everything that varies comes in as an argument.
+"""The training loop of a stage: draw a batch, encode it, compute the loss, update the weights.
 
-Policy: a loss or gradient that is not finite stops the stage *before* the weights are touched, on all processes alike
-(`training.guard`). Frozen modules are compared bit for bit with their copies from before the stage; the cost is one copy
-of their weights.
+A loss or gradient that is not finite stops all processes before the weights are updated (`training.guard`). Frozen modules are compared
+bit by bit with copies from before the stage, which costs the memory of one copy of their weights.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What the loop needs besides data, model and loss.
+    """Settings of the loop.
 
     Attributes:
-        training: The recipe's section `training`, with the epochs of this stage.
-        thaw: The part of the learning rate at which earlier modalities train on.
-        reset_clusters_every_epoch: Draw new centroids at the start of each epoch.
-        with_positives: Batches hold which clips belong together.
-        with_first_half: Batches hold which clips are of the first half of each video.
+        training: Section `training` of the recipe, with the number of epochs of this stage.
+        thaw: Factor of the learning rate for thawed modalities.
+        reset_clusters_every_epoch: Whether to draw new centroids at the start of each epoch.
+        with_positives: Whether batches list the clips that are positives of each other.
+        with_first_half: Whether batches mark the clips from the first half of each video.
     """
 
     training: TrainingSettings
@@ -60,7 +59,7 @@ class LoopSettings:
 
 
 def num_steps_of(training: TrainingSettings, steps_per_epoch: int) -> int:
-    """Steps of a stage."""
+    """Return the number of steps of a stage."""
     steps = training.epochs * steps_per_epoch
     return min(steps, training.max_steps) if training.max_steps else steps
 
@@ -81,14 +80,28 @@ def train_stage(
     model_json: Mapping[str, Any] | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> int:
-    """Train what `stage` trains, in place. Goes on from the newest checkpoint of `folder` when `resume`.
-    `described` (settings, seed) goes into what a diverged step leaves, `model_json` into the checkpoints.
+    """Train a stage.
+
+    Args:
+        model: The network, which is trained in place.
+        stage: Trained and frozen modalities, and terms of the loss.
+        loss: The loss.
+        source: Training clips.
+        reader: Reader of the clips.
+        settings: Settings of the loop.
+        accelerator: Device, precision and processes.
+        folder: Folder of the stage, for metrics and checkpoints.
+        title: Name of the stage in progress lines.
+        resume: Whether to continue from the newest checkpoint.
+        described: Settings and seed, which are saved if a step diverges.
+        model_json: Description of the model, which is saved in checkpoints.
+        after_step: Function that is called with the number of steps after each step.
 
     Returns:
-        The number of steps that this call did.
+        The number of steps of this call.
 
     Raises:
-        Diverged: the loss or the gradient is not finite; the message names the step and the terms.
+        Diverged: The loss or the gradient is not finite. The message names the step and the terms.
     """
     training = settings.training
     heads = bool(loss.reconstruct)
@@ -103,7 +116,7 @@ def train_stage(
     set_over_processes(model, training.batch_norm == "global")
     if accelerator.device.type == "cpu" and training.fast:
         keep_freed_memory()
-    # Fused Adam makes one pass over the weights and rounds otherwise: float32 keeps the bits that it has always had.
+    # Fused Adam needs a single pass over the weights, but rounds differently. It is not used for float32, whose results stay the same.
     fused = True if training.fast and accelerator.mixed_precision != "no" else None
     groups = _groups(model, stage, settings, heads=heads)
     optimizer = torch.optim.Adam(groups, lr=training.learning_rate, fused=fused)
@@ -111,7 +124,7 @@ def train_stage(
     warmup = used_warmup_steps(training.warmup_steps, num_steps)
     factor = rate_factor(training.schedule, warmup_steps=warmup, num_steps=num_steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    # Nobody wraps weights in parts: their modules exchange what they need.
+    # A sharded model is not wrapped, since its modules exchange the weights themselves.
     network, optimizer = (model, accelerator.prepare(optimizer)) if sharded else accelerator.prepare(model, optimizer)
     chunks = None
     if training.chunk_clips:
@@ -148,7 +161,7 @@ def train_stage(
         pin=accelerator.device.type == "cuda",
         timeout_s=training.loader_timeout_s,
     )
-    since: list[float] = []  # losses since the checkpoint before
+    since: list[float] = []  # losses since the last checkpoint
 
     def save() -> None:
         log.sync()
@@ -208,7 +221,7 @@ def _encode(network: Any, inputs: dict[str, Tensor], accelerator: Accelerator) -
 
 
 def _groups(model: MCN, stage: Stage, settings: LoopSettings, *, heads: bool) -> list[dict[str, Any]]:
-    """What trains at the full rate; and what came before, at its part of it."""
+    """Return the parameter groups: added modalities at the full learning rate, and thawed modalities at their factor of it."""
     rate = settings.training.learning_rate
     rates = {stage.train: rate, stage.thawed: rate * settings.thaw}
     return [
@@ -219,7 +232,7 @@ def _groups(model: MCN, stage: Stage, settings: LoopSettings, *, heads: bool) ->
 
 
 def _grad_norm(accelerator: Accelerator, parameters: list[torch.nn.Parameter], limit: float) -> float:
-    """Global gradient norm, after which gradients are scaled to `limit` if it is above 0 and the norm is finite."""
+    """Return the global gradient norm, and scale the gradients down to `limit` if it is above 0 and the norm is finite."""
     accelerator.unscale_gradients()
     grads = [p.grad for p in parameters if p.grad is not None]
     if any(is_sharded(g) for g in grads):

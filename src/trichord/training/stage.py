@@ -1,8 +1,8 @@
-"""Stages as data: what trains, what is frozen, which pairs and terms count, where the weights come from.
+"""Stages as data: the trained and the frozen modalities, the pairs and terms of the loss, and the origin of the weights.
 
-The two-stage study: the first stage trains two modalities together; each later stage freezes all that came before and
-trains the modality it adds against them. Joint training (`avt`) is an order of one stage. A later stage may also thaw what
-came before: it trains on, at a rate of its own, and may replay the terms of the earlier pairs.
+In the study, the first stage trains two modalities together. Each later stage freezes the earlier modalities and trains the modality
+that it adds against them. Joint training (`avt`) is an order with a single stage. A later stage may also thaw the earlier modalities,
+which are then trained at a rate of their own, and replay the loss terms of the earlier pairs.
 """
 
 from __future__ import annotations
@@ -27,9 +27,16 @@ if TYPE_CHECKING:
 class Stage:
     """One training phase.
 
-    `pairs` hold at least one modality that trains; `reconstruct` and `cluster` name only such modalities. `order` is the
-    order up to and including this stage (`av>t`); the weights of the frozen and the thawed modalities come from the stage
-    before it. `thawed` came before, like `frozen`, and train on.
+    The weights of the frozen and the thawed modalities are taken from the preceding stage.
+
+    Attributes:
+        order: The order up to and including this stage, such as `av>t`.
+        train: Modalities that are added and trained.
+        frozen: Earlier modalities that are not trained.
+        pairs: Pairs that the contrastive loss compares. Each contains a modality that is trained.
+        reconstruct: Trained modalities with a reconstruction term.
+        cluster: Trained modalities with a clustering term.
+        thawed: Earlier modalities that continue to be trained.
     """
 
     order: Order
@@ -42,7 +49,7 @@ class Stage:
 
     @property
     def earlier(self) -> tuple[str, ...]:
-        """What earlier stages trained."""
+        """Modalities of earlier stages, frozen or thawed."""
         return self.frozen + self.thawed
 
     @property
@@ -52,11 +59,12 @@ class Stage:
 
     @property
     def chain(self) -> str:
-        """The code of `order`, as files and messages write it: `av>t`."""
+        """Code of the order, as written in files and messages: `av>t`."""
         return self.order.code
 
     @property
     def slug(self) -> str:
+        """Name of the order in names of folders: `av-t`."""
         return self.order.slug
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,7 +73,13 @@ class Stage:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Stage:
-        """Read what `to_dict` returned. Raises KeyError, TypeError or ValueError for anything else."""
+        """Read a stage from the values that `to_dict` returns.
+
+        Raises:
+            KeyError: A value is missing.
+            TypeError: There is a value too many.
+            ValueError: The order is invalid.
+        """
         parts = {name: _tuples(value) for name, value in content.items() if name != "chain"}
         try:
             return cls(Order.parse(content["chain"]), **parts)
@@ -80,14 +94,18 @@ class Stage:
 
 
 def stages_of(order: Order, *, thaw: bool = False, replay: bool = False) -> tuple[Stage, ...]:
-    """The stages of an order, first to last.
+    """Return the stages of an order.
 
     Args:
-        order: E.g. `av>t`.
-        thaw: Later stages train on what came before, instead of freezing it.
-        replay: Their terms between and of the earlier modalities count too (without effect when those are frozen).
+        order: Order of modalities, such as `av>t`.
+        thaw: Whether later stages continue to train the earlier modalities instead of freezing them.
+        replay: Whether later stages include the loss terms of the earlier modalities. No effect if these are frozen.
 
-    Raises TrichordError for a letter that stands for no modality.
+    Returns:
+        The stages, starting with the first.
+
+    Raises:
+        TrichordError: A modality of the order is not declared.
     """
     if unknown := [m for m in order.modalities if m not in known()]:
         letters, letter = ", ".join(letter_of(m) for m in known()), unknown[0]
@@ -111,30 +129,32 @@ def _tuples(value: Any) -> Any:
 
 
 def trainable_modules(model: MCN, stage: Stage, *, heads: bool) -> list[nn.Module]:
-    """The modules that the stage trains: encoders of `stage.train` and `stage.thawed`, and the reconstruction heads of
-    `stage.reconstruct` if `heads`."""
+    """Return the modules that a stage trains.
+
+    These are the encoders of `stage.train` and `stage.thawed` and, with `heads`, the reconstruction heads of `stage.reconstruct`.
+    """
     return modules_of(model, stage, stage.train + stage.thawed, heads=heads)
 
 
 def modules_of(model: MCN, stage: Stage, modalities: tuple[str, ...], *, heads: bool) -> list[nn.Module]:
-    """Those of `modalities` alone."""
+    """Return the trained modules of the given modalities."""
     modules: list[nn.Module] = []
     for modality in modalities:
         parts = model.parts(modality)
-        wanted = [parts["encoder"]]
+        trained = [parts["encoder"]]
         if heads and modality in stage.reconstruct:
-            wanted.append(parts["reconstruction"])
-        modules += [module for module in wanted if module is not None]
+            trained.append(parts["reconstruction"])
+        modules += [module for module in trained if module is not None]
     return modules
 
 
 def prepare_model(model: MCN, stage: Stage, *, heads: bool) -> None:
-    """Put the model into the state that the stage asks for: all frozen and in eval mode, but what trains.
+    """Set trained modules to train mode, and freeze all others in eval mode.
 
     Args:
-        model: Changed in place: `requires_grad` and train or eval mode of every module.
-        stage: Says what trains.
-        heads: Whether a reconstruction term is on; without it the heads stay frozen too.
+        model: The network. `requires_grad` and the mode of its modules are changed in place.
+        stage: Stage that lists the trained modalities.
+        heads: Whether the loss has a reconstruction term. If not, the reconstruction heads are frozen.
     """
     model.requires_grad_(False)
     model.eval()
@@ -144,11 +164,11 @@ def prepare_model(model: MCN, stage: Stage, *, heads: bool) -> None:
 
 
 def count_parameters(model: MCN, stage: Stage) -> dict[str, int]:
-    """How many parameters train in a stage, and how many encoder parameters are frozen in it and take part.
+    """Return the number of trained parameters, and of parameters of frozen encoders.
 
     Args:
-        model: As `prepare_model` left it: what has a gradient trains. Heads that do not train take no part.
-        stage: Says what is frozen.
+        model: The network after `prepare_model`. Parameters with `requires_grad` are trained.
+        stage: Stage that lists the frozen modalities.
     """
     encoders = [encoder for m in stage.frozen if (encoder := model.parts(m)["encoder"]) is not None]
     return {
@@ -159,7 +179,11 @@ def count_parameters(model: MCN, stage: Stage) -> dict[str, int]:
 
 @contextmanager
 def frozen_guard(model: MCN, stage: Stage) -> Iterator[None]:
-    """Check that nothing outside the trained modules changed, weights and buffers bit for bit."""
+    """Check that the block leaves all weights and buffers outside the trained modules bit-identical.
+
+    Raises:
+        RuntimeError: A frozen tensor has changed.
+    """
     trained = {id(t) for part in trainable_modules(model, stage, heads=True) for t in _tensors(part)}
     frozen = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) not in trained}
     before = {name: tensor.detach().clone() for name, tensor in frozen.items()}
