@@ -1,7 +1,7 @@
 """The training loop of a stage: draw a batch, encode it, compute the loss, update the weights.
 
-A loss or gradient that is not finite stops all processes before the weights are updated (`training.guard`). Frozen modules are compared
-bit by bit with copies from before the stage, which costs the memory of one copy of their weights.
+A loss or gradient that is not finite stops all processes before the weights are updated (`training.guard`). Frozen modules are
+compared bit by bit with copies from before the stage, which costs the memory of one copy of their weights.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def train_stage(
     set_over_processes(model, training.batch_norm == "global")
     if accelerator.device.type == "cpu" and training.fast:
         keep_freed_memory()
-    # Fused Adam needs a single pass over the weights, but rounds differently. It is not used for float32, whose results stay the same.
+    # Fused Adam needs a single pass over the weights, but rounds differently. It is not used for float32.
     fused = True if training.fast and accelerator.mixed_precision != "no" else None
     groups = _groups(model, stage, settings, heads=heads)
     optimizer = torch.optim.Adam(groups, lr=training.learning_rate, fused=fused)

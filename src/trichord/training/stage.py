@@ -1,8 +1,8 @@
 """Stages as data: the trained and the frozen modalities, the pairs and terms of the loss, and the origin of the weights.
 
-In the study, the first stage trains two modalities together. Each later stage freezes the earlier modalities and trains the modality
-that it adds against them. Joint training (`avt`) is an order with a single stage. A later stage may also thaw the earlier modalities,
-which are then trained at a rate of their own, and replay the loss terms of the earlier pairs.
+In the study, the first stage trains two modalities together. Each later stage freezes the earlier modalities and trains the
+modality that it adds against them. Joint training (`avt`) is an order with a single stage. A later stage may also thaw the
+earlier modalities, which are then trained at a rate of their own, and replay the loss terms of the earlier pairs.
 """
 
 from __future__ import annotations
