@@ -18,6 +18,7 @@ from scoring_helpers import retrieval_results
 from tiny import VIDEO_DIM, WORD_DIM
 from trichord.data.batches import evaluation_clips
 from trichord.errors import TrichordError
+from trichord.logs import passing_messages
 from trichord.modality import Direction, Order
 from trichord.nn import MCN
 from trichord.recipes import Recipe, load_recipe
@@ -72,8 +73,9 @@ def evaluate(store_path: Path, out: Path, batch: int, said: list[str]) -> list[d
     store, recipe = Store(store_path), quick()
     planned = plan_order(Order.parse("av>t"), 0, recipe, store.fingerprint)
     directions = [Direction.parse(code) for code in recipe.evaluation.directions]
-    for _ in range(2):  # the second reads back what the first left
-        rows = evaluate_order(planned, out, store, recipe, [find_benchmark(store, "tiny")], directions, said.append)
+    with passing_messages(said.append):
+        for _ in range(2):  # the second call reads what the first one saved
+            rows = evaluate_order(planned, out, store, recipe, [find_benchmark(store, "tiny")], directions)
     results = retrieval_results(out, store_path, ["tiny"])
     assert [{"order": "av>t", "seed": 0, **row.to_dict()} for row in results] == rows
     return rows
