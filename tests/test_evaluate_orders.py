@@ -365,7 +365,7 @@ def test_mistakes_are_errors_of_one_line(study: Path, kept: Path, tiny_store: Pa
         ({"orders": ["xx"]}, "names X twice"),
         ({"seeds": [0, 7]}, "has no seed 7 of these orders; it has 0, 1"),
         ({"names": ["nope"]}, "no clips for benchmark 'nope'"),
-        ({"directions": "t2x"}, "names 'x'"),
+        ({"directions": "t2x"}, "unknown letter 'x'"),
         ({"options": Options(labels="labels.csv")}, "--labels has no effect on tiny"),
         ({"window_s": 3.0}, "have no effect without --windows"),
         ({"out": tmp_path / "rows.json"}, "give --out a name without .json"),
