@@ -68,7 +68,7 @@ def test_every_protocol_explains_itself() -> None:
         assert protocol.name == name and len(protocol.paragraph) > 60 and text.startswith(f"{name}: {protocol.title}")
         assert "Needs: " in text and "Gives: " in text
     assert "Published sizes: 2,990 clips, 59,800 texts" in find_protocol("msrvtt-full").explanation()
-    with pytest.raises(TrichordError, match="no benchmark 'nope'; known are youcook2, youcook2-full,"):
+    with pytest.raises(TrichordError, match="unknown benchmark 'nope'; expected one of youcook2, youcook2-full,"):
         find_protocol("nope")
 
 
@@ -291,7 +291,7 @@ def test_options_without_effect_are_errors(run: Path, tiny_store: Path, tmp_path
         ({"run": None, "store_path": None, "embeddings": path, "num_windows": 3}, "have no effect on embeddings"),
         ({"run": run, "store_path": str(tiny_store), "window_s": 3.0}, "have no effect without --windows"),
         ({"run": None, "store_path": None, "embeddings": path, "directions": ["t2a"]}, "needs audio, which these embeddings lack"),
-        ({"run": None, "store_path": None, "embeddings": path, "names": ["nope"]}, "no benchmark 'nope'"),
+        ({"run": None, "store_path": None, "embeddings": path, "names": ["nope"]}, "unknown benchmark 'nope'"),
         ({"run": run, "store_path": str(tiny_store), "names": ["nope"]}, "no clips for benchmark 'nope'"),
         ({"run": run, "store_path": str(tiny_store), "names": ["lsmdc"]}, "has no clips of lsmdc/test"),
         ({"run": None, "store_path": None, "embeddings": path, "options": Options(fusion="max")}, "fusion cannot be 'max'"),

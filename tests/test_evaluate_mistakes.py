@@ -261,8 +261,8 @@ def test_clips_are_explained_by_the_protocol_that_scores_them(
     assert "\nfull-video: Full videos" in explained("full-video:a/b")
     assert explained("youcook2").startswith("youcook2: YouCook2, pooled features")
     assert explained("tiny", "--store", str(tiny_store)).startswith("tiny is scored by retrieval.")
-    assert "no benchmark 'tiny'; known are" in told_by(["--explain", "tiny"], capsys)
-    assert "no benchmark 'nope:a/b'; known are" in told_by(["--explain", "nope:a/b"], capsys)
+    assert "unknown benchmark 'tiny'; expected one of" in told_by(["--explain", "tiny"], capsys)
+    assert "unknown benchmark 'nope:a/b'; expected one of" in told_by(["--explain", "nope:a/b"], capsys)
     told = told_by(["--explain", "gone", "--store", str(tiny_store)], capsys)
     assert "no clips for benchmark 'gone'; the store has tiny" in told
     told = told_by(["--explain", "crosstask:a/b"], capsys)

@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 from trichord.captions import Captions
 from trichord.errors import TrichordError
 from trichord.extraction.choice import Described
-from trichord.extraction.plan import Job, Known, Shard, content_of, first_names, jobs
+from trichord.extraction.folder import content_files
+from trichord.extraction.plan import Job, Known, Shard, first_names, jobs
 from trichord.extraction.pool import outcome_of
 from trichord.extraction.progress import Meter, clock
+from trichord.extraction.renewal import content_hash
 from trichord.extraction.sources import Source
 from trichord.features.encoders import Fingerprint
 from trichord.features.hashes import FileHashes
@@ -38,6 +40,12 @@ leases = Leases(Path(sys.argv[1]))
 print(leases.acquire("a"), leases.acquire("b"), flush=True)
 time.sleep(60)
 """
+
+
+def content_of(source: Source, hashes: FileHashes) -> str:
+    """Return the hash of the content of a source, as a plan computes it."""
+    digests = {name: hashes.sha256(path) for name, path in content_files(source).items()}
+    return content_hash(digests, source.text, source.start_s, source.end_s)
 
 
 def test_a_lease_belongs_to_one_process(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_where_torchcodec_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert problem == "torchcodec is not installed; pip install torchcodec, or use pyav"
     with pytest.raises(TrichordError, match="decoder torchcodec: torchcodec is not installed; pip install torchcodec"):
         choose_decoder("torchcodec", "cuda")
-    with pytest.raises(TrichordError, match="unknown decoder 'opencv'; choose auto, pyav or torchcodec"):
+    with pytest.raises(TrichordError, match="unknown decoder 'opencv'; expected auto, pyav or torchcodec"):
         choose_decoder("opencv")
 
 

@@ -72,7 +72,7 @@ def test_a_modality_without_a_file_is_feature_arrays() -> None:
     assert specification("video") is own_modalities()["video"]
     assert modality_of_tensor("word_ids") == "text" and modality_of_tensor("depth") == "depth"
     with pytest.raises(
-        TrichordError, match="unknown modality 'smell'; the known modalities are video, audio, text, bones, depth"
+        TrichordError, match="unknown modality 'smell'; expected one of video, audio, text, bones, depth"
     ):
         specification("smell")
 

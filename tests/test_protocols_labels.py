@@ -162,7 +162,7 @@ def test_classes_without_training_clips_are_errors() -> None:
             "caption of the clips ('worda' would be 'worda'); add a text for each class",
         ),
         ("zero-shot-classification", {}, {"templates": ("hm",)}, "template 'hm' has no placeholder for the class"),
-        ("clustering", {}, {"missing": "maybe"}, "missing cannot be 'maybe'; choose drop or miss"),
+        ("clustering", {}, {"missing": "maybe"}, "unknown policy for missing clips 'maybe'; expected 'drop' or 'miss'"),
         (
             "knn",
             {"valid": {m: [False] * 24 for m in ("video", "audio")}},

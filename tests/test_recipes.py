@@ -61,7 +61,7 @@ def test_wrong_settings_are_refused_by_name(values: dict[str, dict[str, object]]
 
 
 def test_unknown_cyclic_and_broken_recipes(tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match="unknown recipe 'nope'; choose one of .*debug"):
+    with pytest.raises(TrichordError, match="unknown recipe 'nope'; expected one of .*debug"):
         load_recipe("nope")
     a, b = tmp_path / "a.yaml", tmp_path / "b.yaml"
     a.write_text("extends: b\n")

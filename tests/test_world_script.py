@@ -266,5 +266,5 @@ def test_vtt_counts_minutes_and_hours() -> None:
 
 def test_an_unknown_profile_is_refused() -> None:
     assert profile_named("balanced") is BALANCED
-    with pytest.raises(TrichordError, match="unknown world profile 'noisy'; the known profiles are balanced"):
+    with pytest.raises(TrichordError, match="unknown world profile 'noisy'; expected one of balanced"):
         profile_named("noisy")

@@ -174,7 +174,7 @@ def _run(words: list[str]) -> int:
         print(f"trichord {version('trichord')}", flush=True)
         return 0
     if command not in COMMANDS:
-        raise TrichordError(f"unknown command '{command}'; choose one of {', '.join(COMMANDS)} (see trichord --help)")
+        raise TrichordError(f"unknown command '{command}'; expected one of {', '.join(COMMANDS)} (see trichord --help)")
     check_launch()
     _check_current_folder()
     from importlib import import_module

@@ -49,7 +49,7 @@ def import_(words: list[str]) -> int:
         )
         return 0
     if words[0] not in importers:
-        raise TrichordError(f"unknown importer '{words[0]}'; choose one of {', '.join(importers)}")
+        raise TrichordError(f"unknown importer '{words[0]}'; expected one of {', '.join(importers)}")
     options = {
         "stamps": "--root stamps --language es",
         "webdataset": "--root shards",

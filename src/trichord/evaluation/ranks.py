@@ -162,7 +162,7 @@ def retrieval_ranks(
         100.0
     """
     if arithmetic not in ("filtered", "float64"):
-        raise TrichordError(f"unknown arithmetic '{arithmetic}'; choose filtered or float64")
+        raise TrichordError(f"unknown arithmetic '{arithmetic}'; expected 'filtered' or 'float64'")
     q, g = (x.detach() if getattr(x, "is_cuda", False) else as_array(x) for x in (queries, gallery))
     if q.ndim != 2 or g.ndim != 2 or q.shape[1] != g.shape[1]:
         shapes = f"{tuple(q.shape)} and {tuple(g.shape)}"
@@ -404,9 +404,9 @@ def metrics_from_counts(
         TrichordError: There is no query, or an argument is unknown.
     """
     if ties not in ("expected", "best", "worst"):
-        raise TrichordError(f"unknown tie policy '{ties}'; choose expected, best or worst")
+        raise TrichordError(f"unknown tie policy '{ties}'; expected 'expected', 'best' or 'worst'")
     if missing not in ("drop", "miss"):
-        raise TrichordError(f"unknown policy for missing queries '{missing}'; choose drop or miss")
+        raise TrichordError(f"unknown policy for missing queries '{missing}'; expected 'drop' or 'miss'")
     greater, equal, num_gallery = counts.greater, counts.equal, counts.num_gallery
     truths = counts.truths if isinstance(counts, BestCounts) else None
     if not len(greater):

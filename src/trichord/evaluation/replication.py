@@ -44,7 +44,7 @@ class Runs:
 
     @classmethod
     def of(cls, values: Any) -> Runs:
-        """Return `values` if they are `Runs`, or the runs of an array (R, N) or (N,) whose rows have different first stages.
+        """Convert an array (R, N) or (N,) to `Runs`, assuming that each row has its own first stage. `Runs` are returned unchanged.
 
         If two arrays have the same number of rows, row i is assumed to have the same seed in both.
         """

@@ -208,12 +208,6 @@ class Job:
     replaces: tuple[str, str] | None = None
 
 
-def content_of(source: Source, hashes: FileHashes) -> str:
-    """Return the SHA-256 of everything that an item depends on: content of files, span and texts. Names do not count."""
-    digests = {name: hashes.sha256(path) for name, path in content_files(source).items()}
-    return content_hash(digests, source.text, source.start_s, source.end_s)
-
-
 def name_key(source: Source, described: Described) -> str:
     """Return the key of failures that concern the name of a source, not its content."""
     return f"{hashlib.sha256(repr(source.name).encode()).hexdigest()}:{described.digest}"

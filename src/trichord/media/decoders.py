@@ -52,7 +52,7 @@ def choose_decoder(name: str = "auto", device: str = "cpu") -> Decoder:
         TrichordError: If the name is unknown, or if the decoder cannot be loaded.
     """
     if name not in ("auto", *NAMES):
-        raise TrichordError(f"unknown decoder {name!r}; choose auto, {' or '.join(NAMES)}")
+        raise TrichordError(f"unknown decoder {name!r}; expected auto, {' or '.join(NAMES)}")
     is_cuda = device.startswith("cuda")
     if name == "pyav" or (name == "auto" and not is_cuda):
         return _pyav()

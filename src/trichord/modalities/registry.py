@@ -46,7 +46,7 @@ def specification(name: str) -> Modality:
         return own
     if name not in known():
         raise TrichordError(
-            f"unknown modality {name[:40]!r}; the known modalities are {', '.join(known())}; declare another modality with its "
+            f"unknown modality {name[:40]!r}; expected one of {', '.join(known())}; declare another modality with its "
             'letter, for example by trichord.modality.declare({"depth": "d"})'
         )
     if (other := modality_of_tensor(name)) != name:

@@ -273,7 +273,7 @@ def _resolve(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     path = FOLDER / f"{name}.yaml" if name in recipe_names() else Path(name)
     if not path.is_file():
         raise TrichordError(
-            f"unknown recipe '{name}'; choose one of {', '.join(recipe_names())}, or give the path of a YAML file"
+            f"unknown recipe '{name}'; expected one of {', '.join(recipe_names())}, or give the path of a YAML file"
         )
     if name in seen:
         raise TrichordError(f"{path}: the recipe extends itself ({' > '.join((*seen, name))}); remove one `extends`")
@@ -294,7 +294,7 @@ def _resolve(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         )
     if not (path.parent / f"{base}.yaml").is_file() and base not in recipe_names():
         raise TrichordError(
-            f"{path}: `extends` names the unknown recipe '{base}'; choose one of {', '.join(recipe_names())}, or a recipe in the "
+            f"{path}: `extends` names the unknown recipe '{base}'; expected one of {', '.join(recipe_names())}, or a recipe in the "
             "same folder"
         )
     sibling = path.parent / f"{base}.yaml"

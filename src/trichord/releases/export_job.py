@@ -1,4 +1,4 @@
-"""The input of all export layouts, and the summary that they fill in."""
+"""The arguments and the summary that all export layouts share."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class Stream:
             yield path + self.suffix, video_id + self.suffix
 
     def expected(self, video: Video) -> Path:
-        """Return the path where the file of a video is expected, for error messages."""
+        """Return the expected path of the file of a video, for error messages."""
         return self.base / self.patterns[0].format(path=video.path, id=video.video_id)
 
     def load(self, path: Path) -> np.ndarray:

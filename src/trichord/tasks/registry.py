@@ -35,7 +35,9 @@ def find_protocol(name: str) -> Protocol:
     """Return a protocol by name. Raises TrichordError with the known names."""
     known = protocols()
     if name not in known:
-        raise TrichordError(f"no benchmark '{name}'; known are {', '.join(known)}, or COLLECTION/SPLIT of the store")
+        raise TrichordError(
+            f"unknown benchmark '{name}'; expected one of {', '.join(known)}, or COLLECTION/SPLIT of the store"
+        )
     return known[name]
 
 

@@ -18,7 +18,7 @@ def rate_factor(schedule: str, *, warmup_steps: int, num_steps: int) -> Callable
     `num_steps`. Past `num_steps` the cosine stays at 0: it never rises again.
     """
     if schedule not in ("cosine", "constant"):
-        raise ValueError(f"there is no schedule '{schedule}'; choose cosine or constant")
+        raise ValueError(f"unknown schedule '{schedule}'; expected cosine or constant")
 
     def factor(step: int) -> float:
         if step < warmup_steps:

@@ -220,7 +220,7 @@ def profile_named(name: str) -> Profile:
         TrichordError: If the name is unknown. The message lists the known names.
     """
     if name not in PROFILES:
-        raise TrichordError(f"unknown world profile '{name}'; the known profiles are {', '.join(PROFILES)}")
+        raise TrichordError(f"unknown world profile '{name}'; expected one of {', '.join(PROFILES)}")
     return PROFILES[name]
 
 

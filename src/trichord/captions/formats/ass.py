@@ -16,19 +16,7 @@ _TIME = re.compile(r"(-?)(\d{1,9}):(\d{1,2}):(\d{1,2})(?:[.:,](\d{1,9}))?")
 
 
 def read_ass(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
-    """Read the cues of a file. Comments and drawings are left out.
-
-    Args:
-        path: Path of the file, for messages.
-        text: Text of the file.
-        skipped: List to which a message is appended for each cue that cannot be read.
-
-    Yields:
-        Cues.
-
-    Raises:
-        TrichordError: If the file does not have this format.
-    """
+    """Read the cues of a file. Comments and drawings are left out."""
     if text.strip() and "[events]" not in text.lower():
         raise broken(path, 1, "has no section [Events]")
     columns: tuple[str, ...] = _COLUMNS

@@ -42,19 +42,7 @@ class _Timing:
 
 
 def read_vtt(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
-    """Read the cues of a WebVTT file. A cue ends at the first empty line after its text.
-
-    Args:
-        path: Path of the file, for messages.
-        text: Text of the file.
-        skipped: List to which a message is appended for each cue that cannot be read.
-
-    Returns:
-        An iterator over the cues.
-
-    Raises:
-        TrichordError: If the file does not have this format.
-    """
+    """Read the cues of a WebVTT file. A cue ends at the first empty line after its text."""
     text = _ODD_ARROW.sub(r"\1 --> ", text)
     if text.strip() and not text.startswith("WEBVTT") and "-->" not in text:
         raise broken(path, 1, "has neither a WEBVTT header nor a timing line")
@@ -62,19 +50,7 @@ def read_vtt(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
 
 
 def read_srt(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
-    """Read the cues of a SubRip file. A cue ends at the next one, so that the text may contain empty lines.
-
-    Args:
-        path: Path of the file, for messages.
-        text: Text of the file.
-        skipped: List to which a message is appended for each cue that cannot be read.
-
-    Returns:
-        An iterator over the cues.
-
-    Raises:
-        TrichordError: If the file does not have this format.
-    """
+    """Read the cues of a SubRip file. A cue ends at the next one, so that the text may contain empty lines."""
     text = _ODD_ARROW.sub(r"\1 --> ", text)
     if text.strip() and "-->" not in text:
         raise broken(path, 1, "has no timing line such as 00:00:01,000 --> 00:00:02,500")

@@ -49,14 +49,6 @@ _TEXTS = ("text", "transcript", "sentence", "caption", "segment")
 def read_json(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
     """Read the cues of a file in one of the forms above.
 
-    Args:
-        path: Path of the file, for messages.
-        text: Text of the file.
-        skipped: List to which a message is appended for each cue that cannot be read.
-
-    Yields:
-        Cues.
-
     Raises:
         NoCaptionsError: If the JSON has none of these forms.
         TrichordError: If the file is not JSON, or if the times of all rows are invalid.

@@ -21,19 +21,7 @@ _MILLISECONDS = {"\t": 100.0, ",": 1000.0, ";": 1000.0}
 
 
 def read_csv(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
-    """Read the cues of a CSV file with commas, or with semicolons, which Excel writes if the comma is the decimal separator.
-
-    Args:
-        path: Path of the file, for messages.
-        text: Text of the file.
-        skipped: List to which a message is appended for each cue that cannot be read.
-
-    Returns:
-        An iterator over the cues.
-
-    Raises:
-        TrichordError: If the file does not have this format.
-    """
+    """Read the cues of a CSV file with commas, or with semicolons, which Excel writes if the comma is the decimal separator."""
     delimiter = delimiter_of(text.partition("\n")[0])
     return iter(_in_seconds(_cues(path, text, skipped, delimiter), delimiter))
 

@@ -54,19 +54,7 @@ class _Clock:
 
 
 def read_ttml(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
-    """Read the cues of a document: each `<p>`, or each `<span>` in it if only these have times.
-
-    Args:
-        path: Path of the file, for messages.
-        text: Text of the file.
-        skipped: List to which a message is appended for each cue that cannot be read.
-
-    Yields:
-        Cues.
-
-    Raises:
-        TrichordError: If the file does not have this format.
-    """
+    """Read the cues of a document: each `<p>`, or each `<span>` in it if only these have times."""
     if not text.strip():
         return
     if "<!DOCTYPE" in text or "<!ENTITY" in text:

@@ -79,7 +79,7 @@ def start_run(
     Raises TrichordError when there is no modality but text, or no label.
     """
     if options.missing not in ("auto", "drop", "miss"):
-        raise TrichordError(f"missing cannot be '{options.missing}'; choose drop or miss")
+        raise TrichordError(f"unknown policy for missing clips '{options.missing}'; expected 'drop' or 'miss'")
     have = usable(subject)
     if not have:
         raise TrichordError(f"{subject.name}: benchmark {protocol.name} needs video or audio; it has neither")

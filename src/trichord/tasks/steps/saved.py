@@ -52,7 +52,10 @@ def video_seconds(subject: Subject, protocol: Protocol, options: Options) -> Emb
         start_s += list(range(num_seconds))
         steps += [" ".join(str(k + 1) for k in np.flatnonzero(row)) for row in truth]
     if not ids:
-        raise TrichordError(f"benchmark {protocol.name}: its videos have no seconds; there is nothing to save")
+        raise TrichordError(
+            f"benchmark {protocol.name}: no video is a second long, so there are no embeddings "
+            "to save; leave --save_embeddings out"
+        )
     texts = {
         task: rows for task, rows in step_texts(subject, annotated.tasks, options.text_encoder).items() if task in tasks
     }
