@@ -38,3 +38,12 @@ def test_an_incomplete_world_is_not_studied(
     summary.num_postponed = 1
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 2
     assert "a part of the world could not be extracted; run the command again" in capsys.readouterr().err
+
+
+def test_a_summary_is_printed_line_by_line(
+    summary: ExtractSummary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("trichord.world.write_world", lambda *given, **options: "a world\n9 videos")
+    summary.num_postponed = 1
+    main(["demo", "--out", str(tmp_path / "demo")])
+    assert capsys.readouterr().out.splitlines()[1:3] == ["a world", "9 videos"]

@@ -47,10 +47,10 @@ def run_demo(
     from trichord.world import write_world
 
     logger.info(f"1/3 the world: {num_train} + {num_test} narrated videos in {out / 'world'}")
-    logger.info(str(write_world(out / "world", num_train=num_train, num_test=num_test, seed=seed)))
+    _log_lines(write_world(out / "world", num_train=num_train, num_test=num_test, seed=seed))
     logger.info(f"2/3 features into {out / 'store'}")
     extracted = extract(out / "world", out / "store", collection="world")
-    logger.info(str(extracted))
+    _log_lines(extracted)
     assert isinstance(extracted, ExtractSummary), "only a dry run returns text"
     if extracted.interruption is not None:
         raise extracted.interruption
@@ -58,5 +58,10 @@ def run_demo(
         raise TrichordError(f"{out / 'store'}: a part of the world could not be extracted; run the command again")
     logger.info(f"3/3 the study in {out / 'study'}: A and V then T, A and T then V, V and T then A, and all at once")
     table = run_study(out / "store", out / "study", ["av>t", "at>v", "vt>a", "avt"], [seed], load_recipe(recipe))
-    logger.info(str(write_report(out / "study")))
+    _log_lines(write_report(out / "study"))
     return table, out / "study"
+
+
+def _log_lines(summary: object) -> None:
+    for line in str(summary).splitlines():
+        logger.info(line)
