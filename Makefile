@@ -16,7 +16,7 @@ test-slow: $(VENV)/.installed-dev  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m slow
 
 mutants: $(VENV)/.installed-dev  ## faults put into a copy of the source one by one, each of which the tests must notice
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python tests/helpers/mutants.py
 
 lint: $(VENV)/.installed-dev  ## style, types, import contracts
 	$(BIN)/ruff check src tests benchmarks

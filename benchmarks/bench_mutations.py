@@ -1,7 +1,7 @@
 """Mutate stores, studies, models, checkpoints, recipes and releases, and check what happens when they are read.
 
-There must never be a traceback, a hang, a crash, an accepted wrong result, or an executed payload. `tests/mutation_targets.py`
-defines what counts as wrong. A run can be repeated by its seed.
+There must never be a traceback, a hang, a crash, an accepted wrong result, or an executed payload.
+`tests/helpers/mutation_targets.py` defines what counts as wrong. A run can be repeated by its seed.
 """
 
 from __future__ import annotations
