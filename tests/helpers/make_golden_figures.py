@@ -3,7 +3,8 @@ them.
 
 `python tests/helpers/make_golden_figures.py FOLDER` writes the sample to FOLDER, packs it as
 `tests/fixtures/earlier-figures.tar.xz` and writes `tests/fixtures/golden_figures.json`, which
-`test_golden_figures.py` compares with what every later version reads. Run it again only for a version whose formats are to be pinned as well.
+`test_golden_figures.py` compares with what every later version reads. Run it again only for a version whose formats are to be
+pinned as well.
 """
 
 from __future__ import annotations
