@@ -145,15 +145,21 @@ def _protocol(selection: Selection, name: str, title: str, paragraph: str, needs
     return Protocol(name, title, "retrieval", paragraph, needs, _RANKS, score, sizes, selection.address)
 
 
+def _published(name: str, remark: str, **sizes: int) -> Protocol:
+    """Return the protocol of a published benchmark, which a study scores in the same way."""
+    benchmark = PUBLISHED[name]
+    selection = Selection(ClipSet.of_benchmark(benchmark), benchmark.missing)
+    paragraph = f"{benchmark.protocol} {remark}"
+    return _protocol(selection, name, benchmark.title, paragraph, IMPORT.format(name), **sizes)
+
+
 PROTOCOLS: tuple[Protocol, ...] = (
-    _protocol(
-        Selection(YOUCOOK2), "youcook2", "YouCook2, pooled features",
-        "The 3,350 of the 3,492 validation clips whose videos are not in HowTo100M, one caption each. Every clip that has the "
-        "modalities of a direction is a query and in the gallery; the others are left out. Spectrograms are cut to 5,120 "
-        "frames. MCN's and AVLnet's figures are made so, with `sum`. Everything at Once's are of other clips (youcook2-full) "
-        "and 4,608 frames, with `mean_normalized`: its `t2v+a` is t2va here; what it calls `t2va` is the output of its "
-        "transformer for the tokens of both, which no fusion of two embeddings gives.",
-        IMPORT.format("youcook2"), clips=3350, texts=3350,
+    _published(
+        "youcook2",
+        "MCN's and AVLnet's figures are made so, with pooled features and `sum`. Everything at Once's are of other clips "
+        "(youcook2-full) and 4,608 frames, with `mean_normalized`: its `t2v+a` is t2va here; what it calls `t2va` is the "
+        "output of its transformer for the tokens of both, which no fusion of two embeddings gives.",
+        clips=3350, texts=3350,
     ),
     _protocol(
         Selection(YOUCOOK2, keep=_with_rows), "youcook2-full", "YouCook2, full-resolution features",
@@ -169,13 +175,12 @@ PROTOCOLS: tuple[Protocol, ...] = (
         "gallery is easier: figures are not those of youcook2.",
         IMPORT.format("youcook2"), clips=3104, texts=3104,
     ),
-    _protocol(
-        Selection(_MSRVTT, PUBLISHED["msrvtt"].missing), "msrvtt", "MSR-VTT 1k, missing clips count",
-        "The 1,000 test clips of JSFusion, one caption each. Clips without features are queries that fail: 968 have audio and "
-        "are scored against 968, recalls are over 1,000. Their rank is that of the last, so the median rank is over all 1,000 "
-        "(MCN and AVLnet print the median of those found). A file of embeddings has 1,000 rows of each modality, and "
-        "`audio_valid` is false where there is no audio. 3,072 spectrogram frames.",
-        IMPORT.format("msrvtt"), clips=1000, texts=1000,
+    _published(
+        "msrvtt",
+        "The rank of a missing clip is that of the last, so the median rank is over all 1,000 (MCN and AVLnet print the median "
+        "of those found). A file of embeddings has 1,000 rows of each modality, and `audio_valid` is false where there is no "
+        "audio.",
+        clips=1000, texts=1000,
     ),
     _protocol(
         Selection(_MSRVTT), "msrvtt-1k-a", "MSR-VTT 1k-A",
