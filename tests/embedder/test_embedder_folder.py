@@ -138,7 +138,7 @@ def other_words(folder: Path) -> None:
         (rewritten(lambda c: c["words"].pop("source")), "the description of the words is incomplete"),
         (rewritten(lambda c: c["words"].update(sha256=None, dim=3)), "the words and the vectors do not fit together"),
         (lambda folder: (folder / "words.safetensors").write_bytes(b"{}"), "words.safetensors: .*get the model again"),
-        (other_weights, "the weights were changed"),
+        (other_weights, "the weights have changed"),
         (other_words, "words.safetensors: .*it is not the file that was written.*get the model again"),
     ],
 )  # fmt: skip

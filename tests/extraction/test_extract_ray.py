@@ -68,7 +68,7 @@ def test_options_without_effect_and_a_missing_ray_are_errors(tmp_path: Path, mon
         with pytest.raises(TrichordError, match=text):
             run(videos, tmp_path / "s", **options)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(TrichordError, match=r"--engine ray needs Ray \(.*\); pip install 'trichord\[ray\]'"):
+    with pytest.raises(TrichordError, match=r"--engine ray needs Ray \(.*\); run: pip install 'trichord\[ray\]'"):
         run(videos, tmp_path / "s", engine="ray", workers=1)
     assert not (tmp_path / "s").exists()
 

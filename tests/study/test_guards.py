@@ -137,7 +137,7 @@ def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
     with patch.context():
         told, dump = diverge(store, tmp_path / "run", "vt", recipe)
     patch.undo()
-    assert "step 1: the gradient is not finite; the weights were not touched" in told
+    assert "step 1: the gradient is not finite; the weights were not changed" in told
     found = reproduce(dump)
     assert found.same and not np.isfinite(found.now["grad_norm"]) and np.isfinite(found.now["loss"])
     assert any("heads.video" in line and "gradient" in line for line in found.where)
@@ -162,7 +162,7 @@ def test_overflow_at_every_scale_stops_training(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(factories, "build_accelerator", scaled)
     monkeypatch.setattr(loop, "_grad_norm", overflowing)
     told, _ = diverge(store, tmp_path / "run", "vt", debug())
-    assert "step 3: the gradient is not finite even at the loss scale 1; the weights were not touched" in told
+    assert "step 3: the gradient is not finite even with a loss scale of 1; the weights were not changed" in told
     assert [scale for scale, _ in seen] == [4.0, 2.0, 1.0]
     assert all(torch.equal(a, b) for a, b in zip(seen[0][1], seen[2][1], strict=True))
 
@@ -195,7 +195,7 @@ def test_a_full_disk_does_not_hide_the_divergence(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("trichord.training.divergence._save", full)
-    with pytest.raises(Diverged, match=f"video '{video}'.*the step could not be written down .No space left on device"):
+    with pytest.raises(Diverged, match=f"video '{video}'.*the step could not be saved .No space left on device"):
         run.train_order(store, tmp_path / "run", "vt", 0, debug())
 
 

@@ -227,7 +227,7 @@ def test_evaluating_refuses_impossible_requests(study: Path, tiny_store: Path, t
     described = json.loads((broken / "model.json").read_text())
     described["arguments"]["video_dim"] += 1
     (broken / "model.json").write_text(json.dumps(described))
-    with pytest.raises(TrichordError, match="model.json: was changed since it was written; train the stage again"):
+    with pytest.raises(TrichordError, match="model.json: has changed since it was written; train the stage again"):
         retrieval_results(broken, tiny_store)
     (broken / "model.json").write_text(json.dumps(sealed({k: v for k, v in described.items() if k != "sha256"})))
     with pytest.raises(TrichordError, match="weights of other widths"):
