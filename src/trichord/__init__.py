@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import logging
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import TrichordError
@@ -17,8 +15,8 @@ if TYPE_CHECKING:
     from trichord.embedder import Embedder
     from trichord.nn import MCN
 
-__version__ = version("trichord")
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent until a program configures logging
+    __version__: str
+
 __all__ = ["MCN", "Direction", "Embedder", "Order", "TrichordError", "__version__"]
 
 _LAZY = {"Embedder": "trichord.embedder", "MCN": "trichord.nn"}
@@ -40,6 +38,10 @@ _ROOMS = (
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("trichord")
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     if name in _ROOMS:

@@ -20,6 +20,7 @@ from trichord.errors import printable
 P = ParamSpec("P")
 R = TypeVar("R")
 ROOT = logging.getLogger("trichord")
+ROOT.addHandler(logging.NullHandler())  # silent until a program configures logging
 _ON_STDERR = ("trichord.store.remote",)  # connection problems; all other messages are part of the output of a command
 
 

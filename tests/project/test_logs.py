@@ -23,7 +23,7 @@ SOURCE = Path(logs.__file__).parent
 
 
 def test_a_program_that_configures_no_logging_sees_nothing() -> None:
-    code = "import logging, trichord; logging.getLogger('trichord.study.run').warning('left out')"
+    code = "import logging, trichord.logs; logging.getLogger('trichord.study.run').warning('left out')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == done.stderr == ""
 

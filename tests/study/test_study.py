@@ -23,9 +23,11 @@ from trichord.modality import Order
 from trichord.recipes import Recipe
 from trichord.store import Store
 from trichord.study import factories, folder, run
+from trichord.study.evaluate import evaluate
 from trichord.study.plan import distinct_stages, plan_study
 from trichord.study.ranks import read_ranks
 from trichord.study.table import to_csv, to_latex, to_markdown
+from trichord.tasks import subject
 from trichord.tasks.subject import Subject
 from trichord.training.loop import train_stage
 from trichord.training.seals import sealed
@@ -141,6 +143,28 @@ def test_a_diverged_order_is_left_out_with_a_note(
     monkeypatch.setattr(factories, "build_loss", build)
     (stage / "diverged.json").unlink()
     assert run.run_study(tiny_store, out, ["av>t"], [0], quick()).orders == (Order.parse("av>t"),)
+
+
+def test_a_model_whose_embeddings_are_not_finite_is_left_out_as_evaluate_refuses_it(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed, lines = subject.embed_clips, []
+
+    def overflowing(model: Any, store: Any, clips: Any, modalities: tuple[str, ...], *rest: Any) -> Any:
+        embeddings, valid = embed(model, store, clips, modalities, *rest)
+        if modalities == ("video", "audio"):
+            embeddings["audio"][0] = float("inf")
+        return embeddings, valid
+
+    monkeypatch.setattr(subject, "embed_clips", overflowing)
+    with passing_messages(lines.append):
+        table = run.run_study(tiny_store, tmp_path, ["av", "vt"], [0], quick())
+    assert table.orders == (Order.parse("vt"),)
+    (line,) = (line for line in lines if "left out" in line)
+    assert line.startswith("AV seed 0  is left out: ") and "audio embeddings of tiny/test are not finite" in line
+    (stage,) = tmp_path.glob("stages/av.*")
+    with pytest.raises(Diverged, match="audio embeddings of tiny/test are not finite"):
+        evaluate(stage, tiny_store, names=["tiny"], directions=["v2a"])
 
 
 def test_when_all_diverge_it_is_an_error(tiny_store: Path, tmp_path: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import wraps
 from typing import Any, get_args
 
 from trichord.cli.parsing import parse, parser_of, recipe_of, recipe_parser
 from trichord.errors import one_line
-from trichord.recipes import Recipe
 from trichord.settings import descriptions_of
 
 NOTHING: list[Any] = []  # default of list options
@@ -34,7 +33,8 @@ def command(
             text = function.__name__.replace("_", "-"), one_line((function.__doc__ or "").split("\n\n")[0]), example
             parser = recipe_parser(*text, words, recipe) if recipe else parser_of(*text)
             parameters = inspect.signature(function, eval_str=True).parameters.values()
-            options = [parameter for parameter in parameters if parameter.annotation is not Recipe]
+            settings = _names_of_settings(parameters) if recipe else []
+            options = [parameter for parameter in parameters if parameter.name not in settings]
             for parameter in options:
                 option = parameter.name if parameter.name in positional else f"--{parameter.name}"
                 description = descriptions_of(function)[parameter.name]
@@ -42,12 +42,19 @@ def command(
                 parser.add_argument(option, help=description, **_type_and_default(parameter, option, form), **form)
             values = parse(parser, words)
             arguments = {parameter.name: values[parameter.name] for parameter in options}
-            arguments |= {p.name: recipe_of(values) for p in parameters if p.annotation is Recipe}
+            arguments |= {name: recipe_of(values) for name in settings}
             return function(**arguments)
 
         return run
 
     return decorate
+
+
+def _names_of_settings(parameters: Iterable[inspect.Parameter]) -> list[str]:
+    """Return the names of the parameters that take a recipe, all of whose settings are options."""
+    from trichord.recipes import Recipe
+
+    return [parameter.name for parameter in parameters if parameter.annotation is Recipe]
 
 
 def _type_and_default(parameter: inspect.Parameter, option: str, form: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import TrichordError, one_line, printable
-from trichord.files.writing import writing_to
 from trichord.settings import descriptions_of
 
 if TYPE_CHECKING:
@@ -43,13 +42,14 @@ def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
     import argparse
 
     from trichord.cli.bounds import check_options
-    from trichord.recipes.bounds import plainly
 
     try:
         values = parser.parse_args(words)
     except (argparse.ArgumentError, TypeError, ValueError, KeyError) as error:
         if isinstance(error, TrichordError):
             raise
+        from trichord.recipes.bounds import plainly
+
         raise TrichordError(
             f"{_with_dashes(parser, plainly(one_line(error), '--'))}; see {parser.prog} --help"
         ) from None
@@ -95,6 +95,8 @@ def call(
         if group.title and group.title.rstrip(":.") == summary.rstrip("."):  # the description already contains it
             group.title = "settings"
     values = parse(parser, _as_typed(function, words)).as_dict()
+    from trichord.files.writing import writing_to
+
     with writing_to(values.get("out") or values.get("store")):
         return function(**{k: v for k, v in values.items() if k != "config"})
 

@@ -130,7 +130,8 @@ def run_study(
         first_stage_seed: If given, all seeds share first stages that are trained with this seed.
 
     The table shows the orders of this call; `study.json` and `orders/` also keep the results of earlier calls. An order that
-    diverges is left out with a message, and the other orders continue. Raises Diverged if all orders diverge.
+    diverges, or whose embeddings are not finite, is left out with a message, and the other orders continue. Raises Diverged if
+    all orders diverge.
     """
     from trichord.store import Store
 
@@ -170,7 +171,11 @@ def run_study(
             if why := _train_all(planned, out, store, recipe):
                 logger.warning(f"{planned.order} seed {planned.seed}  diverged and is left out: {why}")
                 continue
-            rows = evaluate_order(planned, out, store, recipe, chosen, directions)
+            try:
+                rows = evaluate_order(planned, out, store, recipe, chosen, directions)
+            except Diverged as error:
+                logger.warning(f"{planned.order} seed {planned.seed}  is left out: {error}")
+                continue
             results += rows
             runs.append(on_main(partial(_scored, planned, out, rows, chosen)))
             table = StudyTable.from_results(

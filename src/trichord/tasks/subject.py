@@ -236,11 +236,22 @@ class Subject:
     def _vectors(
         self, clips: Clips, modalities: tuple[str, ...], clip_set: ClipSet
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Return the embeddings of clips by modality, and which clips have one."""
+        """Return the embeddings of clips by modality, and which clips have one.
+
+        Raises:
+            Diverged: An embedding is not finite.
+        """
         assert self.store is not None and self.model is not None and self.settings is not None
         frames = clip_set.audio_frames or self.settings.audio_frames
         embeddings, valid = embed_clips(self.model, self.store, clips, modalities, frames, self.settings)
-        return {m: v.numpy() for m, v in embeddings.items()}, valid
+        vectors = {m: v.numpy() for m, v in embeddings.items()}
+        for modality, rows in vectors.items():
+            if not np.isfinite(rows[valid[modality]]).all():
+                raise Diverged(
+                    f"{self.name}: {modality} embeddings of {clip_set.address} are not finite: the model has diverged; train "
+                    "it again with a lower training.learning_rate"
+                )
+        return vectors, valid
 
     def _found(
         self,
@@ -251,15 +262,9 @@ class Subject:
         vectors: dict[str, np.ndarray],
         valid: dict[str, np.ndarray],
     ) -> Embedded:
-        """Return the embeddings with the names and captions of their clips. Raises Diverged if one is not finite."""
+        """Return the embeddings with the names and captions of their clips."""
         store, settings = self.store, self.settings
         assert store is not None and settings is not None
-        for modality, rows in vectors.items():
-            if not np.isfinite(rows[valid[modality]]).all():
-                raise Diverged(
-                    f"{self.name}: gives {modality} embeddings of {clip_set.address} that are not finite: it has diverged; "
-                    "train it anew"
-                )
         return Embedded.of(
             vectors,
             valid=valid,
