@@ -54,7 +54,7 @@ def test_a_study_reports_it_first_and_computes_without_a_cache(store: Path, tmp_
     ]
     steps = [number for number, line in enumerate(lines) if " step " in line]
     assert len(notes) == 1 and notes[0] < steps[0]
-    assert "later stages compute it at every step" in lines[notes[0]]
+    assert "later stages compute them at every step" in lines[notes[0]]
     assert any("is encoded at every step" in line for line in lines)
     assert not (store / "frozen").exists()
     train_order(store, tmp_path / "off", "av>t", 0, quick(frozen_cache="off"))

@@ -81,7 +81,7 @@ def test_a_bad_feature_is_named_and_the_step_is_seen_again(
     assert found.before == pytest.approx(found.now, rel=1e-5, nan_ok=True)
     assert main(["reproduce", str(dump.parent)]) == 0
     printed = capsys.readouterr().out
-    assert "the same values are not finite here" in printed and f"stream {stream}, {shard}" in printed
+    assert "the same values are not finite in both" in printed and f"stream {stream}, {shard}" in printed
     modality = {"visual_2d": "video", "spectrogram": "audio"}[stream]
     assert f"first module whose output is not finite: encoders.{modality}." in printed
     assert f"{modality}: 4 of 32 rows not finite" in printed and f"video '{video}'" in printed
@@ -215,7 +215,7 @@ def test_a_damaged_dump_is_an_error_of_one_line(tmp_path: Path) -> None:
     store = write_tiny_store(tmp_path / "store", num_train=8)
     poison(store, 3, "visual_2d", float("nan"))
     _, dump = diverge(store, tmp_path / "run", "vt", debug())
-    with pytest.raises(TrichordError, match="no diverged step here"):
+    with pytest.raises(TrichordError, match="contains no diverged step"):
         read_dump(tmp_path)
     for name, damage in DAMAGE.items():
         kept = {path: path.read_bytes() for path in dump.iterdir()}

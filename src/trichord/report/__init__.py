@@ -1,1 +1,1 @@
-"""The report of a study: what its page shows and the figures published elsewhere beside it."""
+"""The report of a study: what its page shows and the figures published elsewhere next to it."""

@@ -176,7 +176,7 @@ def finish_checkpoints(folder: Path, keep_best: int) -> None:
     for unused in folder.glob(f"{UNUSED}*"):
         if _CHECKPOINT.fullmatch(unused.name.removeprefix(UNUSED)):
             remove_folder(unused, FILES)
-    with suppress(OSError):  # a folder that still holds something stays
+    with suppress(OSError):  # the folder is not empty
         folder.rmdir()
 
 
