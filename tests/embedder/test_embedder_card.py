@@ -327,7 +327,7 @@ def test_a_license_in_words_is_reported(stage: Path, tmp_path: Path, capsys: pyt
 
 def test_published_data_sets_have_their_names() -> None:
     figure = {
-        "benchmark": "msrvtt", "title": "MSR-VTT 1k, missing clips count", "protocol": "Take `--gallery FILE`.",
+        "benchmark": "msrvtt", "title": "MSR-VTT", "protocol": "Take `--gallery FILE`.",
         "kind": "retrieval", "clips": "msrvtt/test", "collection": "msrvtt", "split": "test", "of": "t2va, sum",
         "measure": "R@10", "unit": "%", "value": 12.34567, "low": 10.0, "high": 15.0, "chance": 1.0, "num": 1000,
         "gallery": 968, "how": {"protocol": "msrvtt", "fusion": "sum", "missing": "miss"},

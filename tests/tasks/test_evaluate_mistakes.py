@@ -266,7 +266,7 @@ def test_clips_are_explained_by_the_protocol_that_scores_them(
         told = explained(name)
         assert told.startswith(f"{name} is scored by retrieval.\n\nretrieval: Retrieval on any clips (retrieval)\n")
     assert "\nfull-video: Full videos" in explained("full-video:a/b")
-    assert explained("youcook2").startswith("youcook2: YouCook2, pooled features")
+    assert explained("youcook2").startswith("youcook2: YouCook2")
     assert explained("tiny", "--store", str(tiny_store)).startswith("tiny is scored by retrieval.")
     assert "unknown benchmark 'tiny'; expected one of" in told_by(["--explain", "tiny"], capsys)
     assert "unknown benchmark 'nope:a/b'; expected one of" in told_by(["--explain", "nope:a/b"], capsys)

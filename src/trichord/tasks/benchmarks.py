@@ -48,13 +48,14 @@ class Benchmark:
 PUBLISHED = {
     "youcook2": Benchmark(
         "youcook2", "youcook2", "val", "drop", 5120, "YouCook2",
-        "YouCook2 validation clips with one caption each. Every clip that has the modalities of a direction is a query and "
-        "belongs to the gallery (3,350 clips with pooled features, 3,339 with full-resolution features). 5,120 spectrogram frames.",
+        "The 3,350 of the 3,492 validation clips whose videos are not in HowTo100M (3,339 with full-resolution features), with one "
+        "caption each. Every clip that has the modalities of a direction is a query and belongs to the gallery; other clips are "
+        "left out. Spectrograms are cut to 5,120 frames.",
     ),
     "msrvtt": Benchmark(
         "msrvtt", "msrvtt", "test", "miss", 3072, "MSR-VTT",
-        "MSR-VTT 1k (JSFusion test captions) with one caption per clip. Clips without features count as errors (968 of 1,000 "
-        "have audio), so recalls are over all 1,000 clips. 3,072 spectrogram frames.",
+        "The 1,000 test clips of JSFusion, with one caption each. Clips without features count as errors: 968 clips have audio "
+        "and form the gallery, but recalls are over 1,000. Spectrograms are cut to 3,072 frames.",
     ),
 }  # fmt: skip
 

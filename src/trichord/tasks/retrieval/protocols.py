@@ -160,15 +160,21 @@ def _protocol(selection: Selection, name: str, title: str, paragraph: str, needs
     return Protocol(name, title, "retrieval", paragraph, needs, _RANKS, score, sizes, selection.address)
 
 
+def _published(name: str, remark: str, **sizes: int) -> Protocol:
+    """Return the protocol of a published benchmark, which a study scores in the same way."""
+    benchmark = PUBLISHED[name]
+    selection = Selection(ClipSet.of_benchmark(benchmark), benchmark.missing)
+    paragraph = f"{benchmark.protocol} {remark}"
+    return _protocol(selection, name, benchmark.title, paragraph, IMPORT.format(name), **sizes)
+
+
 PROTOCOLS: tuple[Protocol, ...] = (
-    _protocol(
-        Selection(YOUCOOK2), "youcook2", "YouCook2, pooled features",
-        "The 3,350 of the 3,492 validation clips whose videos are not in HowTo100M, with one caption each. Every clip that has "
-        "the modalities of a direction is a query and belongs to the gallery; other clips are left out. Spectrograms are cut to "
-        "5,120 frames. The figures of MCN and AVLnet are computed in this way, with `sum`. Those of Everything at Once are for "
-        "other clips (youcook2-full), 4,608 frames and `mean_normalized`. Its `t2v+a` is t2va here. What it calls `t2va` is the "
-        "output of its transformer for the tokens of both modalities, which cannot be computed from two embeddings.",
-        IMPORT.format("youcook2"), clips=3350, texts=3350,
+    _published(
+        "youcook2",
+        "The figures of MCN and AVLnet are computed in this way, with pooled features and `sum`. Those of Everything at Once are "
+        "for other clips (youcook2-full), 4,608 frames and `mean_normalized`. Its `t2v+a` is t2va here. What it calls `t2va` is "
+        "the output of its transformer for the tokens of both modalities, which cannot be computed from two embeddings.",
+        clips=3350, texts=3350,
     ),
     _protocol(
         Selection(YOUCOOK2, keep=_with_rows), "youcook2-full", "YouCook2, full-resolution features",
@@ -184,13 +190,11 @@ PROTOCOLS: tuple[Protocol, ...] = (
         "smaller gallery is easier, figures are not comparable to those of youcook2.",
         IMPORT.format("youcook2"), clips=3104, texts=3104,
     ),
-    _protocol(
-        Selection(_MSRVTT, PUBLISHED["msrvtt"].missing), "msrvtt", "MSR-VTT 1k, missing clips count",
-        "The 1,000 test clips of JSFusion, with one caption each. Clips without features count as errors: 968 clips have audio "
-        "and form the gallery, but recalls are over 1,000. Errors have the last rank, so the median rank is over all 1,000 (MCN "
-        "and AVLnet print the median over clips with features). A file of embeddings has 1,000 rows of each modality, and "
-        "`audio_valid` is false for clips without audio. 3,072 spectrogram frames.",
-        IMPORT.format("msrvtt"), clips=1000, texts=1000,
+    _published(
+        "msrvtt",
+        "Errors have the last rank, so the median rank is over all 1,000 (MCN and AVLnet print the median over clips with "
+        "features). A file of embeddings has 1,000 rows of each modality, and `audio_valid` is false for clips without audio.",
+        clips=1000, texts=1000,
     ),
     _protocol(
         Selection(_MSRVTT), "msrvtt-1k-a", "MSR-VTT 1k-A",
