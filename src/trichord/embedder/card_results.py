@@ -159,7 +159,7 @@ def results_section(figures: Sequence[Figure]) -> str:
         "measure",
         "value [95 % interval]",
         "chance",
-        "of how many",
+        "number of units",
         "gallery",
     )
     protocols = dict.fromkeys((figure["title"], figure["protocol"]) for figure in figures if figure["protocol"])

@@ -1,7 +1,7 @@
-"""The study folder: its claim, its plan and results, and the runs that diverged.
+"""The study folder: its settings, plan and results, and the runs that diverged.
 
-`run.yaml` holds the settings and the fingerprint of the data and is written before the first step. `study.json` holds the plan
-(every requested order and seed with its stages) and the results so far, `stages/` the trained stages, `orders/` the figures,
+`run.yaml` contains the settings and the fingerprint of the data, and is written before the first step. `study.json` contains the
+plan (every requested order and seed with its stages) and the results so far, `stages/` the trained stages, `orders/` the figures,
 ranks and geometry of each order and seed, and `queries/` the clips and captions of each benchmark.
 """
 
