@@ -3,11 +3,11 @@
 The figures of a benchmark belong to targets, which are directions or modalities. Systems are orders, or models that were scored
 alone. They are compared in the main measure of a target (R@10 for retrieval, the first recall for steps in time, top-1 for classes,
 none for clusters) over the same units, and only if the units and all choices that affect the figure are the same;
-`difference_of_scoring` names what differs. Where there are several folds, their mean is compared.
+`difference_of_scoring` describes the difference. If there are several folds, their mean is compared.
 
-In a study, only the orders with the largest number of modalities are compared. A pair alone (`vt`) is shown next to them: it is the
-first stage of an order (`vt>a`), and if the later stage of that order freezes it, both have the same figure. Orders with one first
-stage are left out if other orders have more (`evaluation.replication`).
+In a study, only the orders with the largest number of modalities are compared. A pair alone (`vt`) is shown without a comparison,
+since it is the first stage of an order (`vt>a`). If the later stage of this order freezes it, both have the same figure. Orders
+with a single first stage are left out if other orders have more (`evaluation.replication`).
 
 Holm's correction covers all pairs of systems in all targets of all benchmarks, or those in the main direction of a study. Only
 these comparisons can have a winner. The other recalls of a study are also compared, with a correction for each benchmark and no
@@ -57,7 +57,7 @@ class Target:
         main: Measure in which systems are compared, or ''.
         comparisons: Comparisons of the systems. There are several if not all systems can be compared with each other.
         further: Comparisons of the orders of a study in other measures.
-        next to: Orders that are shown but not compared.
+        beside: Orders that are shown but not compared.
     """
 
     benchmark: str

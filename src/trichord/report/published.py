@@ -1,4 +1,4 @@
-"""Published recalls to print next to the table of a study: Table 1 of the order study, HowTo100M, MIL-NCE, VideoCLIP and MCN.
+"""Published recalls that are printed below the table of a study: Table 1 of the order study, HowTo100M, MIL-NCE, VideoCLIP and MCN.
 
 A row contains only figures that its source prints. If the number of queries is known for certain from the source or its list of
 clips, a recall has Wilson's interval over these queries (`published_interval`). It does not cover other seeds, since no source

@@ -24,11 +24,12 @@ class LabelRun:
     Attributes:
         name: Name of the rows.
         data: Clips with labels.
-        pairs: Sides (combinations of modalities) and labellings that can be scored.
+        sides: Combinations of modalities.
+        pairs: Sides and labellings that can be scored.
         fusion: Rule by which video and audio are combined.
         missing: Policy for clips that lack a modality: `drop` or `miss`.
-        windows: Text of the windows in the scope of a row, or ''.
         seed: Seed of random numbers.
+        windows: Text of the windows in the scope of a row, or ''.
     """
 
     name: str
