@@ -1,6 +1,6 @@
-"""Trichord: in which order should video, audio and text be combined?
+"""Joint embedding spaces of video, audio and text, trained in stages, and a comparison of the orders of these stages.
 
-`import trichord` is cheap; what needs torch is imported when it is first used.
+`import trichord` is fast: subpackages, and classes that need PyTorch, are imported when they are first used.
 """
 
 from __future__ import annotations

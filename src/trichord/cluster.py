@@ -1,7 +1,7 @@
-"""A Ray cluster as trichord uses it: actors of one class, mapped over rows by Ray Data. The extra `ray`; imported when used.
+"""A Ray cluster whose actors process rows with Ray Data. It needs the extra `ray`, which is imported when it is used.
 
-An actor or a node that is lost is Ray's to replace: its rows go to others. So what an actor does with a row must bear being
-done twice. The nodes have the same installation, and share the file system that the rows speak of, under the same paths.
+If an actor or a node is lost, Ray gives its rows to other actors, so processing a row twice must be harmless. All nodes need the
+same installation and a shared file system, on which the paths in the rows are the same.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from typing import Any
 
 from trichord.errors import TrichordError, one_line
 
-OBJECT_STORE_BYTES = 100 << 20  # of a cluster that is started here: tasks and outcomes are small
-_PATIENCE_S = 10.0  # with an address
+OBJECT_STORE_BYTES = 100 << 20  # of a cluster that is started here; rows and results are small
+_CONNECT_TIMEOUT_S = 10.0
 _ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
+    "RAY_USAGE_STATS_ENABLED": "0",  # no usage statistics are sent
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # nothing is installed on the nodes
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what it has to say of itself is in its own logs
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # messages of Ray itself stay in its log files
 }
 
 
 @dataclass(frozen=True)
 class RayOptions:
-    """The cluster and what each worker takes of it.
+    """The cluster and the resources of each worker.
 
     Attributes:
-        address: auto (the cluster that runs here), local (one of this machine, for this run) or HOST:PORT.
-        cpus: Cores of each worker, which are its encoding threads too.
-        gpus: GPUs of each worker; None: one with a device cuda, else none. May be a fraction.
+        address: `auto` (the cluster that this machine belongs to), `local` (a new cluster of this machine for this run) or
+            HOST:PORT.
+        cpus: Number of cores of each worker, and of its encoding threads.
+        gpus: Number of GPUs of each worker, which may be a fraction. None means 1 if the device is `cuda`, and 0 otherwise.
     """
 
     address: str = "auto"
@@ -45,14 +46,14 @@ class RayOptions:
 
 
 class NodeActor(ABC):
-    """An actor of a map on its node. If it cannot work, its next row reports why, and the map ends.
+    """Base class of actors. If an actor fails, the result of its next row contains the reason, and the map ends.
 
     Args:
-        folder: The driver's, so that relative paths mean what they mean to the driver.
-        arguments: Of `begin`.
+        folder: Current directory of the driver, relative to which paths are resolved.
+        *arguments: Arguments of `begin`.
 
     Attributes:
-        nothing: Result of a row if the actor cannot work.
+        nothing: Result of a row if the actor has failed.
     """
 
     nothing: Mapping[str, Any]
@@ -61,26 +62,27 @@ class NodeActor(ABC):
         self._failure = ""
         with suppress(OSError):
             os.chdir(folder)
-        with self._told():
+        with self._failure_recorded():
             self.begin(*arguments)
 
     @abstractmethod
     def begin(self, *arguments: Any) -> None:
-        """Get ready."""
+        """Prepare the actor, before it processes its first row."""
 
     @abstractmethod
     def work(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the result of a row."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the result of a row, with the reason of a failure under the key `failure`."""
         result = dict(self.nothing)
         if not self._failure:
-            with self._told():
+            with self._failure_recorded():
                 result = self.work(row)
         return {**result, "failure": self._failure}
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _failure_recorded(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -88,39 +90,57 @@ class NodeActor(ABC):
 
 
 class Cluster:
-    """A connection to a cluster, made when it is first needed.
+    """A connection to a cluster, which is opened when it is first needed.
 
     Args:
-        options: Which cluster, and what each actor takes of it.
-        device: cpu or cuda, of the actors.
+        options: The cluster, and the resources of each actor.
+        device: Device of the actors: `cpu` or `cuda`.
 
-    Raises TrichordError when Ray is not installed or the options are none; later, when the cluster cannot be reached.
+    Raises:
+        TrichordError: Ray is not installed, or the options are invalid.
     """
 
     def __init__(self, options: RayOptions, device: str) -> None:
         if options.cpus < 1 or (options.gpus or 0) < 0:
-            raise TrichordError(f"a worker with {options.cpus} cores and {options.gpus} GPUs; give 1 core or more")
+            raise TrichordError(
+                f"a worker cannot have {options.cpus} cores and {options.gpus or 0} GPUs; "
+                "give at least 1 core and no negative number of GPUs"
+            )
         self._ray = _imported()
         self._address, self._cpus = options.address, options.cpus
         self._gpus = (1.0 if device.startswith("cuda") else 0.0) if options.gpus is None else options.gpus
-        self._started = False  # whether the connection is this object's
+        self._started = False  # whether this object opened the connection
         self._rows: Generator[dict[str, Any], None, None] | None = None
 
     def room(self) -> int:
-        """Actors that fit on the nodes. Raises TrichordError when there is room for none."""
+        """Return the number of actors that fit on the nodes.
+
+        Raises:
+            TrichordError: No node has the resources of an actor, or the cluster cannot be reached.
+        """
         self._connect()
         room = _room(self._ray, self._cpus, self._gpus)
         if not room:
             what = f"{self._cpus} cores and {self._gpus:g} GPUs"
-            raise TrichordError(f"the Ray cluster has no node with {what} for a worker; ask for fewer, or add nodes")
+            raise TrichordError(f"the Ray cluster has no node with {what} for a worker; request fewer, or add nodes")
         return room
 
     def mapped(
         self, actor: type[NodeActor], arguments: tuple[Any, ...], rows: Sequence[dict[str, Any]], count: int
     ) -> Generator[dict[str, Any], None, None]:
-        """Yield `actor(*arguments)(row)` for each row as it is finished, computed by up to `count` actors.
+        """Process rows on the cluster.
 
-        Raises TrichordError when an actor cannot work or the cluster failed.
+        Args:
+            actor: Class of the actors.
+            arguments: Arguments of `actor.begin`, preceded by the current directory of the driver.
+            rows: Rows to process.
+            count: Largest number of actors.
+
+        Returns:
+            A generator of the results, in the order in which they are finished.
+
+        Raises:
+            TrichordError: An actor or the cluster has failed. The generator raises it.
         """
         self.close_map()
         self._rows = self._mapped(actor, arguments, rows, count)
@@ -132,7 +152,7 @@ class Cluster:
         self._connect()
         ray = self._ray
         ray.data.DataContext.get_current().enable_progress_bars = False
-        # As few as one actor: work goes on when a node is lost for good. Two rows each: the next is there when one is done.
+        # With a minimum of one actor, work continues when a node is lost. With two rows in flight, an actor never waits for one.
         actors = ray.data.ActorPoolStrategy(
             min_size=1, initial_size=count, max_size=count, max_tasks_in_flight_per_actor=2
         )
@@ -145,10 +165,12 @@ class Cluster:
                     raise TrichordError(row["failure"])
                 yield row
         except ray.exceptions.RayError as error:
-            raise TrichordError(f"the Ray cluster failed ({one_line(error)}); the same command goes on") from None
+            raise TrichordError(
+                f"the Ray cluster failed ({one_line(error)}); run the command again to continue"
+            ) from None
 
     def _connect(self) -> None:
-        """A caller's own connection is used as it is, and kept."""
+        """Open a connection, unless the process already has one."""
         if self._ray.is_initialized():
             return
         self._check_reachable()
@@ -163,28 +185,29 @@ class Cluster:
         self._started = True
 
     def _check_reachable(self) -> None:
-        """Ray itself tries an address where nobody listens for many minutes."""
+        """Try to connect to the address of the cluster, since Ray itself would try for many minutes."""
         address = os.environ.get("RAY_ADDRESS", "") if self._address == "auto" else self._address
         host, colon, port = address.removeprefix("ray://").rpartition(":")
         if colon and port.isdecimal():
             try:
-                socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_S).close()
+                socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
             except (OSError, OverflowError) as error:
                 raise self._nobody_at(address, error) from None
 
     @staticmethod
     def _nobody_at(address: str, error: Exception) -> TrichordError:
         return TrichordError(
-            f"no Ray cluster at '{address}' ({one_line(error).partition('. ')[0]}); start one with ray start --head, or use "
-            "--ray_address local"
+            f"there is no Ray cluster at '{address}' ({one_line(error).partition('. ')[0]}); start one with "
+            "`ray start --head`, or use --ray_address local"
         )
 
     def close_map(self) -> None:
-        """End the actors of a map that was not read to its end."""
+        """Stop the actors if not all results were read."""
         if self._rows is not None:
             self._rows.close()
 
     def close(self) -> None:
+        """Stop the actors, and close the connection if this object opened it."""
         self.close_map()
         if self._started:
             self._ray.shutdown()
@@ -192,7 +215,7 @@ class Cluster:
 
 
 def _imported() -> Any:
-    """Ray with its data sets, told to keep to itself."""
+    """Import Ray and Ray Data, and disable usage statistics and messages."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -200,7 +223,7 @@ def _imported() -> Any:
         import ray.data
     except ImportError as error:
         raise TrichordError(
-            f"--engine ray needs Ray ({one_line(error)}); pip install 'trichord[ray]', or leave --engine out"
+            f"--engine ray needs Ray ({one_line(error)}); run: pip install 'trichord[ray]', or leave --engine out"
         ) from None
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -209,7 +232,7 @@ def _imported() -> Any:
 
 @contextmanager
 def _kept_sigterm() -> Iterator[None]:
-    """Ray takes SIGTERM for itself; here it ends a run as Ctrl-C does."""
+    """Restore the handler of SIGTERM after the block, in which Ray replaces it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -221,7 +244,7 @@ def _kept_sigterm() -> Iterator[None]:
 
 
 def _room(ray: Any, cpus: float, gpus: float) -> int:
-    """Workers that fit on the nodes of the cluster."""
+    """Return the number of workers that fit on the nodes of the cluster."""
     room = 0
     for node in ray.nodes():
         if node["Alive"]:

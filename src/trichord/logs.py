@@ -1,7 +1,7 @@
-"""Messages of the library: modules log to their own logger below `trichord`, the command line prints what is logged there.
+"""Messages of the library, which the command line prints. Each module logs to its own logger below the logger `trichord`.
 
-Progress has the level INFO; what is left out, damaged or slower than it could be has WARNING. A program that uses the library
-sees the messages once it configures logging, e.g. `logging.basicConfig(level=logging.INFO)`.
+Progress has the level INFO. Inputs that are skipped or damaged, and avoidable slowness, have the level WARNING. A program that
+uses the library sees the messages once it configures logging, such as with `logging.basicConfig(level=logging.INFO)`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 ROOT = logging.getLogger("trichord")
 ROOT.addHandler(logging.NullHandler())  # silent until a program configures logging
-_ON_STDERR = ("trichord.store.remote",)  # troubles of connections; all other messages belong to the output of a command
+_ON_STDERR = ("trichord.store.remote",)  # connection problems; all other messages are part of the output of a command
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger of a module, whose messages are lines that any handler can write.
+    """Return the logger of a module.
 
-    Names of files may contain control characters and bytes that are not UTF-8, which are escaped.
+    Names of files may contain control characters and bytes that are not UTF-8. The logger escapes them, so that any handler can
+    write its messages.
+
+    Args:
+        name: Name of the module.
     """
     logger = logging.getLogger(name)
     logger.addFilter(_make_printable)
@@ -35,7 +39,7 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def main_process_logger(name: str) -> logging.Logger:
-    """Return the logger of a module whose messages only the main process of a launch emits."""
+    """Return a logger like `get_logger`, of which only the main process of a launch emits messages."""
     logger = get_logger(name)
     logger.addFilter(lambda record: _is_main_process())
     return logger
@@ -53,18 +57,19 @@ def _make_printable(record: logging.LogRecord) -> bool:
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints each message as one line.
+    """Handler that prints each message as a line.
 
-    The streams are looked up for each message, as `print` does, and errors of writing are raised.
+    As with `print`, the stream is looked up for each message, and errors in writing are raised.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
         stream = sys.stderr if record.name in _ON_STDERR else sys.stdout
         print(record.getMessage(), file=stream, flush=True)
 
 
 class _CallbackHandler(logging.Handler):
-    """Passes each message of the thread that created the handler to a function. Errors of the function are raised."""
+    """Handler that passes each message of the current thread to a function. Errors of the function are raised."""
 
     def __init__(self, callback: Callable[[str], object]) -> None:
         super().__init__()
@@ -77,7 +82,7 @@ class _CallbackHandler(logging.Handler):
 
 @contextmanager
 def _handled_by(handler: logging.Handler, *, alone: bool = False) -> Iterator[None]:
-    """Pass messages from INFO upwards to `handler` in the block; with `alone`, to no handler of the root logger."""
+    """Pass messages of level INFO or higher to `handler` in the block. With `alone`, handlers of the root logger get none."""
     level, propagate = ROOT.level, ROOT.propagate
     ROOT.propagate = propagate and not alone
     if not ROOT.isEnabledFor(logging.INFO):
@@ -92,25 +97,29 @@ def _handled_by(handler: logging.Handler, *, alone: bool = False) -> Iterator[No
 
 
 def printing_messages() -> AbstractContextManager[None]:
-    """Print messages in the block: progress to standard output, troubles of connections to standard error.
+    """Print messages in the block: connection problems to standard error, and all others to standard output.
 
-    Nothing else prints them, whatever handlers a library adds to the root logger.
+    Each message is printed once, even if a library adds handlers to the root logger.
     """
     return _handled_by(ConsoleHandler(), alone=True)
 
 
 def passing_messages(callback: Callable[[str], object]) -> AbstractContextManager[None]:
-    """Call `callback` with the text of each message that this thread logs in the block."""
+    """Call `callback` with the text of each message that the current thread logs in the block."""
     return _handled_by(_CallbackHandler(callback))
 
 
 def on_terminal() -> bool:
-    """Return whether messages are printed to a terminal, so that a progress bar may take their place."""
+    """Return whether messages are printed to a terminal, where a progress bar can replace them."""
     return sys.stdout.isatty() and any(isinstance(handler, ConsoleHandler) for handler in ROOT.handlers)
 
 
 def deprecated_callback(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function take the keyword `name`, a function that is called with each message, for one more release."""
+    """Return a decorator that adds a deprecated keyword argument: a function that is called with each message.
+
+    Args:
+        name: Name of the keyword argument.
+    """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
@@ -120,7 +129,7 @@ def deprecated_callback(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]
             callback: Any = kwargs.pop(name)
             warnings.warn(
                 f"{function.__name__}: the argument '{name}' is deprecated and will be removed in the next release; "
-                "messages go to the logger 'trichord', so configure logging, such as logging.basicConfig(level=logging.INFO)",
+                "configure the logger 'trichord' to receive messages, such as with logging.basicConfig(level=logging.INFO)",
                 DeprecationWarning,
                 stacklevel=2,
             )

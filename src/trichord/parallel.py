@@ -158,7 +158,7 @@ def require_same(digests: Mapping[str, int], place: str) -> None:
     ranks = [str(rank) for rank in differs.any(1).nonzero().flatten().tolist()]
     raise TrichordError(
         f"{place}: process {', '.join(ranks)} of {num_processes()} differs from process 0 in its {' and '.join(names)}, so "
-        "they no longer train one model; use machines and versions of one kind, or set training.fast to false, and resume"
+        "they no longer train the same model; use equal machines and versions, or set training.fast to false, and resume"
     )
 
 

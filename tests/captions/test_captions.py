@@ -192,7 +192,7 @@ def test_repeated_lines_against_slices(shown: list[str], lines: list[str]) -> No
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match=r"gone\.vtt: no such file; check the path"):
+    with pytest.raises(TrichordError, match=r"gone\.vtt: does not exist; check the path"):
         read_captions(tmp_path / "gone.vtt")
 
 

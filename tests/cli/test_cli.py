@@ -137,11 +137,11 @@ def test_mistakes_are_errors_of_one_line(tiny_store: Path, tmp_path: Path, capsy
     assert "training.epochs" in fails(capsys, *train, "--training.epochs", "many")
     assert "unknown recipe 'nope'" in fails(capsys, *train, "--recipe", "nope")
     assert "--out" in fails(capsys, "train", "--store", store)
-    assert "no such store" in fails(capsys, "study", "--store", str(tmp_path / "none"), "--out", out)
+    assert "does not exist" in fails(capsys, "study", "--store", str(tmp_path / "none"), "--out", out)
     assert "unknown importer 'nope'" in fails(capsys, "import", "nope")
     assert "--root" in fails(capsys, "import", "youcook2", "--store", out)
-    assert "no trained model here" in fails(capsys, "evaluate", str(tmp_path), "--store", store)
-    assert "no clips for benchmark 'nope'" in fails(
+    assert "contains no trained model" in fails(capsys, "evaluate", str(tmp_path), "--store", store)
+    assert "contains no clips of benchmark 'nope'" in fails(
         capsys, "study", "--store", store, "--out", out, "--benchmarks", '["nope"]'
     )
     assert fails(capsys, "extract", str(tmp_path / "none"), "--store", out)
@@ -154,7 +154,7 @@ def test_mistakes_are_errors_of_one_line(tiny_store: Path, tmp_path: Path, capsy
     "error, line",
     [
         (NotRegularFileError(errno.EINVAL, "is a FIFO, not a regular file", "x/y"), "x/y: cannot be read (is a FIFO"),
-        (FileNotFoundError(errno.ENOENT, "No such file or directory", "x/y"), "x/y: no such file"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "x/y"), "x/y: does not exist"),
         (OSError(errno.ESTALE, "Stale file handle", "x/y"), "x/y: cannot be read (Stale file handle)"),
         (
             OSError(errno.ETIMEDOUT, "Connection timed out"),
@@ -183,7 +183,7 @@ def test_a_study_whose_lock_is_a_fifo(tiny_store: Path, tmp_path: Path, capsys: 
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no such store"):
+    with pytest.raises(ValueError, match="does not exist"):
         main(["study", "--store", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--debug"])
 
 
@@ -239,4 +239,4 @@ def test_a_current_folder_that_was_removed(
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert "the current folder does not exist any more; change to another folder" in fails(capsys, "doctor")
+    assert "the current folder no longer exists; change to another folder" in fails(capsys, "doctor")

@@ -127,7 +127,7 @@ def other_words(folder: Path) -> None:
         (lambda folder: (folder / CONFIG).unlink(), r"the folder does not contain a model \(config.json is missing\)"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"not contain a model \(model.safetensors is missing\)"),
         (lambda folder: (folder / CONFIG).write_text("{"), "config.json: .*get the model again"),
-        (rewritten(lambda c: c["clips"].update(max_words=3), seal=False), "it was changed since it was written"),
+        (rewritten(lambda c: c["clips"].update(max_words=3), seal=False), "it has changed since it was written"),
         (rewritten(lambda c: c.update(format=2)), "the file has the format 2, but this version reads format 1; update trichord"),
         (rewritten(lambda c: c.pop("encoders")), "the entry 'encoders' is missing or invalid"),
         (rewritten(lambda c: c["clips"].update(cosine=1)), "clips.cosine has the invalid value 1"),
@@ -138,8 +138,8 @@ def other_words(folder: Path) -> None:
         (rewritten(lambda c: c["words"].pop("source")), "the description of the words is incomplete"),
         (rewritten(lambda c: c["words"].update(sha256=None, dim=3)), "the words and the vectors do not fit together"),
         (lambda folder: (folder / "words.safetensors").write_bytes(b"{}"), "words.safetensors: .*get the model again"),
-        (other_weights, "the weights were changed"),
-        (other_words, "words.safetensors: .*it is not the file that was written.*get the model again"),
+        (other_weights, "the weights have changed"),
+        (other_words, "words.safetensors: .*it has changed since it was written.*get the model again"),
     ],
 )  # fmt: skip
 def test_damage_is_an_error_of_one_line(
@@ -187,9 +187,7 @@ def test_a_missing_folder_is_an_immediate_error(
     with pytest.raises(TrichordError, match="HF_HUB_OFFLINE disables downloads; run `hf download me/other`"):
         Embedder.from_pretrained("me/other", cache_dir=tmp_path)
     for name in ("./none", tmp_path / "none", "/none/at/all"):
-        with pytest.raises(
-            TrichordError, match="the folder does not exist; check the path, or give OWNER/NAME on the hub"
-        ):
+        with pytest.raises(TrichordError, match="does not exist; check the path, or give OWNER/NAME on the hub"):
             Embedder.from_pretrained(name)
     with pytest.raises(TrichordError, match="is a folder, so revision 'v1' has no effect"):
         Embedder.from_pretrained(exported, revision="v1")
@@ -262,7 +260,7 @@ def test_figures_of_an_evaluation_take_their_place(
     assert {r.dataset_config for r in card.data.eval_results} == {
         "retrieval:tiny, v2t, sum"
     } and card.data.license is None
-    assert r"# a\|b \<i\>" in card.text and "not stated by who exported them" in card.text
+    assert r"# a\|b \<i\>" in card.text and "not stated at the export" in card.text
     first = Embedder.from_pretrained(out).parts.results[0]
     rows = json.loads((results / "results.json").read_text())["benchmarks"][0]["results"]
     assert first["value"] == rows[0]["r1"] and first["low"] <= first["value"] <= first["high"]

@@ -166,4 +166,4 @@ def test_folders_and_urls_in_place_of_files(
             assert line == f"{url}: URLs are not supported; download the file first"
     assert main(["embed", str(root / "model"), url, "--out", str(tmp_path / "a.npz")]) == 2
     assert f"{url}: URLs are not supported" in capsys.readouterr().err
-    assert f"{url}: the folder does not exist" in told(lambda: Embedder.from_pretrained(url))
+    assert f"{url}: does not exist" in told(lambda: Embedder.from_pretrained(url))

@@ -265,7 +265,7 @@ def test_missing_settings_and_models(tmp_path: Path) -> None:
         TrichordEncoder(model, missing="drop")  # type: ignore[arg-type]
     with pytest.raises(TrichordError, match="^words has no effect on a model that is already loaded; omit it$"):
         TrichordEncoder(model, words="table.bin")
-    with pytest.raises(TrichordError, match="the folder does not exist"):
+    with pytest.raises(TrichordError, match="does not exist"):
         TrichordEncoder(tmp_path / "nothing")
 
 

@@ -219,4 +219,6 @@ def test_rows_that_count_as_missing_are_reported(tmp_path: Path) -> None:
     video[1] = np.nan
     np.savez(tmp_path / "e.npz", video=video, text=np.eye(4, 2))
     notes = evaluate(None, None, embeddings=tmp_path / "e.npz").notes
-    assert f"{tmp_path / 'e.npz'}: 1 of 4 rows of video count as missing: marked so, or not finite" in notes
+    assert (
+        f"{tmp_path / 'e.npz'}: 1 of 4 rows of video count as missing, since they are marked so or not finite" in notes
+    )

@@ -290,11 +290,11 @@ def test_at_a_tie_no_order_is_called_ahead() -> None:
     level = compare_orders({"avt": hits, "av>t": hits[:, ::-1], "at>v": 0 * hits})
     assert (
         level.winner is None
-        and "avt and av>t are level, but one seed" in level.verdict
+        and "avt and av>t are tied, but with one seed" in level.verdict
         and "ahead" not in level.verdict
     )
     several = {name: np.repeat(values, 3, 0) for name, values in (("a", hits), ("b", hits[:, ::-1]))}
-    assert "a and b are level (adjusted p 1)" in compare_orders(several).verdict
+    assert "a and b are tied (adjusted p 1)" in compare_orders(several).verdict
 
 
 def test_interaction() -> None:

@@ -97,7 +97,7 @@ def test_odd_videos_are_noted_and_unreadable_ones_listed_with_a_class(
     assert "mute.mkv: 1 of 2 captions end at or before their start; dropped" in notes
     assert "short.mp4: has no captions, so text cannot be trained or evaluated with it" in notes
     assert "egg/a.mp4: 1 of 2 captions run past the video's end (3." in notes
-    assert "5 videos (12 s) extracted with efficientnet-lite0-64 + log-mel" in str(summary)
+    assert "5 videos (12 s) were extracted in " in str(summary) and "efficientnet-lite0-64, log-mel" in str(summary)
     assert f"reasons for skipping (1 captions, 1 unreadable): {path / 'skipped.jsonl'}" in str(summary)
 
 
@@ -320,7 +320,7 @@ def test_one_encoder_per_store(folder: Path, tmp_path: Path, stored: tuple[Path,
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda root: root / "gone", r"gone: no such folder; pass the folder of the videos"),
+        (lambda root: root / "gone", r"gone: does not exist; pass the folder of the videos"),
         (lambda root: root, r"contains no videos \(\.mp4, \.mkv, .+; choose another folder"),
         (lambda root: (root / "a.mp4").write_bytes(b"") or root / "a.mp4", r"a\.mp4: is a file; pass the folder"),
         (
@@ -400,7 +400,7 @@ def test_a_dry_run_lists_the_work_and_writes_nothing(
 ) -> None:
     text = extract(folder, tmp_path / "s", visual_2d=SMALL, dry_run=True)
     assert isinstance(text, str) and not (tmp_path / "s").exists()
-    assert text.startswith(f"7 of 7 to extract with {SMALL} + log-mel into {tmp_path / 's'}")
+    assert text.startswith(f"7 of 7 items to extract into {tmp_path / 's'} (encoders: {SMALL}, log-mel)")
     assert "hours of video, about 0:0" in text and "on cpu (measured on 2 samples)" in text
     shutil.copytree(stored[0], tmp_path / "s")
     before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "s").rglob("*"))

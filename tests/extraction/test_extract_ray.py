@@ -68,7 +68,7 @@ def test_options_without_effect_and_a_missing_ray_are_errors(tmp_path: Path, mon
         with pytest.raises(TrichordError, match=text):
             run(videos, tmp_path / "s", **options)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(TrichordError, match=r"--engine ray needs Ray \(.*\); pip install 'trichord\[ray\]'"):
+    with pytest.raises(TrichordError, match=r"--engine ray needs Ray \(.*\); run: pip install 'trichord\[ray\]'"):
         run(videos, tmp_path / "s", engine="ray", workers=1)
     assert not (tmp_path / "s").exists()
 
@@ -200,10 +200,12 @@ def test_two_nodes_give_the_store_of_one_machine(
     assert contents(tmp_path / "s") == expected and verify(tmp_path / "s") == []
     assert "29 videos" in done.stdout and "reasons for skipping (1 captions, 1 unreadable)" in done.stdout
     again = subprocess.run(command(videos, tmp_path / "s", cluster.address), capture_output=True, text=True, timeout=99)
-    assert "29 existed already, 2 skipped" in again.stdout and contents(tmp_path / "s") == expected
+    assert "29 already existed, 2 were skipped" in again.stdout and contents(tmp_path / "s") == expected
     dry = [*command(videos, tmp_path / "t", cluster.address), "--dry-run"]
     said = subprocess.run(dry, capture_output=True, text=True, timeout=99).stdout
-    assert "31 of 31 to extract with " in said and "with 2 workers on cpu" in said and not (tmp_path / "t").exists()
+    assert (
+        "31 of 31 items to extract into " in said and "with 2 workers on cpu" in said and not (tmp_path / "t").exists()
+    )
 
 
 @pytest.mark.slow

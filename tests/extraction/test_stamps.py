@@ -66,7 +66,7 @@ def test_the_fixed_split(tmp_path: Path) -> None:
 
 
 def test_roots_and_languages_that_give_nothing(package: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match="gone: no such folder; get them with 'apt-get download tuxpaint-stamps"):
+    with pytest.raises(TrichordError, match="gone: does not exist; get them with 'apt-get download tuxpaint-stamps"):
         find_stamps(tmp_path / "gone")
     with pytest.raises(TrichordError, match=r"contains no stamps of Tux Paint; .*'dpkg -x .*and pass that FOLDER$"):
         find_stamps(package / "usr" / "share" / "tuxpaint" / "stamps" / "cafe")

@@ -120,7 +120,7 @@ def test_a_folder_of_videos(tmp_path: Path) -> None:
     assert [s.video.name for s in found if s.video] == ["x.y.mp4", "x.y.mp4", "z.webm", "gone.mp4"]
     with pytest.raises(TrichordError, match="has no column video, image or audio; .* or pass the folder of the videos"):
         read_table(path)
-    with pytest.raises(TrichordError, match="none: no such folder; pass the folder of the videos"):
+    with pytest.raises(TrichordError, match="none: does not exist; pass the folder of the videos"):
         read_table(path, tmp_path / "none")
     rows = [{**row, "clip_id": f"c{n}"} for n, row in enumerate(rows)]
     assert [s.video_id for s in read_table(write(tmp_path, rows), videos)] == ["c0", "c1", "c2", "c3"]

@@ -147,7 +147,7 @@ def test_inputs_selected_by_auto(store: Store, tmp_path: Path) -> None:
 
 
 def test_published_padding_is_refused_for_text_embeddings(store: Store) -> None:
-    with pytest.raises(TrichordError, match="model.mask_padding false .* with text embeddings set it to true"):
+    with pytest.raises(TrichordError, match="model.mask_padding false .* set it to true for text embeddings"):
         factories.build_model(load_recipe("debug", model={"mask_padding": False}), store, 0)
 
 

@@ -230,7 +230,7 @@ def test_errors_give_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("vosk", "unknown encoder 'vosk'; expected whisper:MODEL"),
         ("whisper:medium", "models--Systran--faster-whisper-medium: the model is missing and HF_HUB_OFFLINE"),
         ("whisper:tiny.en@beam=3", "unknown option in 'whisper:tiny.en@beam=3'"),
-        ("whisper:nothing", "nothing: no such model folder"),
+        ("whisper:nothing", "nothing: does not exist"),
     ):
         with pytest.raises(TrichordError) as error:
             recognizer_info(name)

@@ -122,8 +122,8 @@ def test_the_packaged_sentence_transformer_works_offline() -> None:
     [
         ("glove", "unknown text encoder 'glove'; expected words, hf:MODEL or st:MODEL"),
         ("hf:some/model@hop=3", "unknown option in 'hf:some/model@hop=3'"),
-        ("st:nothing-like-it", "nothing-like-it: no such model folder; check the path, or use OWNER/NAME"),
-        ("hf:/nowhere/at-all", "/nowhere/at-all: no such model folder"),
+        ("st:nothing-like-it", "nothing-like-it: does not exist; check the path, or use OWNER/NAME"),
+        ("hf:/nowhere/at-all", "/nowhere/at-all: does not exist"),
         ("hf:owner/name", "models--owner--name: the model is missing and HF_HUB_OFFLINE forbids downloading it; run"),
     ],
 )

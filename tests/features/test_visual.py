@@ -181,7 +181,7 @@ def test_missing_devices(device: str) -> None:
 
 
 def test_wrong_weights(tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match=r"gone\.pth: no such weights file; check --weights_2d or leave it out"):
+    with pytest.raises(TrichordError, match=r"gone\.pth: does not exist; check --weights_2d or leave it out"):
         load_visual_encoder("resnet152", tmp_path / "gone.pth")
     (tmp_path / "a.pth").write_bytes(b"not weights")
     with pytest.raises(TrichordError, match=r"a\.pth: is not a readable weights file \(.+\); replace it"):

@@ -212,7 +212,7 @@ def test_transformers_models_that_cannot_be_used(tmp_path: Path) -> None:
     ):
         visual_info("hf:")
     with pytest.raises(
-        TrichordError, match=r"^/nowhere: no such folder; with hf:MODEL, --weights_2d must be the folder"
+        TrichordError, match=r"^/nowhere: does not exist; with hf:MODEL, --weights_2d must be the folder"
     ):
         visual_info("hf:org/name", Path("/nowhere"))
     with pytest.raises(

@@ -274,7 +274,5 @@ def test_files_that_are_not_weights(tmp_path: Path) -> None:
         torch.save(value, tmp_path / "c.pth")
         with pytest.raises(TrichordError, match=r"c\.pth: contains no plain state dict; save the state_dict\(\)"):
             weights.read_state(tmp_path / "c.pth")
-    with pytest.raises(
-        TrichordError, match=r"^/nowhere/w\.pth: no such weights file; check --weights_3d or leave it out$"
-    ):
+    with pytest.raises(TrichordError, match=r"^/nowhere/w\.pth: does not exist; check --weights_3d or leave it out$"):
         weights.named_file(Path("/nowhere/w.pth"), "--weights_3d")

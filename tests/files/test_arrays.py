@@ -101,7 +101,7 @@ def broken_npz(case: str, path: Path) -> None:
         ("flipped", "is broken (not a complete .npz file: Bad CRC"),
         ("text", "is broken (not a complete .npz file"),
         ("empty", "is broken (not a complete .npz file"),
-        ("missing", "no such file; check the path"),
+        ("missing", "does not exist; check the path"),
         ("key", "has no array 'features' (it contains other); check that it is the right file"),
         ("object", "refused: holds an array of type |O"),
         ("claims", "an array of shape (1000000000000,) does not fit in its"),
@@ -137,7 +137,7 @@ def test_a_broken_npy_is_an_error_of_one_line(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(TrichordError, match="ends after|does not fit"):
         load_npy(path)
-    with pytest.raises(TrichordError, match="no such file"):
+    with pytest.raises(TrichordError, match="does not exist"):
         load_npy(tmp_path / "none.npy")
 
 

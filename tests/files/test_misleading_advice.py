@@ -138,7 +138,7 @@ def test_a_batch_of_one_clip_is_noted(videos: int, clips: int, noted: bool, tiny
     recipe = debug(data={"videos_per_batch": videos, "clips_per_video": clips})
     with passing_messages(lines.append):
         train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)
-    assert any("a batch of one clip has no negatives" in line for line in lines) == noted
+    assert any("a batch of a single clip has no negatives" in line for line in lines) == noted
 
 
 def test_the_command_notes_a_batch_of_one_clip(
@@ -147,7 +147,7 @@ def test_the_command_notes_a_batch_of_one_clip(
     words = ["train", "--store", str(tiny_store), "--out", str(tmp_path / "run"), "--order", "vt", "--recipe", "debug"]
     words += ["--data.videos_per_batch", "1", "--data.clips_per_video", "1", "--training.max_steps", "1"]
     assert main([*words, "--training.tensorboard", "false", "--training.device", "cpu"]) == 0
-    assert "a batch of one clip has no negatives" in capsys.readouterr().out
+    assert "a batch of a single clip has no negatives" in capsys.readouterr().out
 
 
 def test_a_temperature_near_zero_is_the_cause(tiny_store: Path, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_missing_side_does_not_affect_other_directions() -> None:
     found = Embedded.of({"video": rows, "audio": rows}, valid={"audio": np.arange(40) < 28}, labels=labels)
     outcome = find_protocol("knn").run(Subject.of_embeddings(found), Options())
     assert {row.of.partition(",")[0] for row in outcome.rows} == {"video"}
-    assert "knn: no test clip with a label of class has audio, so it is left out" in outcome.notes
+    assert "knn: no test clip with a label of class has audio, so this row is left out" in outcome.notes
     outcome = find_protocol("clustering").run(Subject.of_embeddings(found), Options())
     assert {row.of.partition(",")[0] for row in outcome.rows} == {"video", "audio", "video+audio"}
 
@@ -204,7 +204,7 @@ def test_directions_without_clips_are_left_out_unless_requested() -> None:
     outcome = find_protocol("retrieval").run(Subject.of_embeddings(found), Options())
     assert [row["direction"] for row in outcome.details["results"]] == ["t2v", "v2t"]
     assert any(
-        "t2a, t2va, " in note and "left out: no clip has all modalities of these" in note for note in outcome.notes
+        "t2a, t2va, " in note and "left out, since no clip has all their modalities" in note for note in outcome.notes
     )
     with pytest.raises(TrichordError, match="no clip has text and audio; direction t2a cannot be scored"):
         find_protocol("retrieval").run(Subject.of_embeddings(found), Options(directions=("t2a",)))

@@ -237,12 +237,12 @@ def test_changed_ones_are_refused_byte_by_byte(folder: Path) -> None:
     for place in range(0, len(whole), max(1, len(whole) // 23)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(
-            TrichordError, match=r"centroids.safetensors: the centroids were changed since .*train the stage"
+            TrichordError, match=r"centroids.safetensors: the centroids have changed since .*train the stage"
         ):
             load_model(folder)
     for content in (b"", whole[:-1], whole + b"\0"):
         path.write_bytes(content)
-        with pytest.raises(TrichordError, match="the centroids were changed"):
+        with pytest.raises(TrichordError, match="the centroids have changed"):
             load_model(folder)
     path.unlink()
     with pytest.raises(TrichordError, match="centroids.safetensors: cannot be read .*; train the stage again"):
@@ -255,12 +255,12 @@ def test_changed_ones_are_refused_byte_by_byte(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({"centroids": torch.zeros(3, 5)}, r"no centroids of this model: \(3, 5\) torch.float32 for a width of"),
-        ({"centroids": torch.zeros(0, 32)}, r"no centroids of this model: \(0, 32\)"),
-        ({"centroids": torch.zeros(32)}, r"no centroids of this model: \(32,\)"),
-        ({"centroids": torch.zeros((), dtype=torch.int8)}, r"no centroids of this model: \(\) torch.int8"),
-        ({"centroids": torch.zeros(3, 32, dtype=torch.float64)}, "no centroids of this model: .*float64"),
-        ({"centroids": torch.full((3, 32), math.nan)}, "the centroids are not finite: the model has diverged"),
+        ({"centroids": torch.zeros(3, 5)}, r"the centroids have shape \(3, 5\) and type torch.float32"),
+        ({"centroids": torch.zeros(0, 32)}, r"the centroids have shape \(0, 32\)"),
+        ({"centroids": torch.zeros(32)}, r"the centroids have shape \(32,\)"),
+        ({"centroids": torch.zeros((), dtype=torch.int8)}, r"the centroids have shape \(\) and type torch.int8"),
+        ({"centroids": torch.zeros(3, 32, dtype=torch.float64)}, "the centroids have shape .*float64"),
+        ({"centroids": torch.full((3, 32), math.nan)}, "the centroids are not finite, so the model has diverged"),
         ({"other": torch.zeros(3, 32)}, "cannot be read"),
     ],
 )

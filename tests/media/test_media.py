@@ -229,7 +229,7 @@ def test_a_rotated_video_is_turned_upright(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("gone.mp4", None, r"gone\.mp4: no such file; check the path"),
+        ("gone.mp4", None, r"gone\.mp4: does not exist; check the path"),
         (
             "a.mp4",
             b"not a video at all",

@@ -95,7 +95,7 @@ def test_files_that_torchcodec_cannot_read(
     decoder = choose_decoder("torchcodec")
     with pytest.raises(TrichordError, match="audio_only.m4a: has no video stream; remove it"):
         next(pictures(odd["audio_only"].path, [FrameSpec()], decoder=decoder))
-    with pytest.raises(TrichordError, match="gone.mp4: no such file; check the path"):
+    with pytest.raises(TrichordError, match="gone.mp4: does not exist; check the path"):
         next(pictures(tmp_path / "gone.mp4", [FrameSpec()], decoder="torchcodec"))
     with pytest.raises(
         TrichordError, match="the clip begins at 9 s, but the pictures end at 3.00 s; correct the start"

@@ -153,7 +153,7 @@ def test_refused_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             image(tmp_path / name, FrameSpec())
         assert "\n" not in str(caught.value) and str(caught.value).startswith(str(tmp_path / name))
 
-    says("gone.png", "no such file; check the path")
+    says("gone.png", "does not exist; check the path")
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "empty.jpg").write_bytes(b"")
     says("text.png", "is not a picture in a known format; convert it to PNG or JPEG")

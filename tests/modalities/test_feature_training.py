@@ -178,7 +178,7 @@ def test_a_model_declares_its_modalities_where_it_is_read(store_path: Path, tmp_
         ({"modalities": {"../depth": "d"}}, "model.json: '../depth' cannot be the name of a modality"),
         ({"modalities": {"depth": "v"}}, "model.json: modality depth: the letter v already stands for video"),
         ({"modalities": {}}, "model.safetensors: unknown modality 'depth'"),
-        ({"feature_dims": {"depth": 10**9}}, "weights of other widths: encoders.depth"),
+        ({"feature_dims": {"depth": 10**9}}, "the weights do not fit the model: encoders.depth"),
         ({"feature_dims": {"depth": -1}}, "model.safetensors: feature_dims: the width of depth is -1"),
         (
             {"feature_dims": {"depth": "7"}},

@@ -241,7 +241,7 @@ def test_files_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "none.pth": "none.pth: does not contain a state dict",
         "other.pth": "other.pth: none of the keys belongs to MCN, AVLnet or HowTo100M (the keys are weight)",
         "mixed.pth": "mixed.pth: does not contain a state dict, because these entries are not tensors: epoch;",
-        "absent.pth": "absent.pth: the checkpoint file does not exist; give a .pth, .pt or .safetensors file",
+        "absent.pth": "absent.pth: does not exist; give a .pth, .pt or .safetensors file",
     }
     for name, message in expected.items():
         with pytest.raises(TrichordError) as error:

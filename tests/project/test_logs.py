@@ -111,7 +111,7 @@ def test_every_public_function_that_took_a_callback_still_takes_it() -> None:
 
 
 def test_no_callback_is_no_callback(tmp_path: Path) -> None:
-    with pytest.warns(DeprecationWarning), pytest.raises(ValueError, match="no such folder"):
+    with pytest.warns(DeprecationWarning), pytest.raises(ValueError, match="does not exist"):
         import_npy(tmp_path / "missing", tmp_path / "s", progress=None)
 
 

@@ -161,7 +161,7 @@ def test_howto100m_lists_only_clips_that_published_loaders_can_draw(tmp_path: Pa
     )
     assert (out / "videopaths_val.txt").read_text() == "path\ncooking/video_a/a%20b\n"
     assert "3 items are in no path list, because they lack captions or a stream that others have" in summary.notes
-    assert "1 spectrograms are rounded to float16 in _spec.npz; the exact ones are beside them" in summary.notes
+    assert "1 spectrograms are rounded to float16 in _spec.npz; the exact ones are next to them" in summary.notes
     with np.load(out / "howto100m/video_x/howto100m+x.npy/howto100m+x.npy_spec.npz") as spec:
         assert spec["arr_0"].dtype == np.float16 and (spec["arr_0"] == -65504).all()
     assert set(pickle.loads((out / "caption.pickle").read_bytes())) == set(
@@ -329,7 +329,7 @@ def test_refused(tmp_path: Path) -> None:
     assert "--captions has no effect in layout npy" in refusal(layout="npy", captions="json")
     assert "--shard_items and --shard_bytes have no effect" in refusal(shard_items=3)
     assert "shards of 0 items" in refusal(layout="webdataset", shard_items=0)
-    assert "no such store" in str(pytest.raises(TrichordError, export_store, tmp_path / "no", tmp_path / "out").value)
+    assert "does not exist" in str(pytest.raises(TrichordError, export_store, tmp_path / "no", tmp_path / "out").value)
     assert not (tmp_path / "out").exists()
     export_store(tmp_path / "store", tmp_path / "out", layout="npy")
     assert "contains another export (see trichord.json)" in refusal(layout="npy", split="val")

@@ -236,7 +236,7 @@ def test_shards_that_are_not_there_or_packed(tmp_path: Path) -> None:
 def harm_npy(root: Path) -> Iterator[tuple[str, str]]:
     """Damage the export step by step; return the item and the reason why it is skipped."""
     (root / "visual_2d" / "howto100m" / "%2E.npy").unlink()
-    yield "howto100m/.", "visual_2d/howto100m/%2E.npy: no such file"
+    yield "howto100m/.", "visual_2d/howto100m/%2E.npy: does not exist"
     np.save(root / "audio" / "howto100m" / "%2E..npy", np.array([{}], object), allow_pickle=True)
     yield "howto100m/..", "refused: holds an array of type |O"
     (root / "captions" / "cooking" / "%2E.%2Fx.json").write_text("{")

@@ -229,7 +229,7 @@ def test_msrvtt_of_the_original_release(tmp_path: Path) -> None:
     tables = {"2d": {"video1": torch.ones(6), "video2": torch.ones(6)}, "3d": {"video1": torch.ones(4)}}
     torch.save(tables, root / "MSRVTT_JSFUSION_test.pth")
     text = refused(import_msrvtt, root, tmp_path / "store")
-    assert f"needs MSRVTT_JSFUSION_test.csv with the captions beside it; add it to {root}" in text
+    assert f"needs MSRVTT_JSFUSION_test.csv with the captions next to it; add it to {root}" in text
     rows = "key,vid_key,video_id,sentence\na,b,video1,stir milk\na,b,video2,boil\na,b,video3,bake\n"
     (root / "MSRVTT_JSFUSION_test.csv").write_text(rows)
     torch.save(tables, root / "MSRVTT_train.pth", _use_new_zipfile_serialization=False)

@@ -205,7 +205,7 @@ def test_notes_of_orders_are_footnotes_and_sentences(folder: Path, report: Path)
     row = next(row for row in table.rows if row[0].text == "AV→T")
     assert [cell.note for cell in row] == ["", *[f"{same}; {once}"] * 3, *[same] * 3]
     summary = json.loads((report / "report.json").read_text())["summary"]
-    assert "VT→A: its later stages do not change t2v: the figure is that of its first pair." in summary
+    assert "VT→A: its later stages do not change t2v, so the figure is that of its first pair." in summary
 
 
 def test_benchmarks_whose_names_make_one_slug(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_one_seed_names_no_winner(tmp_path: Path) -> None:
     write_study_folder(tmp_path / "s", seeds=[0], benchmarks={"tiny": 400})
     summary = str(write_report(tmp_path / "s"))
     assert (
-        "Every order has one seed: the comparison is one of trained models" in summary
+        "Every order has one seed, so the comparison is between trained models" in summary
         and "beats every other" not in summary
     )
 

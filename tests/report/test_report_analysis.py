@@ -185,7 +185,7 @@ def test_comparisons_of_studies_refuse_other_captions_and_protocols(tmp_path: Pa
     with pytest.raises(TrichordError, match="the benchmark's audio_frames is 0 in A and 77 in B"):
         compare_studies(a, read_study(folder))
     other = read_study(write_study_folder(tmp_path / "d", orders=["vt"]))
-    with pytest.raises(TrichordError, match="no order is common: A has AV→T, AT→V, VT→A, AVT, B has VT"):
+    with pytest.raises(TrichordError, match="there is no common order: A has AV→T, AT→V, VT→A, AVT, B has VT"):
         compare_studies(a, other)
 
 
@@ -197,7 +197,7 @@ def test_comparisons_state_the_settings_of_the_call(tmp_path: Path) -> None:
     text = " ".join(document.summary)
     assert (
         "1 setting differs: first_stage_seed." in text
-        and "with one seed, trained models are compared and not settings" in text
+        and "with one seed, the comparison is between trained models, not between settings" in text
     )
     assert "80 % intervals" in document.tables()[-1].caption
     assert str(tmp_path) not in document.subtitle, "the page does not depend on where the studies lie"

@@ -63,9 +63,9 @@ def test_one_evaluation_has_every_form(weak: Path, tmp_path: Path) -> None:
     assert names == {"report.html", "report.md", "report.tex", "report.json", "tables", "figures"}
     page = (tmp_path / "r" / "report.html").read_text()
     assert "<script" not in page and not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
-    assert "Clips of the store that are held out, or embeddings from a file." in page, "the protocol's paragraph"
+    assert "Held-out clips of the store, or embeddings from a file." in page, "the protocol's paragraph"
     assert "Scored with: fusion rule sum, policy for missing clips drop, tie policy expected." in page
-    assert "up to 6 queries lack a modality: left out" in page.replace("Up to", "up to")
+    assert "up to 6 queries lack a modality and are left out" in page.replace("Up to", "up to")
     assert "Which systems differ" not in page, "nothing to compare"
     assert (
         f"trichord evaluate --embeddings {weak}.npz" in page
@@ -172,7 +172,7 @@ def test_two_models_are_compared_over_the_same_queries(weak: Path, strong: Path,
         "the highest is strong.npz" in text
         and "Significant differences between trained models: strong.npz is ahead of weak.npz" in text
     )
-    assert "the comparison is one of trained models and not of methods" in text
+    assert "the comparison is between trained models, not between methods" in text
     page = (tmp_path / "r" / "report.html").read_text()
     assert "Holm's correction covers all pairs in all of these rows" in page.replace("&#39;", "'")
     assert 'class="number-cell strong"' not in page, "one seed: nobody wins, and no two methods are told apart"
@@ -278,7 +278,7 @@ def test_a_study_beside_a_model_of_others(orders: Path, tmp_path: Path) -> None:
     summary = " ".join(build_evaluations(systems).summary)
     assert "Significant differences: VT→A is ahead of AV→T" in summary
     assert "Significant differences between trained models: VT→A is ahead of theirs.npz" in summary
-    assert "theirs.npz: one seed: the comparison is one of trained models and not of methods" in summary
+    assert "theirs.npz: one seed, so the comparison is between trained models, not between methods" in summary
 
 
 def test_a_pair_alone_is_not_compared_with_its_order(tmp_path: Path) -> None:
@@ -406,8 +406,8 @@ def test_the_command_line(weak: Path, strong: Path, tmp_path: Path, capsys: pyte
     capsys.readouterr()
     study = write_study_folder(tmp_path / "study", seeds=(0,), orders=["avt"])
     for arguments, told in (
-        ([str(weak), str(study)], "studies and evaluations are not reported together"),
-        (["--compare", str(study), str(weak)], "studies and evaluations are not reported together"),
+        ([str(weak), str(study)], "studies and evaluations cannot be reported together"),
+        (["--compare", str(study), str(weak)], "studies and evaluations cannot be reported together"),
         ([str(study), str(study)], "a report covers one study; compare two with trichord report --compare A B"),
         ([str(weak), str(weak)], "is the same folder as " + str(weak) + "; give each folder once"),
         ([str(tmp_path)], "no study here (no study.json) and no evaluation (no results.json)"),

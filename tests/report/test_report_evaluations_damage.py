@@ -29,26 +29,26 @@ from trichord.report.write import write_evaluations
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda c: c.clear(), "it does not name a subject and benchmarks"),
+        (lambda c: c.clear(), "it contains no subject or no list of benchmarks"),
         (lambda c: c.update(benchmarks=[]), "it has no benchmark"),
         (lambda c: c.update(store={"path": 3}), "its store has no path and fingerprint"),
-        (lambda c: c.update(notes=[1]), "its notes are not texts"),
+        (lambda c: c.update(notes=[1]), "its notes are not a list of texts"),
         (lambda c: c["benchmarks"][0].update(kind="magic"), "the kind of benchmark retrieval is unknown"),
         (lambda c: c["benchmarks"][0].update(rows=[]), "has no figures"),
         (lambda c: c["benchmarks"][0].update(options=None), "lacks its options"),
-        (lambda c: c["benchmarks"][0]["rows"].append(c["benchmarks"][0]["rows"][0]), "has a figure twice"),
+        (lambda c: c["benchmarks"][0]["rows"].append(c["benchmarks"][0]["rows"][0]), "contains a figure twice"),
         (lambda c: c["benchmarks"][0]["rows"][0].update(value=math.nan), "is incomplete"),
         (lambda c: c["benchmarks"][0]["rows"][0].update(value=10**400), "is incomplete"),
         (lambda c: c["benchmarks"][0]["rows"][0].update(num=True), "is incomplete"),
         (lambda c: c["benchmarks"][0]["rows"][0].update(low="3"), "is incomplete"),
-        (lambda c: c["benchmarks"][0]["rows"][0].update(value=99.0), "does not match the R@1 of 99"),
-        (lambda c: c["benchmarks"][0]["rows"][0].update(each="nowhere"), "'nowhere' is not there or not of its kind"),
-        (lambda c: c["benchmarks"][0]["rows"][0].update(each_of="nowhere"), "'nowhere' is not there or not of its kind"),
-        (lambda c: c["benchmarks"][0]["rows"][0].update(each_of="retrieval/start_s"), "not of its kind"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(value=99.0), "does not match results.json, where the R@1 of "),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(each="nowhere"), "'nowhere' is missing or has another type"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(each_of="nowhere"), "'nowhere' is missing or has another type"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(each_of="retrieval/start_s"), "has another type"),
         (lambda c: c.update(models=[{"order": "av>t", "seed": 0, "folder": "../x"}]), "is not a folder in it"),
         (lambda c: c.update(models=[{"order": "av>t", "seed": 0, "folder": "/x"}]), "is not a folder in it"),
-        (lambda c: c.update(models=[{"order": "zz", "seed": 0, "folder": "x"}]), "do not name their order and seed"),
-        (lambda c: c.update(models={}), "do not name their order and seed"),
+        (lambda c: c.update(models=[{"order": "zz", "seed": 0, "folder": "x"}]), "its list of models is invalid"),
+        (lambda c: c.update(models={}), "its list of models is invalid"),
         (lambda c: c.update(models=[]), "no model to report (none was scored)"),
         (lambda c: c.update(models=[{"order": "vt", "seed": 1, "note": "diverged"}]), "VT seed 1 is left out: diverged"),
     ],
@@ -64,7 +64,7 @@ def test_edited_results_are_refused(weak: Path, tmp_path: Path, change: Any, tol
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda a: a.pop("retrieval/t2v, sum/R@10/each"), "is not there or not of its kind"),
+        (lambda a: a.pop("retrieval/t2v, sum/R@10/each"), "is missing or has another type"),
         (lambda a: a.update({"retrieval/t2v, sum/R@10/each": a["retrieval/t2v, sum/R@10/each"][:-1]}), ""),
         (lambda a: a.update({"retrieval/text_id": a["retrieval/text_id"][:-1]}), "differ in length"),
         (lambda a: a["retrieval/t2v, sum/MedR/each"].__setitem__(0, -3.0), "neither shares nor ranks"),
@@ -93,7 +93,7 @@ def test_torn_files_are_refused(weak: Path, orders: Path, tmp_path: Path) -> Non
         read_systems([torn])
     swapped = copy(orders, tmp_path / "swapped")
     edit(swapped, lambda c: [m.update(files={"results.json": "0" * 64}) for m in c["models"]])
-    with pytest.raises(TrichordError, match="it is not the file that was written"):
+    with pytest.raises(TrichordError, match="it has changed since it was written"):
         read_systems([swapped])
 
 

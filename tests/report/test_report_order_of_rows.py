@@ -104,7 +104,7 @@ def test_rows_without_ids_are_paired_by_number_with_a_note(tmp_path: Path) -> No
     found = benches(tmp_path, one, two, ("retrieval",))
     assert pairs(found)
     assert found[0].apart == [
-        "one.npz, two.npz have no ids, so rows were paired by number; give ids to be sure of the pairs"
+        "one.npz, two.npz have no ids, so rows were matched by number; give ids to ensure that they match"
     ]
 
 

@@ -270,7 +270,7 @@ def test_errors_give_advice() -> None:
     for interval in (published_interval, conditional_intervals):
         with pytest.raises(TrichordError, match="the level is 95; give a number between 0 and 1"):
             interval(row, "r1", 95)
-    with pytest.raises(TrichordError, match="over 0 queries cannot be counted; give .* one query or more"):
+    with pytest.raises(TrichordError, match="over 0 queries cannot be counted; give .* at least one query"):
         consistent_galleries(row, [0])
     with pytest.raises(TrichordError, match="R@1 - over 9 queries"):
         possible_hits(replace(row, r1=None), "r1", 9)

@@ -202,12 +202,12 @@ def test_runs_on_other_clips_are_refused(own: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "arrays", "told"),
     [
-        ({"num_queries": 10**300}, {}, "the ranks of tiny/t2v are not of as many queries as its figures"),
-        ({"r10": 10**390}, {}, "the r10 of tiny/t2v is no number"),
-        ({"r10": 99.0}, {}, "R@10/each does not match the R@10 of 99"),
-        ({"fusion": ["x"]}, {}, "the fusion rule of tiny/t2v is none"),
+        ({"num_queries": 10**300}, {}, "the ranks and the figures of tiny/t2v differ in the number of queries"),
+        ({"r10": 10**390}, {}, "the r10 of tiny/t2v is not a number"),
+        ({"r10": 99.0}, {}, "R@10/each does not match results.json, where the R@10 of .* is 99"),
+        ({"fusion": ["x"]}, {}, "the fusion rule of tiny/t2v is invalid"),
         ({}, {"equal": 0}, "the ranks of tiny/t2v do not fit its gallery of 60"),
-        ({}, {"clip": -1}, "tiny/t2v/clip numbers clips that are not there"),
+        ({}, {"clip": -1}, "tiny/t2v/clip contains numbers of clips that do not exist"),
         ({"direction": "t2"}, {}, "direction 't2' is not of the form query2target.*; run the study again"),
     ],
 )
@@ -251,7 +251,7 @@ def test_studies_on_other_galleries_are_refused(tmp_path: Path) -> None:
     a = read_study(write_study_folder(tmp_path / "a", benchmarks={"tiny": 60}))
     b = read_study(write_study_folder(tmp_path / "b", benchmarks={"tiny": 61}))
     with pytest.raises(
-        TrichordError, match="cannot be compared: Tiny: not compared, since the gallery's size is 60 in A"
+        TrichordError, match="cannot be compared: Tiny is not compared, since the gallery's size is 60 in A"
     ):
         compare_studies(a, b)
     c = read_study(write_study_folder(tmp_path / "c", benchmarks={"fresh": 60}))
@@ -260,7 +260,7 @@ def test_studies_on_other_galleries_are_refused(tmp_path: Path) -> None:
     d = read_study(write_study_folder(tmp_path / "d", benchmarks={"tiny": 60, "fresh": 60}))
     e = read_study(write_study_folder(tmp_path / "e", benchmarks={"tiny": 61, "fresh": 60}))
     summary = " ".join(compare_studies(d, e).summary)
-    assert "Tiny: not compared, since" in summary and "Fresh: no difference" in summary
+    assert "Tiny is not compared, since" in summary and "Fresh: no difference" in summary
 
 
 def test_one_query_alone_has_figures_without_intervals(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_arrays_of_objects_run_nothing(tmp_path: Path, marker: Path) -> None:
     np.savez(tmp_path / "x.npz", features=objects)
     assert "only plain numbers are read" in refusal(lambda: load_npy(tmp_path / "x.npy"), marker)
     assert "only plain numbers are read" in refusal(lambda: load_npz_array(tmp_path / "x.npz", "features"), marker)
-    assert "damaged, or not what its name says" in refusal(lambda: read_arrays(tmp_path / "x.npz"), marker)
+    assert "it is damaged, or not an .npz file" in refusal(lambda: read_arrays(tmp_path / "x.npz"), marker)
 
 
 PICKLED = [("youcook2", "youcook_val.pkl"), ("msrvtt", "msrvtt_test.pkl"), ("howto100m", "caption.pickle")]

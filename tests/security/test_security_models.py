@@ -83,10 +83,10 @@ def test_modules_are_those_of_the_library_at_any_depth(name: Any, depth: int, fo
 @pytest.mark.parametrize("path", ["a/b", "../model", "..", "/etc", "a\\b", "./a", "C:", 3])
 def test_modules_lie_beside_their_list(path: Any, folder: Path) -> None:
     write(folder / "modules.json", [{"path": path, "type": MODULE.format("Dense")}])
-    assert "is not beside it" in refusal(lambda: check_folder(folder))
+    assert "is not next to it" in refusal(lambda: check_folder(folder))
     write(folder / "modules.json", OWN)
     write(folder / "router_config.json", {"types": {str(path): MODULE.format("Dense")}})
-    assert path == 3 or "is not beside it" in refusal(lambda: check_folder(folder))
+    assert path == 3 or "is not next to it" in refusal(lambda: check_folder(folder))
 
 
 def test_links_to_folders_are_refused(folder: Path) -> None:

@@ -54,8 +54,8 @@ def test_a_study_reports_it_first_and_computes_without_a_cache(store: Path, tmp_
     ]
     steps = [number for number, line in enumerate(lines) if " step " in line]
     assert len(notes) == 1 and notes[0] < steps[0]
-    assert "later stages compute it at every step" in lines[notes[0]]
-    assert any("is encoded each step" in line for line in lines)
+    assert "later stages compute them at every step" in lines[notes[0]]
+    assert any("is encoded at every step" in line for line in lines)
     assert not (store / "frozen").exists()
     train_order(store, tmp_path / "off", "av>t", 0, quick(frozen_cache="off"))
     assert losses(tmp_path / "study") == losses(tmp_path / "off")
@@ -85,7 +85,7 @@ def test_an_existing_cache_is_used(store: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     with read_only(store / "frozen"), read_only(store), passing_messages(lines.append):
         train_order(store, tmp_path / "second", "av>t", 0, quick())
-    assert not any("is encoded each step" in line for line in lines)
+    assert not any("is encoded at every step" in line for line in lines)
     assert sorted(path.name for path in (store / "frozen").iterdir()) == kept
     assert losses(tmp_path / "first") == losses(tmp_path / "second")
 
@@ -99,7 +99,7 @@ def test_a_pass_that_another_user_has_begun_is_computed_at_every_step(store: Pat
         lines: list[str] = []
         with passing_messages(lines.append):
             train_order(store, tmp_path / "run", "av>t", 0, quick())
-    assert any("is encoded each step" in line for line in lines)
+    assert any("is encoded at every step" in line for line in lines)
 
 
 def test_making_ahead_needs_the_right_to_write(store: Path, tmp_path: Path) -> None:

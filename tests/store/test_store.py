@@ -59,7 +59,7 @@ def read_everything(path: Path) -> None:
 
 
 def test_a_missing_folder_and_an_empty_store_name_the_next_action(tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match="none: no such store; create it with `trichord import` or"):
+    with pytest.raises(TrichordError, match="none: does not exist; create a store with `trichord import` or"):
         Store(tmp_path / "none")
     (tmp_path / "file").touch()
     with pytest.raises(TrichordError, match="file: is a file, not a store"):
@@ -183,7 +183,7 @@ def test_verify_of_an_empty_store(tmp_path: Path) -> None:
     assert verify(tmp_path / "empty") == [
         f"{tmp_path / 'empty'}: contains no items; fill it with `trichord import` or `trichord extract`"
     ]
-    with pytest.raises(TrichordError, match="none: no such store"):
+    with pytest.raises(TrichordError, match="none: does not exist"):
         verify(tmp_path / "none")
 
 

@@ -392,8 +392,8 @@ def test_missing_servers_rights_and_buckets_are_errors_of_one_line(
         assert error.count("\n") == 1 and error.startswith(f"trichord: error: {url}")
         return error
 
-    assert "no such store; check the bucket" in told("s3://nowhere/store")
-    assert "no such store; check the bucket" in told(f"s3://{BUCKET}/nowhere")
+    assert "contains no store; check the bucket" in told("s3://nowhere/store")
+    assert "contains no store; check the bucket" in told(f"s3://{BUCKET}/nowhere")
     s3.fail = lambda method, path: 403
     assert "access is denied" in told(f"s3://{BUCKET}/store")
     monkeypatch.setattr(remote, "PAUSES_S", ())

@@ -246,7 +246,7 @@ def test_damaged_results_are_computed_again(
     with passing_messages(said.append):
         evaluate_orders(study, str(tiny_store), BENCHMARKS, out=out, options=options(labels))
     assert len(counted) == (4 if damage in ("index", "form") else 1)
-    assert damage == "form" or any("it is made anew" in line for line in said)
+    assert damage == "form" or any("it is computed again" in line for line in said)
     assert (out / "results.json").read_bytes() == (kept / "results.json").read_bytes()
 
 
@@ -286,7 +286,7 @@ def test_unfinished_and_diverged_runs_are_noted(study: Path, tiny_store: Path, t
     figures = order_figures(found.runs)
     assert {f.num_seeds for f in figures} == {1} and "One seed" in order_caption(figures)
     with pytest.raises(
-        TrichordError, match="no finished run to evaluate .AV→T seed 1: unfinished .*; go on with the study"
+        TrichordError, match="no finished run to evaluate .AV→T seed 1: unfinished .*; continue the study"
     ):
         evaluate_orders(broken, str(tiny_store), ["tiny"], orders=["av>t"], seeds=[1])
 
@@ -327,17 +327,19 @@ def test_directions_without_their_modalities_are_left_out_with_a_note(
     assert have["vt"] == {"tiny": {"t2v"}, "zero-shot-classification": {"video"}, "full-video": {"t2v"}}
     assert have["vt>a"]["tiny"] == {"t2va", "a2v", "t2v"} and have["vt>a"]["full-video"] == {"t2va", "t2v"}
     notes = found.notes()
-    assert "AV seed 0: directions t2va, t2v left out: the model knows video, audio alone" in [
+    assert "AV seed 0: directions t2va, t2v were left out: the model embeds only video, audio" in [
         n.replace("audio, video", "video, audio") for n in notes
     ]
     for name in ("zero-shot-classification", "full-video"):
         lacking = f"benchmark {name} needs text, which this model was not trained on"
-        assert any(n.startswith(f"AV seed 0: benchmark {name} left out ({lacking}; it knows ") for n in notes)
-    assert any(n.startswith("VT seed 0: directions t2va, a2v left out") for n in notes)
+        assert any(
+            n.startswith(f"AV seed 0: benchmark {name} was left out ({lacking}; available modalities: ") for n in notes
+        )
+    assert any(n.startswith("VT seed 0: directions t2va, a2v were left out") for n in notes)
     one = evaluate_orders(pairs, str(tiny_store), ["tiny"], directions="t2v")
     assert [done.run.order.code for done in one.runs] == ["vt", "vt>a"]
-    assert one.notes()[-1].startswith("AV seed 0 is left out: directions t2v left out: ")
-    assert one.notes()[-1].endswith("; benchmark tiny left out (no direction is left)")
+    assert one.notes()[-1].startswith("AV seed 0 was left out: directions t2v were left out: ")
+    assert one.notes()[-1].endswith("; benchmark tiny was left out (the model supports none of the directions)")
     by_pair = evaluate_orders(pairs, str(tiny_store), ["full-video"], orders=["av", "vt"])
     assert [[b.name for b in done.scores.benchmarks] for done in by_pair.runs] == [["full-video"]] and len(
         by_pair.left_out
@@ -345,7 +347,9 @@ def test_directions_without_their_modalities_are_left_out_with_a_note(
 
 
 def test_a_benchmark_without_any_possible_order_is_an_error(pairs: Path, tiny_store: Path, labels: Path) -> None:
-    with pytest.raises(TrichordError, match=r"direction t2a: no finished order was trained on all it needs \(av, vt\)"):
+    with pytest.raises(
+        TrichordError, match=r"direction t2a: none of the finished orders \(av, vt\) was trained on all its modalities"
+    ):
         evaluate_orders(pairs, str(tiny_store), ["tiny"], orders=["av", "vt"], directions="t2v,t2a")
     with pytest.raises(TrichordError, match=r"benchmark zero-shot-classification: no order can be scored on it .*text"):
         evaluate_orders(pairs, str(tiny_store), BENCHMARKS, orders=["av"], options=options(labels))
@@ -364,12 +368,12 @@ def test_mistakes_are_errors_of_one_line(study: Path, kept: Path, tiny_store: Pa
         ({"orders": ["at>v"]}, "has no order at>v; it has av>t, vt>a"),
         ({"orders": ["xx"]}, "names X twice"),
         ({"seeds": [0, 7]}, "has no seed 7 of these orders; it has 0, 1"),
-        ({"names": ["nope"]}, "no clips for benchmark 'nope'"),
+        ({"names": ["nope"]}, "contains no clips of benchmark 'nope'"),
         ({"directions": "t2x"}, "unknown letter 'x'"),
         ({"options": Options(labels="labels.csv")}, "--labels has no effect on tiny"),
         ({"window_s": 3.0}, "have no effect without --windows"),
         ({"out": tmp_path / "rows.json"}, "give --out a name without .json"),
-        ({"out": kept / "av-t" / "seed-0"}, "holds the evaluation of one model; give another --out"),
+        ({"out": kept / "av-t" / "seed-0"}, "contains the evaluation of a single model; give another --out"),
     ):
         given = {"study": study, "names": ["tiny"], **arguments}
         with pytest.raises(TrichordError, match=why):
@@ -378,7 +382,7 @@ def test_mistakes_are_errors_of_one_line(study: Path, kept: Path, tiny_store: Pa
     content = told_study(study)
     for orders in (None, [{"order": "av>t"}]):
         (damaged / "study.json").write_text(json.dumps({"recipe": content["recipe"], "orders": orders}))
-        with pytest.raises(TrichordError, match="its orders do not name their stages; run the study again"):
+        with pytest.raises(TrichordError, match="does not list the stages of its orders; run the study again"):
             evaluate_orders(damaged, store)
     (damaged / "study.json").write_text(json.dumps({"orders": content["orders"]}))
     with pytest.raises(TrichordError, match="has no 'recipe'"):

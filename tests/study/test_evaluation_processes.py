@@ -90,7 +90,7 @@ def evaluate_in_launch(rank: int, world: int, port: int, store: Path, out: Path,
     if rank == 0:
         empty[0].mkdir()
     dist.barrier()
-    with pytest.raises(TrichordError, match="no trained model here"):
+    with pytest.raises(TrichordError, match="contains no trained model"):
         retrieval_results(empty[0], store)
     dist.destroy_process_group()
 

@@ -64,7 +64,7 @@ def test_encoders_that_cannot_be_frozen_are_reported(store: Path, tmp_path: Path
         assert freeze(out, store) == [] and "read only once" in said[0]
     other = tmp_path / "other"
     run.train_order(store, other, "vt", 0, quick(training={"frozen_cache": "off"}))
-    with pytest.raises(TrichordError, match="frozen_cache off; there is nothing to make ahead"):
+    with pytest.raises(TrichordError, match="frozen_cache off, so embeddings are not cached"):
         freeze(other, store)
 
 

@@ -81,7 +81,7 @@ def test_a_bad_feature_is_named_and_the_step_is_seen_again(
     assert found.before == pytest.approx(found.now, rel=1e-5, nan_ok=True)
     assert main(["reproduce", str(dump.parent)]) == 0
     printed = capsys.readouterr().out
-    assert "the same values are not finite here" in printed and f"stream {stream}, {shard}" in printed
+    assert "the same values are not finite in both" in printed and f"stream {stream}, {shard}" in printed
     modality = {"visual_2d": "video", "spectrogram": "audio"}[stream]
     assert f"first module whose output is not finite: encoders.{modality}." in printed
     assert f"{modality}: 4 of 32 rows not finite" in printed and f"video '{video}'" in printed
@@ -137,7 +137,7 @@ def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
     with patch.context():
         told, dump = diverge(store, tmp_path / "run", "vt", recipe)
     patch.undo()
-    assert "step 1: the gradient is not finite; the weights were not touched" in told
+    assert "step 1: the gradient is not finite; the weights were not changed" in told
     found = reproduce(dump)
     assert found.same and not np.isfinite(found.now["grad_norm"]) and np.isfinite(found.now["loss"])
     assert any("heads.video" in line and "gradient" in line for line in found.where)
@@ -162,7 +162,7 @@ def test_overflow_at_every_scale_stops_training(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(factories, "build_accelerator", scaled)
     monkeypatch.setattr(loop, "_grad_norm", overflowing)
     told, _ = diverge(store, tmp_path / "run", "vt", debug())
-    assert "step 3: the gradient is not finite even at the loss scale 1; the weights were not touched" in told
+    assert "step 3: the gradient is not finite even with a loss scale of 1; the weights were not changed" in told
     assert [scale for scale, _ in seen] == [4.0, 2.0, 1.0]
     assert all(torch.equal(a, b) for a, b in zip(seen[0][1], seen[2][1], strict=True))
 
@@ -195,7 +195,7 @@ def test_a_full_disk_does_not_hide_the_divergence(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("trichord.training.divergence._save", full)
-    with pytest.raises(Diverged, match=f"video '{video}'.*the step could not be written down .No space left on device"):
+    with pytest.raises(Diverged, match=f"video '{video}'.*the step could not be saved .No space left on device"):
         run.train_order(store, tmp_path / "run", "vt", 0, debug())
 
 
@@ -215,7 +215,7 @@ def test_a_damaged_dump_is_an_error_of_one_line(tmp_path: Path) -> None:
     store = write_tiny_store(tmp_path / "store", num_train=8)
     poison(store, 3, "visual_2d", float("nan"))
     _, dump = diverge(store, tmp_path / "run", "vt", debug())
-    with pytest.raises(TrichordError, match="no diverged step here"):
+    with pytest.raises(TrichordError, match="contains no diverged step"):
         read_dump(tmp_path)
     for name, damage in DAMAGE.items():
         kept = {path: path.read_bytes() for path in dump.iterdir()}

@@ -62,9 +62,7 @@ def test_a_second_run_is_refused_until_the_first_ends(
     for command in (["train", *words], ["study", *words]):
         assert main(command) == 2
         told = capsys.readouterr().err.strip()
-        assert told.startswith(
-            f"trichord: error: {out}: another run is at work in this folder (process {other.pid} on "
-        )
+        assert told.startswith(f"trichord: error: {out}: another run is using this folder (process {other.pid} on ")
         assert "wait until it ends, or give another --out" in told and "\n" not in told
     assert sorted(path.name for path in out.iterdir()) == [".lock"], "nothing was written"
     os.kill(other.pid, signal.SIGKILL)
@@ -90,7 +88,7 @@ def test_a_lock_file_without_content(content: bytes, tmp_path: Path) -> None:
     with alone_in(tmp_path):
         (tmp_path / ".lock").write_bytes(content)
         with (
-            pytest.raises(TrichordError, match="another run is at work in this folder .it has just begun.; wait"),
+            pytest.raises(TrichordError, match="another run is using this folder .it has just started.; wait"),
             alone_in(tmp_path),
         ):
             raise AssertionError
@@ -189,7 +187,7 @@ def test_an_appended_store_is_another_one(trained: tuple[Path, Path]) -> None:
     store, out = trained
     with StoreWriter(store, word_vectors()) as writer:
         writer.add(tiny_item(91, "train"))
-    with pytest.raises(TrichordError, match="was run on another store, or the store has changed"):
+    with pytest.raises(TrichordError, match="contains a run on another store, or its store has changed"):
         again(store, out)
 
 
@@ -224,7 +222,7 @@ def test_a_run_of_an_earlier_version_notes_its_store_now(trained: tuple[Path, Pa
     again(store, out)
     assert (out / "store.json").read_text() == noted
     (out / "store.json").write_text("{")
-    with pytest.raises(TrichordError, match=r"store.json: cannot be read .*delete that file and go on"):
+    with pytest.raises(TrichordError, match=r"store.json: cannot be read .*delete this file and run the command again"):
         again(store, out)
     assert folder.is_there(out / "run.yaml")
 

@@ -127,5 +127,5 @@ def test_a_run_continues_with_another_number_of_processes(tiny_store: Path, tmp_
     assert run(*TORCHRUN, HELPERS / "launched.py", "error", *words).returncode != 0
     done = run("-m", "trichord", *words, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "written by 2 processes, gone on with by 1" in done.stdout
+    assert "written by 2 processes and continued by 1" in done.stdout
     assert [len(steps) for steps in losses(out).values()] == [10, 10]

@@ -78,12 +78,12 @@ READERS: dict[str, Callable[[Path, Path], Any]] = {
 @pytest.mark.parametrize("name", READERS)
 def test_a_model_of_another_stage_is_refused(name: str, swapped: Path, tiny_store: Path) -> None:
     with pytest.raises(
-        TrichordError, match=r"seed0\.[0-9a-f]{8}: holds a model of stage (at|vt), seed 0, key "
+        TrichordError, match=r"seed0\.[0-9a-f]{8}: contains a model of stage (at|vt), seed 0, key "
     ) as caught:
         READERS[name](swapped, tiny_store)
     told = str(caught.value)
     assert "\n" not in told and ("stage av>t, seed 0, key" in told or "stage av, seed 0, key" in told)
-    assert "move that folder away and run" in told
+    assert "move the folder elsewhere, and run" in told
 
 
 def test_the_folder_itself_is_right(study: Path, tiny_store: Path) -> None:
@@ -120,5 +120,5 @@ def test_a_dump_of_another_stage_is_refused(tiny_store: Path, tmp_path: Path, mo
     reproduce(dump)
     other = dump.parent.with_name("at.seed0.00000000")
     dump.parent.rename(other)
-    with pytest.raises(TrichordError, match="holds a model of stage vt"):
+    with pytest.raises(TrichordError, match="contains a model of stage vt"):
         reproduce(other)

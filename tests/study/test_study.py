@@ -134,7 +134,7 @@ def test_a_diverged_order_is_left_out_with_a_note(
             table = run.run_study(tiny_store, out, ["av>t", "vt>a"], [0], quick())
     assert table.orders == (Order.parse("vt>a"),)
     assert tried == [0], "a stage that diverged is not trained a second time"
-    assert sum("AV→T seed 0  diverged and is left out: stage av>t, step 1" in line for line in lines) == 2
+    assert sum("AV→T seed 0  is left out, since it diverged: stage av>t, step 1" in line for line in lines) == 2
     (stage,) = out.glob("stages/av-t.*")
     assert "not finite" in folder.divergence_of(stage)
     assert any(f"delete {stage / 'diverged.json'} to train it again" in line for line in lines)
@@ -195,7 +195,7 @@ def test_an_order_that_no_direction_scores_is_named(study: Path, tiny_store: Pat
     with passing_messages(said.append):
         run.run_study(tiny_store, out, ["vt", "av"], [0], recipe)
     (line,) = [line for line in said if "not scored" in line]
-    assert "order AV is trained and not scored" in line and "such as a2v" in line
+    assert "order AV is trained but not scored" in line and "such as a2v" in line
 
 
 def test_results_needed_by_a_report_are_saved(study: Path) -> None:
@@ -220,7 +220,7 @@ def test_seeds_can_be_added_later(study: Path, tiny_store: Path, tmp_path: Path)
 
 def test_a_store_without_held_out_clips_gives_advice(tmp_path: Path) -> None:
     store = write_tiny_store(tmp_path / "s", num_train=3, num_test=0)
-    with pytest.raises(TrichordError, match="every video is in split train.*--benchmarks COLLECTION/train"):
+    with pytest.raises(TrichordError, match="all videos are in split train.*--benchmarks COLLECTION/train"):
         run.run_study(store, tmp_path / "out", ORDERS, [0], quick())
 
 
@@ -241,7 +241,7 @@ def test_evaluating_a_stage_folder_reproduces_the_study(study: Path, tiny_store:
 def test_evaluating_refuses_impossible_requests(study: Path, tiny_store: Path, tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match="holds 8 models; give one of them"):
         retrieval_results(study, tiny_store)
-    with pytest.raises(TrichordError, match="no trained model here"):
+    with pytest.raises(TrichordError, match="contains no trained model"):
         retrieval_results(tmp_path, tiny_store)
     first = next(study.glob("stages/av.seed0*"))
     with pytest.raises(TrichordError, match="direction t2v needs text, which this model was not trained on"):
@@ -251,7 +251,7 @@ def test_evaluating_refuses_impossible_requests(study: Path, tiny_store: Path, t
     described = json.loads((broken / "model.json").read_text())
     described["arguments"]["video_dim"] += 1
     (broken / "model.json").write_text(json.dumps(described))
-    with pytest.raises(TrichordError, match="model.json: was changed since it was written; train the stage again"):
+    with pytest.raises(TrichordError, match="model.json: has changed since it was written; train the stage again"):
         retrieval_results(broken, tiny_store)
     (broken / "model.json").write_text(json.dumps(sealed({k: v for k, v in described.items() if k != "sha256"})))
     with pytest.raises(TrichordError, match="weights of other widths"):
@@ -307,7 +307,7 @@ def test_every_figure_follows_from_the_ranks_that_are_kept(study: Path, tiny_sto
         assert ranks.clip.max() < len(arrays[f"{row['benchmark']}/start_s"])
     opened = Store(tiny_store)
     assert videos <= {opened.video_id(i) for i in range(len(opened))}
-    with pytest.raises(TrichordError, match=r"has no ranks of tiny/x2y; it has .*/t2v"):
+    with pytest.raises(TrichordError, match=r"contains no ranks of tiny/x2y; it contains .*/t2v"):
         read_ranks(path.with_suffix(".npz"), "tiny", "x2y")
     with pytest.raises(TrichordError, match=r"gone.npz: cannot be read"):
         read_ranks(study / "gone.npz", "tiny", "t2v")

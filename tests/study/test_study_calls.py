@@ -108,7 +108,7 @@ def test_the_report_shows_stages_that_were_trained_differently(tmp_path: Path) -
         [moved, "1 thread 2 processes on A GPU", "torch 2.12.0", "2026-02-02"],
     ]  # fmt: skip
     text, told, *_ = repeat_section(read_study(folder), Direction.parse("t2v"), 0.95).blocks
-    assert isinstance(text, Text) and "the table lists the versions and machines of other calls" in text.paragraphs[1]
+    assert isinstance(text, Text) and "The table lists the versions and machines of other calls" in text.paragraphs[1]
     assert isinstance(told, Table) and told.name == "places"
 
 
@@ -117,5 +117,5 @@ def test_a_record_of_another_form_is_reported(calls: Any, tmp_path: Path) -> Non
     folder = write_study_folder(tmp_path / "s", orders=["vt"], seeds=[0])
     (path,) = folder.glob("stages/*/model.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "calls": calls}))
-    with pytest.raises(TrichordError, match="its calls do not say when and where they ran.*delete the folder"):
+    with pytest.raises(TrichordError, match="its calls lack the time, versions or machine.*delete the folder"):
         read_study(folder).stages  # noqa: B018

@@ -184,7 +184,8 @@ def test_a_damaged_model_is_trained_again_once_its_folder_is_deleted(own: Path, 
 def test_torn_settings_of_a_folder(own: Path, tiny_store: Path, content: str) -> None:
     (own / "run.yaml").write_text(content)
     with pytest.raises(
-        TrichordError, match=r"run.yaml: cannot be read .*delete that file and go on; else give another"
+        TrichordError,
+        match=r"run.yaml: cannot be read .*delete this file and run the command again; otherwise, give another",
     ):
         go_on(tiny_store, own)
     (own / "run.yaml").unlink()
@@ -199,7 +200,7 @@ def test_a_new_plan_is_reported_once(own: Path, tiny_store: Path) -> None:
         go_on(tiny_store, own)
     told = [line for line in lines if "study.json" in line]
     assert (
-        len(told) == 1 and "made anew from this call; name the orders, seeds and benchmarks of other calls" in told[0]
+        len(told) == 1 and "rebuilt from this call; give the orders, seeds and benchmarks of earlier calls" in told[0]
     )
 
 
@@ -319,7 +320,9 @@ def test_a_truncated_note_of_divergence_still_counts(own: Path, tiny_store: Path
     (stage,) = own.glob("stages/*")
     (stage / "model.json").unlink()
     (stage / "diverged.json").write_text("")
-    with pytest.raises(TrichordError, match=r"every run diverged .*diverged.json does not say why.* another --out"):
+    with pytest.raises(
+        TrichordError, match=r"every run diverged .*diverged.json does not contain the reason.* another --out"
+    ):
         read_study(own)
     with pytest.raises(Diverged, match="every order diverged"):
         go_on(tiny_store, own)

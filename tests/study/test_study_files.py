@@ -19,8 +19,8 @@ from trichord.study.files import array_names, read_arrays, read_json
         (b"", "Expecting value"),
         (b"\xff\xfe\x00", "decode"),
         (b"[" * 100_000, "nested too deeply"),
-        (b"[1]", "what it holds is not an object"),
-        (b"null", "what it holds is not an object"),
+        (b"[1]", "its content is not an object"),
+        (b"null", "its content is not an object"),
     ],
 )
 def test_damaged_json_is_an_error_of_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -70,5 +70,5 @@ def test_invalid_arrays(tmp_path: Path) -> None:
         assert "pickle" not in str(caught.value)
     with path.open("wb") as file:
         np.save(file, np.arange(3))
-    with pytest.raises(TrichordError, match="damaged, or not what its name says"):
+    with pytest.raises(TrichordError, match="it is damaged, or not an .npz file"):
         array_names(path)

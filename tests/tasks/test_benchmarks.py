@@ -96,7 +96,7 @@ def test_benchmarks_are_found_by_name_or_refused_with_the_known_ones(tiny_store:
     assert benchmark_names(store) == ["tiny"]
     assert find_benchmark(store, "tiny/train").split == "train"
     for name in ("youcook2", "tiny/val", "nope"):
-        with pytest.raises(TrichordError, match=f"no clips for benchmark '{name}'; the store has tiny"):
+        with pytest.raises(TrichordError, match=f"contains no clips of benchmark '{name}'; it has tiny"):
             find_benchmark(store, name)
     silent = Store(write_tiny_store(tmp_path / "silent", num_train=1, num_test=2, audio=False))
     with pytest.raises(TrichordError, match="tiny/test needs audio, which the store lacks"):

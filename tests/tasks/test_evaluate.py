@@ -66,7 +66,7 @@ def test_every_protocol_explains_itself() -> None:
     for name, protocol in protocols().items():
         text = protocol.explanation()
         assert protocol.name == name and len(protocol.paragraph) > 60 and text.startswith(f"{name}: {protocol.title}")
-        assert "Needs: " in text and "Gives: " in text
+        assert "Requires: " in text and "Reports: " in text
     assert "Published sizes: 2,990 clips, 59,800 texts" in find_protocol("msrvtt-full").explanation()
     with pytest.raises(TrichordError, match="unknown benchmark 'nope'; expected one of youcook2, youcook2-full,"):
         find_protocol("nope")
@@ -113,8 +113,8 @@ def test_several_captions_make_one_clip_with_several_texts(tmp_path: Path) -> No
     assert found == {"t2v": (8, 5, 0), "v2t": (5, 8, 0), "a2t": (4, 7, 1), "ta2v": (7, 4, 1)}
     assert outcome.arrays["msrvtt-full/t2v/clip"].tolist() == [0, 0, 0, 1, 2, 2, 3, 4]
     assert outcome.arrays["msrvtt-full/v2t/truths"].tolist()[2] == 2, "a caption that stands twice"
-    assert any("5 clips here, 2,990 in the protocol" in note for note in outcome.notes)
-    assert any("8 texts here, 59,800 in the protocol" in note for note in outcome.notes)
+    assert any("5 clips instead of 2,990" in note for note in outcome.notes)
+    assert any("8 texts instead of 59,800" in note for note in outcome.notes)
     e = made.embedded(ClipSet("msrvtt-full", "test", 3072, "all"), ("video",))
     assert e.captions is not None and e.captions.tolist()[:2] == ["worda wordb", "wordc"] and e.num_clips == 5
     scores = e.embeddings["video"].astype(np.float64) @ e.embeddings["text"].astype(np.float64).T
@@ -140,17 +140,15 @@ def test_youcook2_galleries(tmp_path: Path) -> None:
     whole = find_protocol("youcook2").run(made, options)
     full = find_protocol("youcook2-full").run(made, options)
     assert [o.details["results"][0]["num_gallery"] for o in (whole, full)] == [10, 8]
-    assert "youcook2-full: 2 clips are not part of it" in full.notes
-    assert (
-        "youcook2-full: 8 clips here, 3,339 in the protocol: figures are not comparable to published ones" in full.notes
-    )
-    with pytest.raises(TrichordError, match="is a list of clips; give it with --gallery FILE"):
+    assert "youcook2-full: 2 clips do not belong to it" in full.notes
+    assert "youcook2-full: 8 clips instead of 3,339, so figures are not comparable to published ones" in full.notes
+    with pytest.raises(TrichordError, match="needs a list of clips; give --gallery FILE"):
         find_protocol("youcook2-mteb").run(made, options)
     (tmp_path / "ids.txt").write_text("video-0-abc_0\nvideo-1-abc_1\n\nelsewhere\nvideo-0-abc_0\n")
     gallery = read_gallery(tmp_path / "ids.txt")
     some = find_protocol("youcook2-mteb").run(made, Options(directions=("t2v",), gallery=gallery))
     assert some.details["results"][0]["num_gallery"] == 2
-    assert "youcook2-mteb: 1 of 3 clips of the gallery are not here" in some.notes
+    assert "youcook2-mteb: 1 of 3 clips of the gallery are missing" in some.notes
     with pytest.raises(
         TrichordError, match="the gallery: none of its 1 ids occurs in .* names in the gallery: 'x'; names in "
     ):
@@ -165,7 +163,7 @@ def test_youcook2_galleries(tmp_path: Path) -> None:
     assert {row.num for row in films.rows} == {10, 3}
     (tmp_path / "pooled").mkdir()
     pooled_only = subject(clip_store(tmp_path / "p", "youcook2", "val", [{"id": "a"}, {"id": "b"}]))
-    with pytest.raises(TrichordError, match="none of 2 clips is one of benchmark youcook2-full"):
+    with pytest.raises(TrichordError, match="none of 2 clips belongs to benchmark youcook2-full"):
         find_protocol("youcook2-full").run(pooled_only, options)
 
 
@@ -207,9 +205,9 @@ def test_windows_are_evenly_spaced_and_short_clips_are_whole() -> None:
         vectors, there = pooled({"video": rows}, valid, of, 2, Windows(3, 4.0, pool))
         assert vectors["video"].tolist() == [expected, [0.0, 0.0]] and there["video"].tolist() == [True, False]
     for arguments in ((0, 4.0), (2, 0.0), (2, float("nan"))):
-        with pytest.raises(TrichordError, match="cannot be cut; give 1 or more, longer than 0 s"):
+        with pytest.raises(TrichordError, match="are invalid; give a number of at least 1 and a length above 0 s"):
             Windows(*arguments)
-    with pytest.raises(TrichordError, match="cannot be pooled by 'sum'; choose mean or max"):
+    with pytest.raises(TrichordError, match="unknown pooling of windows 'sum'; expected mean or max"):
         Windows(2, 4.0, "sum")
 
 
@@ -252,7 +250,10 @@ def test_embeddings_score_as_their_model(run: Path, tiny_store: Path, tmp_path: 
         for mine, other in zip(again.results(), found.results(), strict=True):
             assert mine == {**other, "benchmark": "retrieval"}
     both = evaluate(run, str(tiny_store), ["tiny", "tiny/train"], directions="t2v")
-    with pytest.raises(TrichordError, match="one file holds one set of clips, not 2; evaluate one benchmark at a time"):
+    with pytest.raises(
+        TrichordError,
+        match="the benchmarks use 2 sets of clips, but a file can contain only one; evaluate one benchmark at a time",
+    ):
         save_embeddings(both, tmp_path / "x.npz")
 
 
@@ -284,16 +285,16 @@ def test_options_without_effect_are_errors(run: Path, tiny_store: Path, tmp_path
     path = tmp_path / "e.npz"
     Embedded.of({"video": np.eye(3), "text": np.eye(3)}).save(path)
     for arguments, told in (
-        ({"run": run, "store_path": None}, "give a model and its --store, or --embeddings FILE alone"),
-        ({"run": run, "store_path": str(tiny_store), "embeddings": path}, "give a model and its --store"),
-        ({"run": None, "store_path": None}, "give a model and its --store"),
+        ({"run": run, "store_path": None}, "give either a model and its --store, or --embeddings FILE"),
+        ({"run": run, "store_path": str(tiny_store), "embeddings": path}, "give either a model and its --store"),
+        ({"run": None, "store_path": None}, "give either a model and its --store"),
         ({"run": None, "store_path": None, "embeddings": path, "recipe": "mcn"}, "have no effect on embeddings"),
         ({"run": None, "store_path": None, "embeddings": path, "num_windows": 3}, "have no effect on embeddings"),
         ({"run": run, "store_path": str(tiny_store), "window_s": 3.0}, "have no effect without --windows"),
         ({"run": None, "store_path": None, "embeddings": path, "directions": ["t2a"]}, "needs audio, which these embeddings lack"),
         ({"run": None, "store_path": None, "embeddings": path, "names": ["nope"]}, "unknown benchmark 'nope'"),
-        ({"run": run, "store_path": str(tiny_store), "names": ["nope"]}, "no clips for benchmark 'nope'"),
-        ({"run": run, "store_path": str(tiny_store), "names": ["lsmdc"]}, "has no clips of lsmdc/test"),
+        ({"run": run, "store_path": str(tiny_store), "names": ["nope"]}, "contains no clips of benchmark 'nope'"),
+        ({"run": run, "store_path": str(tiny_store), "names": ["lsmdc"]}, "contains no clips of lsmdc/test"),
         ({"run": None, "store_path": None, "embeddings": path, "options": Options(fusion="max")}, "fusion cannot be 'max'"),
         ({"run": None, "store_path": None, "embeddings": path, "options": Options(missing="no")}, "missing cannot be 'no'"),
         ({"run": run, "store_path": str(tiny_store), "names": ["youcook2:tiny"]}, "names its clips itself"),
@@ -336,4 +337,4 @@ def test_the_command_lists_explains_and_scores(
     assert "mean_normalized" in printed and "best clip" in printed and "chance" in printed
     assert sorted(p.name for p in out.iterdir()) == ["queries.npz", "results.json"] and saved.is_file()
     assert main(["evaluate", "--embeddings", str(saved), "--dual_softmax", "20", "--directions", "all"]) == 0
-    assert "dual softmax (scale 20) uses the whole set of queries" in " ".join(capsys.readouterr().out.split())
+    assert "dual softmax (scale 20) uses all queries" in " ".join(capsys.readouterr().out.split())

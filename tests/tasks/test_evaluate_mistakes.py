@@ -77,19 +77,19 @@ def test_a_store_without_the_videos_names_the_import(
 ) -> None:
     with pytest.raises(TrichordError) as caught:
         evaluate(run, str(tiny_store), [name], directions=directions)
-    told = (
-        f"has no clips of {collection}/test; it has tiny/train, tiny/test; `trichord import {collection}` brings them"
-    )
+    told = f"contains no clips of {collection}/test; it has tiny/train, tiny/test; add them with `trichord import {collection}`"
     assert str(caught.value) == f"{tiny_store}: {told}"
 
 
 def test_steps_without_a_common_modality_list_known_and_present_ones(run: Path, tmp_path: Path) -> None:
     mute = write_tiny_store(tmp_path / "mute", num_train=1, num_test=1, video=False, audio=False)
-    with pytest.raises(TrichordError, match="needs video or audio: known to it are video and audio, tiny has neither"):
+    with pytest.raises(
+        TrichordError, match="needs a modality that the model and the store share, but tiny has no video and no audio"
+    ):
         evaluate(run, str(mute), ["world-steps"])
     path = tmp_path / "texts.npz"
     Embedded.of({"text": np.eye(3)}).save(path)
-    with pytest.raises(TrichordError, match=r"texts.npz: crosstask needs video or audio; it has neither"):
+    with pytest.raises(TrichordError, match=r"texts.npz: has neither video nor audio, which crosstask needs"):
         evaluate(None, None, ["crosstask"], embeddings=path)
 
 
@@ -110,14 +110,18 @@ def test_a_model_among_the_benchmarks_belongs_before_them(
 ) -> None:
     store = ["--store", str(tiny_store)]
     told = (
-        f"{run} stands among the benchmarks; put it first: trichord evaluate {run} --store STORE --benchmark full-video"
+        f"{run} is given as a benchmark; if it is the model, put it first: trichord evaluate {run} --store STORE "
+        "--benchmark full-video"
     )
     assert told_by(["--benchmark", "full-video", str(run), *store], capsys) == told
     assert told_by(["--benchmark", "full-video", str(run), "--seeds", "[0]", *store], capsys) == told
     told = told_by(["--benchmark", str(run), *store], capsys)
-    assert told == f"{run} stands among the benchmarks; put it first: trichord evaluate {run} --store STORE"
+    assert (
+        told
+        == f"{run} is given as a benchmark; if it is the model, put it first: trichord evaluate {run} --store STORE"
+    )
     told = told_by(["--benchmark", "full-video", str(tmp_path / "gone"), *store], capsys)
-    assert told.startswith("give a model and its --store") and "before --benchmark" in told
+    assert told.startswith("give either a model and its --store") and "before --benchmark" in told
 
 
 @pytest.mark.parametrize("name", ["retrieval", "full-video", "knn", "zero-shot-classification"])
@@ -142,7 +146,7 @@ def test_the_sound_around_a_second_where_there_is_none_is_refused(run: Path, tin
         of = of if "embeddings" in more else (run, str(tiny_store))
         with pytest.raises(TrichordError, match=r"--audio_window_s has no effect on (retrieval|crosstask|tiny|world)"):
             evaluate(*of, names, options=Options(audio_window_s=4.0), **more)  # type: ignore[arg-type]
-    with pytest.raises(TrichordError, match="has no annotated steps"):  # it would have an effect
+    with pytest.raises(TrichordError, match="contains no annotated steps"):  # it would have an effect
         evaluate(run, str(tiny_store), ["world-steps"], options=Options(audio_window_s=4.0))
 
 
@@ -151,21 +155,21 @@ def test_a_recipe_other_than_that_of_the_model_is_reported(run: Path, tiny_store
     assert not any("--recipe" in note for note in own.notes)
     other = evaluate(run, str(tiny_store), ["tiny"], recipe="mcn")
     (note,) = [note for note in other.notes if "--recipe" in note]
-    assert note.startswith(f"{run}: scored under --recipe mcn and not as it was trained: ")
+    assert note.startswith(f"{run}: --recipe mcn differs from the recipe of the model: ")
     mcn, debug = load_recipe("mcn"), load_recipe("debug")
     assert mcn.data.audio_frames != debug.data.audio_frames  # what is to be told
-    assert f"audio_frames {mcn.data.audio_frames} (trained: {debug.data.audio_frames})" in note
+    assert f"audio_frames is {mcn.data.audio_frames} instead of {debug.data.audio_frames}" in note
     assert "directions" not in note and "block" not in note  # the same, and of no effect on figures
     changed = tmp_path / "mine.yaml"
     changed.write_text("extends: debug\nevaluation: {directions: [v2t], cosine: 'yes', block: 7}\n")
     (note,) = [n for n in evaluate(run, str(tiny_store), ["tiny"], recipe=str(changed)).notes if "--recipe" in n]
     usual = ", ".join(debug.evaluation.directions)
-    assert note.endswith(f"as it was trained: cosine True (trained: False); directions v2t (trained: {usual})")
+    assert note.endswith(f"recipe of the model: cosine is True instead of False; directions is v2t instead of {usual}")
     named = evaluate(run, str(tiny_store), ["tiny"], recipe=str(changed), directions="t2v")
     assert not any("directions" in note for note in named.notes)
     same = evaluate(run, str(tiny_store), ["tiny"], recipe="debug")
     assert [n for n in same.notes if "--recipe" in n] == [
-        f"{run}: --recipe debug reads and scores clips as its own does"
+        f"{run}: --recipe debug reads and scores clips in the same way as the recipe of the model"
     ]
     assert same.results() == own.results()
 
@@ -181,7 +185,7 @@ def test_dot_products_are_not_mentioned_for_other_scores(names: list[str], label
 @pytest.mark.parametrize("name", ["retrieval", "full-video", "zero-shot-classification", "crosstask"])
 def test_dot_products_are_mentioned_where_they_score(name: str, labelled: Path, seconds: Path) -> None:
     path = seconds if name == "crosstask" else labelled
-    told = f"{name} scored by the dot products of the embeddings as they are (sum); mean_normalized is by cosines"
+    told = f"scores of {name} use dot products of the embeddings as given (fusion sum); --fusion mean_normalized uses cosines"
     assert told in notes_of(path, ["knn", name] if path == labelled else [name])
     assert "dot products" not in notes_of(path, [name], options=Options(fusion="mean_normalized"))
 
@@ -193,8 +197,11 @@ def test_dot_products_are_mentioned_where_they_score(name: str, labelled: Path, 
         ([3.0, 2.0, 1.0, 0.0], None),
         ([0.0, 8.0, 16.0, 24.0], "rows of 1 of 1 videos are not 1 s apart (in the middle 8 s, first 'v')"),
         ([0.0, 1.0, 2.0, 4.0], "rows of 1 of 1 videos are not 1 s apart (in the middle 1 s, first 'v')"),
-        (None, "1 of 1 videos have no start_s, first 'v': rows are taken in the order of the file, one a second"),
-        ([5.0] * 4, "1 of 1 videos have no start_s, first 'v': rows are taken in the order of the file, one a second"),
+        (None, "1 of 1 videos have no start_s, first 'v': rows count as consecutive seconds in the order of the file"),
+        (
+            [5.0] * 4,
+            "1 of 1 videos have no start_s, first 'v': rows count as consecutive seconds in the order of the file",
+        ),
     ],
 )
 def test_rows_that_are_not_seconds_are_reported(start_s: list[float] | None, told: str | None, tmp_path: Path) -> None:
@@ -264,9 +271,9 @@ def test_clips_are_explained_by_the_protocol_that_scores_them(
     assert "unknown benchmark 'tiny'; expected one of" in told_by(["--explain", "tiny"], capsys)
     assert "unknown benchmark 'nope:a/b'; expected one of" in told_by(["--explain", "nope:a/b"], capsys)
     told = told_by(["--explain", "gone", "--store", str(tiny_store)], capsys)
-    assert "no clips for benchmark 'gone'; the store has tiny" in told
+    assert "contains no clips of benchmark 'gone'; it has tiny" in told
     told = told_by(["--explain", "crosstask:a/b"], capsys)
-    assert told == "benchmark crosstask names its clips itself; leave ':a/b' out"
+    assert told == "the clips of benchmark crosstask cannot be chosen; leave ':a/b' out"
 
 
 def test_classes_with_unknown_words(run: Path, tiny_store: Path, tmp_path: Path) -> None:
@@ -275,7 +282,7 @@ def test_classes_with_unknown_words(run: Path, tiny_store: Path, tmp_path: Path)
     with pytest.raises(TrichordError) as caught:
         evaluate(run, str(tiny_store), ["zero-shot-classification"], options=Options(labels=str(table)))
     assert str(caught.value) == (
-        "benchmark zero-shot-classification: the classes of the labels 'kind' cannot be told by name: none of their words has a "
+        "benchmark zero-shot-classification: the names of the classes of 'kind' cannot be embedded: none of their words has a "
         "vector ('PlayFlute' is read as 'play flute'); import the clips with other --words"
     )
 

@@ -131,7 +131,7 @@ def test_videos_without_a_caption_or_a_clip_are_left_out_or_missed() -> None:
     with pytest.raises(TrichordError, match="benchmark x: no video has text and audio"):
         silent = Embedded.of({"audio": np.eye(2), "text": np.eye(2)}, valid={"audio": [0, 0]})
         full_video_outcome("x", silent, silent.videos, [Direction.parse("t2a")], "sum", "drop", 1024)
-    with pytest.raises(TrichordError, match="every video needs a caption and a clip"):
+    with pytest.raises(TrichordError, match="every video needs at least one caption and one clip"):
         full_video_ranks(np.eye(2), np.array([0, 0]), np.eye(2), np.array([0, 1]))
 
 
@@ -151,7 +151,7 @@ def test_full_video_groups_clips_by_their_own_videos() -> None:
     """Recordings with similar names do not form a group; they once did, and every score was 100 %."""
     names = [f"recording_{i:04}" for i in range(40)]
     with pytest.raises(
-        TrichordError, match="no two clips of e.npz are of one video; give the video that each clip"
+        TrichordError, match="no two clips of e.npz belong to the same video; give the video of each clip"
     ) as e:
         run("full-video", clips_named(names))
     assert "\n" not in str(e.value) and "take benchmark retrieval" in str(e.value)
@@ -159,7 +159,7 @@ def test_full_video_groups_clips_by_their_own_videos() -> None:
     found = run("full-video", clips_named(names, videos=pairs))
     assert found.arrays["full-video/video"].tolist() == sorted(set(pairs))
     with pytest.raises(
-        TrichordError, match="all 40 clips of e.npz are of one video, 'x', and there is no other to tell it"
+        TrichordError, match="all 40 clips of e.npz belong to the same video, 'x', so there is nothing to rank"
     ):
         run("full-video", clips_named(names, videos=["x"] * 40))
 
@@ -167,7 +167,7 @@ def test_full_video_groups_clips_by_their_own_videos() -> None:
 def test_several_captions_of_one_span_are_one_clip() -> None:
     names = ["GLd3aX16zBg_0", "GLd3aX16zBg_0#2", "GLd3aX16zBg_1", "xHr8X2Wpmno_0"]
     twice = clips_named(names, videos=[n.split("#")[0] for n in names], start_s=[0.0] * 4, end_s=[5.0, 5, 7, 7])
-    with pytest.raises(TrichordError, match="no two clips of e.npz are of one video"):
+    with pytest.raises(TrichordError, match="no two clips of e.npz belong to the same video"):
         run("full-video", twice)
     assert run("youcook2-videos", twice).arrays["youcook2-videos/video"].tolist() == ["GLd3aX16zBg", "xHr8X2Wpmno"]
     cut = twice.but(start_s=[0.0, 5, 0, 0], end_s=[5.0, 9, 7, 7])  # two spans of one video
@@ -190,11 +190,11 @@ def test_youcook2_clips_are_grouped_by_the_first_characters_of_their_ids() -> No
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["GLd3aX16zBg_0", "GLd3aX16zB"], "'GLd3aX16zB' is not named as a clip of YouCook2 is"),
-        (["recordings of mine 1", "recordings of mine 2"], "'recordings of mine 1' is not named as a clip of YouCook2"),
-        (["GLd3aX16zBgA", "GLd3aX16zBgB"], "'GLd3aX16zBgA' is not named as a clip of YouCook2 is"),
+        (["GLd3aX16zBg_0", "GLd3aX16zB"], "'GLd3aX16zB' is not the name of a YouCook2 clip is"),
+        (["recordings of mine 1", "recordings of mine 2"], "'recordings of mine 1' is not the name of a YouCook2 clip"),
+        (["GLd3aX16zBgA", "GLd3aX16zBgB"], "'GLd3aX16zBgA' is not the name of a YouCook2 clip is"),
         (["GLd3aX16zBg_0", "xHr8X2Wpmno_0"], "no two clips of e.npz have the same first 11 characters"),
-        ([f"recording_{i:04}" for i in range(40)], "all 40 clips of e.npz are of one video, 'recording_0'"),
+        ([f"recording_{i:04}" for i in range(40)], "all 40 clips of e.npz belong to the same video, 'recording_0'"),
     ],
 )
 def test_clips_that_form_no_groups_are_refused(names: list[str], message: str) -> None:

@@ -28,7 +28,9 @@ def test_rows_by_clip_by_video_by_plain_name_and_by_its_last_part(tmp_path: Path
     columns = read_labels(path).of_clips(found)
     assert columns["class"].tolist() == ["a", "b", "c", "d", ""]
     assert columns["split"].tolist() == ["train", "test", "", "test", ""]
-    with pytest.raises(TrichordError, match="clip 'v4' may be 'x/v4' or 'y/v4'; give labels the ids of the clips"):
+    with pytest.raises(
+        TrichordError, match="clip 'v4' matches 'x/v4' and 'y/v4'; use the ids of the clips in the labels"
+    ):
         read_labels(path).of_clips(clips(["v1", "v4"]))
 
 
@@ -86,7 +88,7 @@ def test_rows_that_say_the_same_twice_and_spans_of_one_clip(tmp_path: Path) -> N
 def test_official_lists_that_put_a_clip_in_both_parts(tmp_path: Path) -> None:
     (tmp_path / "trainlist01.txt").write_text("a/v1.avi 1\na/v2.avi 1\n")
     (tmp_path / "testlist01.txt").write_text("a/v2.avi\n")
-    with pytest.raises(TrichordError, match=r"clip 'a/v2.avi' is in two parts of one fold \("):
+    with pytest.raises(TrichordError, match=r"clip 'a/v2.avi' is in two parts of a fold \("):
         read_labels(tmp_path)
 
 
@@ -113,7 +115,7 @@ def test_the_row_that_shares_most_seconds(rows: list[tuple[float, float]], clip:
     # seconds counted one by one: all bounds are whole
     shared = [len(set(range(int(s), int(e))) & set(range(int(clip[0]), int(clip[1])))) for s, e in rows]
     if not max(shared):
-        with pytest.raises(TrichordError, match="t: no span of it shares a second with one of embeddings"):
+        with pytest.raises(TrichordError, match="t: none of its times overlaps with a clip of embeddings"):
             table.of_clips(clips(["v"], [clip]))
     else:
         assert table.of_clips(clips(["v"], [clip]))["class"].tolist() == [str(shared.index(max(shared)))]
@@ -166,15 +168,23 @@ def test_plain_names() -> None:
     ("name", "content", "told"),
     [
         ("a.csv", "id,class\n,x\n", "row 1 has no id; give each row the id of a clip or a video"),
-        ("a.csv", "id\nv\n", "holds no labels; give it a column id and one of labels, e.g. class"),
+        ("a.csv", "id\nv\n", "contains no labels; add a column id, and a column with labels, such as class"),
         ("a.csv", "", "holds no labels"),
-        ("a.csv", "id,class,start,end\nv,x,3,2\n", "row 1 has a span from 3 to 2; give both, end last"),
-        ("a.csv", "id,class,start\nv,x,3\n", "row 1 has a span from 3 to None"),
-        ("a.csv", "id,class,start,end\nv,x,soon,2\n", "row 1: 'soon' is no time in seconds; correct or empty it"),
+        ("a.csv", "id,class,start,end\nv,x,3,2\n", "row 1 has start 3 and end 2; give both, with start before end"),
+        ("a.csv", "id,class,start\nv,x,3\n", "row 1 has start 3 and end None"),
+        (
+            "a.csv",
+            "id,class,start,end\nv,x,soon,2\n",
+            "row 1: 'soon' is not a time in seconds; correct it or remove it",
+        ),
         ("a.jsonl", "[1]\n", "row 1 has no id"),
         ("a.jsonl", "{", "cannot be read"),
-        ("world.json", "{}", "is no truth of a built-in world; labels come as .csv or .jsonl too"),
-        ("a.txt", "x", "labels are read from .csv, .tsv, .jsonl, a world.json or a folder of official lists"),
+        ("world.json", "{}", "is not the truth of a built-in world; give a .csv or .jsonl file of labels"),
+        (
+            "a.txt",
+            "x",
+            "not a file of labels; give a .csv, .tsv or .jsonl file, a world.json or a folder of official lists",
+        ),
     ],
 )
 def test_an_invalid_table_of_labels_is_reported(name: str, content: str, told: str, tmp_path: Path) -> None:
@@ -188,10 +198,10 @@ def test_an_invalid_table_of_labels_is_reported(name: str, content: str, told: s
 def test_a_missing_file_and_a_folder_without_lists(tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match=r"no.csv: cannot be read \(No such file or directory\)"):
         read_labels(tmp_path / "no.csv")
-    with pytest.raises(TrichordError, match="holds no lists of UCF101"):
+    with pytest.raises(TrichordError, match="contains no lists of UCF101"):
         read_labels(tmp_path)
     (tmp_path / "trainlist01.txt").write_text("v.avi 1\n")
-    with pytest.raises(TrichordError, match="'v.avi' has no class before it"):
+    with pytest.raises(TrichordError, match="'v.avi' has no class in front"):
         read_labels(tmp_path)
 
 

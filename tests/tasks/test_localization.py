@@ -78,7 +78,7 @@ def test_long_videos_take_moments() -> None:
 
 
 def test_more_steps_than_seconds_say_so() -> None:
-    with pytest.raises(TrichordError, match="3 steps cannot have a second each, in order, in 2 seconds"):
+    with pytest.raises(TrichordError, match="3 steps cannot be placed at different seconds of 2"):
         align_ordered(np.zeros((2, 3)))
 
 

@@ -86,7 +86,7 @@ def test_zero_shot_by_hand_with_lengths_missing_and_unknown_classes() -> None:
     # of 5 clips with video: a right, b right, wrong, wrong, Zed never
     assert value(plain, "video, class") == (pytest.approx(40), pytest.approx(100 / 3 * 4 / 5), 5)
     assert value(plain, "video, class", "top-1, mean over classes")[0] == pytest.approx(100 * (1 / 3 + 1 + 0) / 3)
-    assert "1 of 3 classes of class have no text and are never chosen: Zed" in " ".join(plain.notes)
+    assert "1 of 3 classes of class have no text embedding and are never chosen: Zed" in " ".join(plain.notes)
     assert "1 of 6 clips lack video: left out" in " ".join(plain.notes)
     cosine = run("zero-shot-classification", found, fusion="mean_normalized")
     assert value(cosine, "video, class")[0] == pytest.approx(100 * (1 + 1 + 0.5 + 1) / 5)
@@ -145,20 +145,23 @@ def test_classes_without_training_clips_are_errors() -> None:
     labels = {"class": names, "split": ["test" if i % 4 == 0 else "train" for i in range(24)]}
     outcome = run("linear-probe", planted(labels=labels))
     assert value(outcome, "video, class")[:2] == (pytest.approx(500 / 6), pytest.approx(100 / 3 * 5 / 6))
-    assert any("1 classes of class have no training clip in split: theirs are errors" in note for note in outcome.notes)
+    assert any(
+        "1 classes of class have no training clip in split; their clips count as errors" in note
+        for note in outcome.notes
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "more", "options", "told"),
     [
-        ("clustering", {"labels": {}}, {}, "embeddings: has no labels; give a table with --labels FILE"),
-        ("linear-probe", {"labels": {"class": ["a", "b"] * 12}}, {}, "does not say which clips to learn from"),
+        ("clustering", {"labels": {}}, {}, "embeddings: contains no labels; give a table with --labels FILE"),
+        ("linear-probe", {"labels": {"class": ["a", "b"] * 12}}, {}, "does not define training clips"),
         ("knn", {"labels": {"class": ["a"] * 24, "split": ["train", "test"] * 12}}, {}, "have 1 classes of class"),
         (
             "zero-shot-classification",
             {"captions": ["x"] * 24},
             {},
-            "benchmark zero-shot-classification: the classes of the labels 'class' cannot be told by name: none of them is a "
+            "benchmark zero-shot-classification: the names of the classes of 'class' cannot be embedded: none of them is a "
             "caption of the clips ('worda' would be 'worda'); add a text for each class",
         ),
         ("zero-shot-classification", {}, {"templates": ("hm",)}, "template 'hm' has no placeholder for the class"),
@@ -179,7 +182,7 @@ def test_impossible_requests_are_reported(name: str, more: dict, options: dict, 
 
 def test_text_alone_and_models_without_text() -> None:
     alone = Embedded.of({"text": np.eye(3)}, labels={"class": ["a", "b", "c"]})
-    with pytest.raises(TrichordError, match="benchmark clustering needs video or audio; it has neither"):
+    with pytest.raises(TrichordError, match="has neither video nor audio, which benchmark clustering needs"):
         run("clustering", alone)
     silent = Embedded.of({"video": np.eye(3)}, labels={"class": ["a", "b", "c"]})
     with pytest.raises(
@@ -243,7 +246,7 @@ def test_a_store_whose_videos_lie_in_folders_of_their_class(tmp_path: Path) -> N
         CLASSES[k] == video.split("/")[0] for k, video in zip(scores.argmax(1), found.videos.tolist(), strict=True)
     ]
     assert value(outcome, "video, class")[0] == pytest.approx(100 * np.mean(right))
-    with pytest.raises(TrichordError, match="acts has not a split to test on; give folds with --labels"):
+    with pytest.raises(TrichordError, match="acts has no split with test clips; give folds with --labels"):
         find_protocol("knn").run(subject, Options(on="acts/train"))
 
 
@@ -294,7 +297,9 @@ def test_clusters_of_the_models_own_centroids(cosine: bool, tmp_path: Path) -> N
     # what k-means gives is as it is without them
     plain = find_protocol("clustering").run(subject_of(store), Options(on="acts/test"))
     assert plain.rows == [row for row in outcome.rows if "own" not in row.of]
-    assert any("no rows of the model's own centroids: it was trained without" in note for note in plain.notes)
+    assert any(
+        "there are no rows of own centroids, since the model was trained without" in note for note in plain.notes
+    )
 
 
 def test_embeddings_from_a_file_have_no_centroids_and_no_word_of_them() -> None:
@@ -368,7 +373,7 @@ def test_own_centroids_of_a_training_by_command(
     (folder / "model.json").write_text(json.dumps(described | {"format": 1}))
     assert main(["evaluate", str(tmp_path / "run"), *words]) == 0
     printed = capsys.readouterr().out
-    assert "no rows of the model's own centroids" in printed and "own centroids (" not in printed
+    assert "there are no rows of own centroids" in printed and "own centroids (" not in printed
 
 
 def test_options_without_effect_are_refused(tmp_path: Path) -> None:
@@ -396,4 +401,4 @@ def test_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with np.load(tmp_path / "out" / "queries.npz") as arrays:
         assert arrays["knn/video, class, k = 1/truth"].tolist() == [0, 1, 2, 0, 1, 2]
     assert main(["evaluate", "--explain", "linear-probe"]) == 0
-    assert "threefold cross-validation on the training clips alone" in capsys.readouterr().out
+    assert "threefold cross-validation on the training clips" in capsys.readouterr().out

@@ -21,7 +21,7 @@ from trichord.tasks.retrieval.measure import RetrievalResult
 from trichord.tasks.subject import Subject
 from trichord.tasks.windows import Windows
 
-SIZE = "in the protocol: figures are not comparable to published ones"
+SIZE = "so figures are not comparable to published ones"
 
 
 @pytest.fixture(scope="module")
@@ -52,28 +52,28 @@ def test_several_captions_under_a_protocol_with_one(name: str, size: int) -> Non
     ids = [f"GLd3aX16z{i % 9}g_{i}" for i in range(size)]
     gallery = {"gallery": tuple(ids)} if name == "youcook2-mteb" else {}
     several = clips(size, 2 * size, ids=ids)
-    assert f"{name}: {2 * size:,} texts here, {size:,} {SIZE}" in notes(name, several, **gallery)
+    assert f"{name}: {2 * size:,} texts instead of {size:,}, {SIZE}" in notes(name, several, **gallery)
     assert not any(SIZE in note for note in notes(name, clips(size, size, ids=ids), **gallery))
 
 
 def test_one_line_where_clips_have_one_text_each() -> None:
     said = [note for note in notes("lsmdc", clips(30, 30)) if SIZE in note]
-    assert said == [f"lsmdc: 30 clips here, 1,000 {SIZE}"]
+    assert said == [f"lsmdc: 30 clips instead of 1,000, {SIZE}"]
 
 
 def test_how_to_give_the_clips_of_msrvtt_that_lack_audio() -> None:
     told = notes("msrvtt", clips(968, 968))
     assert any(
-        n.startswith("msrvtt: 32 clips are not here") and "give 1,000 rows" in n and "audio_valid" in n for n in told
+        n.startswith("msrvtt: 32 clips are missing") and "give 1,000 rows" in n and "audio_valid" in n for n in told
     )
-    assert not any("are not here" in note for note in notes("msrvtt", clips(1000, 1000)))
-    assert not any("are not here" in note for note in notes("msrvtt", clips(968, 968), missing="drop"))
-    assert not any("are not here" in note for note in notes("msrvtt-1k-a", clips(968, 968)))
+    assert not any("do not count as errors" in note for note in notes("msrvtt", clips(1000, 1000)))
+    assert not any("do not count as errors" in note for note in notes("msrvtt", clips(968, 968), missing="drop"))
+    assert not any("do not count as errors" in note for note in notes("msrvtt-1k-a", clips(968, 968)))
 
 
 def test_everything_at_once_scores_other_clips() -> None:
     told = find_protocol("youcook2").explanation()
-    assert "Everything at Once's are of other clips (youcook2-full) and 4,608 frames" in told
+    assert "Those of Everything at Once are for other clips (youcook2-full), 4,608 frames" in told
     assert "`t2v+a` is t2va here" in told and "4,608 frames" in find_protocol("youcook2-full").explanation()
 
 
@@ -119,7 +119,7 @@ def test_windows_are_in_the_names_of_figures_of_labels(trained: Path, tiny_store
 
 
 def test_description_of_windows() -> None:
-    assert (Windows(10, 3.0).told, Windows(1, 2.5, "max").told) == ("10 windows of 3 s, mean", "1 window of 2.5 s, max")
+    assert (Windows(10, 3.0).text, Windows(1, 2.5, "max").text) == ("10 windows of 3 s, mean", "1 window of 2.5 s, max")
     result = RetrievalResult(
         "x", "t2va", 1.0, 2.0, 3.0, 4.0, 5.0, 6, 7, 0, "drop", 1.0, 1.0, 1.0, dual_softmax=100.0,
         windows="10 windows of 3 s, mean"

@@ -137,7 +137,9 @@ def test_clips_without_captions_are_an_error_that_names_them(tmp_path: Path) -> 
     store = write(tmp_path / "s", [Captions.empty(), Captions.empty()])
     subject = Subject.of_model("model", network(), store, SETTINGS)
     for embed in (subject.embedded, subject.text_rows):
-        with pytest.raises(TrichordError, match="no video of mine/test has captions, which its clips are made of"):
+        with pytest.raises(
+            TrichordError, match="no video of mine/test has captions, from which its clips would be made"
+        ):
             embed(ClipSet("mine", "test"), ("video",))
 
 

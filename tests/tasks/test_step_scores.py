@@ -154,7 +154,7 @@ def test_crosstask_reports_both_recalls(subject: Subject) -> None:
     assert rows_of[POOLED].value == pytest.approx(pooled) and rows_of[PER_VIDEO].value == pytest.approx(mean)
     assert outcome.arrays["crosstask/t2v/aligned"].tolist() == [hits[v] for v in ("v1", "v2", "v3")]
     assert outcome.arrays["crosstask/present"].tolist() == [2, 1, 2]
-    assert any("2 tasks here, 18 in the protocol" in note for note in outcome.notes)
+    assert any("2 tasks instead of 18" in note for note in outcome.notes)
     by_task = [task_precision_chance([videos[v].truth for v in names]) for names in (("v1", "v2"), ("v3",))]
     assert rows_of[MAP].chance == pytest.approx(np.mean(by_task))
     original = find_protocol("crosstask-original").run(subject, Options(directions=("t2v",)))
@@ -237,7 +237,7 @@ def test_missing_arrays_of_a_file_are_reported() -> None:
 
     assert "has no labels/step" in told(labels={"task": list("aabbb")})
     assert "is '3', not a number from 1 to 2" in told(labels={"task": list("aabbb"), "step": ["3", "", "", "", ""]})
-    assert "has no text of a step of task 'b'" in told(text_clip=[0, 0, 0])
+    assert "has no step texts of task 'b'" in told(text_clip=[0, 0, 0])
     assert "no video shows a step" in told(labels={"task": list("aabbb"), "step": [""] * 5})
 
 
@@ -245,13 +245,13 @@ def test_choices_that_do_not_fit_are_refused(subject: Subject) -> None:
     from trichord.tasks.windows import Windows
 
     protocol = find_protocol("crosstask")
-    with pytest.raises(TrichordError, match="step texts find seconds, as in t2v or t2va; v2t does not"):
+    with pytest.raises(TrichordError, match="step texts must be the queries, as in t2v or t2va; v2t is another"):
         protocol.run(subject, Options(directions=("v2t",)))
     with pytest.raises(TrichordError, match="leave --windows out"):
         protocol.run(subject, Options(windows=Windows(2, 3.0)))
     with pytest.raises(TrichordError, match="names its clips itself"):
         protocol.run(subject, Options(on="mining-youtube/test"))
-    with pytest.raises(TrichordError, match="an audio window of 0"):
+    with pytest.raises(TrichordError, match="the audio window of 0"):
         protocol.run(subject, Options(audio_window_s=0))
     with pytest.raises(TrichordError, match="unknown fusion rule 'max'"):
         protocol.run(subject, Options(fusion="max"))
@@ -261,5 +261,5 @@ def test_a_store_without_annotations_names_the_import(tiny_store: Path) -> None:
     store = Store(tiny_store)
     model: Any = Linear(store.word_dim)
     settings = ScoringSettings(audio_frames=400, max_words=8, min_clip_s=4.0)
-    with pytest.raises(TrichordError, match="has no annotated steps of tiny/test; `trichord import` brings them"):
+    with pytest.raises(TrichordError, match="contains no annotated steps of tiny/test; `trichord import` adds those"):
         find_protocol("world-steps").run(Subject.of_model("m", model, store, settings), Options(directions=("t2v",)))

@@ -138,7 +138,9 @@ def test_a_store_that_does_not_record_its_text_encoder(made: Made, tmp_path: Pat
     write_store(tmp_path / "store", made.encoder)
     (tmp_path / "store" / ENCODERS).unlink()
     subject = subject_of(tmp_path / "store")
-    with pytest.raises(TrichordError, match=r"does not say what made .* step texts need some; name .* --text_encoder"):
+    with pytest.raises(
+        TrichordError, match=r"does not record the encoder .* needed for step texts; give .* --text_encoder"
+    ):
         scores_of(subject)
     for mine, other in zip(scores_of(subject, text_encoder=made.encoder), scores_of(made.subject), strict=True):
         np.testing.assert_array_equal(mine, other)
@@ -159,15 +161,17 @@ def test_encoders_that_do_not_fit_are_refused(made: Made, tmp_path: Path) -> Non
     other = tiny_transformers.bert(tmp_path / "other")
     with (other / "tokenizer_config.json").open("w") as file:
         file.write('{"model_max_length": 8}')
-    assert "here gives others" in told(text_encoder=f"hf:{other}")
+    assert "computes others" in told(text_encoder=f"hf:{other}")
     assert "unknown text encoder 'words'" in told(text_encoder="words")
     gone = told(text_encoder="hf:/nowhere/at-all")
     assert gone.startswith("step texts need the encoder of the text embeddings, hf:/nowhere/at-all, which cannot be")
-    assert "no such model folder" in gone and "--text_encoder hf:FOLDER or st:FOLDER tells where it is" in gone
+    assert "does not exist" in gone and "give its location with --text_encoder hf:FOLDER or st:FOLDER" in gone
     write_store(tmp_path / "store", made.encoder)
     (tmp_path / "store" / ENCODERS).unlink()
     wide = f"hf:{tiny_transformers.clip(tmp_path / 'clip')}"
-    with pytest.raises(TrichordError, match=r"reads text embeddings of width 16, hf:.* gives 24; name the encoder"):
+    with pytest.raises(
+        TrichordError, match=r"reads text embeddings of size 16, but those of hf:.* have size 24; give the encoder"
+    ):
         scores_of(subject_of(tmp_path / "store"), text_encoder=wide)
 
 

@@ -72,9 +72,9 @@ def test_a_cut_or_flipped_file_anywhere(file: str, cut: bool, at: float, bit: in
             assert loaded == later and not told
             return
         assert (step, loaded) == (4, earlier)
-        assert len(told) == 2 and "step-00000006: the checkpoint is not used (" in told[0] and "\n" not in told[0]
-        assert told[0].endswith("it is set aside as unused-step-00000006")
-        assert "step-00000004: gone on with from here" in told[1]
+        assert len(told) == 2 and "step-00000006: the checkpoint cannot be used (" in told[0] and "\n" not in told[0]
+        assert told[0].endswith("it was renamed to unused-step-00000006")
+        assert "step-00000004: training continues from this checkpoint" in told[1]
         assert [p.name for p in checkpoints_of(folder)] == ["step-00000004"]
         assert load_digest(folder)[2] == [], "it is said once"
 
@@ -105,7 +105,7 @@ def test_without_an_intact_checkpoint_the_stage_starts_again(two: tuple[Path, st
     untouched = digest(small_state(seed=5))
     step, loaded, told = load_digest(folder)
     assert step == -1 and loaded == untouched
-    assert len(told) == 3 and told[2].endswith("no checkpoint is whole; the stage starts over")
+    assert len(told) == 3 and told[2].endswith("no checkpoint can be used; the stage starts from the beginning")
 
 
 def edited(path: Path, change: Any) -> None:
@@ -147,34 +147,34 @@ def huge_shape(path: Path, manifest: dict[str, Any]) -> None:
 FOREIGN: dict[str, tuple[Any, str]] = {
     "a header larger than the file": (huge_header, "model.safetensors cannot be read"),
     "a shape larger than the file": (huge_shape, "model.safetensors cannot be read"),
-    "of another stage": (lambda p, m: m.update(stage="vt.seed1.x"), "it is of vt.seed1.x"),
-    "of another step": (lambda p, m: m.update(step=5), "it is of stage, step 5"),
-    "no processes": (lambda p, m: m.update(processes=0), "another form"),
-    "more processes than files": (lambda p, m: m.update(processes=2), "random-1.safetensors is not in its list"),
-    "no parts": (lambda p, m: m.update(parts=[]), "it holds and not clusters, model, optimizer"),
-    "another part": (lambda p, m: m.update(parts=["../model"]), "is not in its list"),
+    "of another stage": (lambda p, m: m.update(stage="vt.seed1.x"), "it belongs to stage vt.seed1.x"),
+    "of another step": (lambda p, m: m.update(step=5), "belongs to stage stage, step 5"),
+    "no processes": (lambda p, m: m.update(processes=0), "no valid list of parts"),
+    "more processes than files": (lambda p, m: m.update(processes=2), "checkpoint.json does not list random-1.safetensors"),
+    "no parts": (lambda p, m: m.update(parts=[]), "it contains nothing instead of clusters, model, optimizer"),
+    "another part": (lambda p, m: m.update(parts=["../model"]), "does not list ../model"),
     "a negative step": (edit_state(lambda c: c["position"].update(epoch=-1)), "its position is"),
-    "a step of words": (edit_state(lambda c: c["position"].update(step="6")), "its position is of another form"),
-    "no position": (edit_state(lambda c: c.pop("position")), "its position is of another form"),
-    "another group": (edit_state(lambda c: c["groups"].pop()), "settings.groups has another length"),
-    "other parameters": (edit_state(lambda c: c["groups"][0]["params"].reverse()), "params are others"),
+    "a step of words": (edit_state(lambda c: c["position"].update(step="6")), "its position is invalid"),
+    "no position": (edit_state(lambda c: c.pop("position")), "its position is invalid"),
+    "another group": (edit_state(lambda c: c["groups"].pop()), "its settings.groups have another length"),
+    "other parameters": (edit_state(lambda c: c["groups"][0]["params"].reverse()), "params have other values"),
     "an option more": (edit_state(lambda c: c["groups"][0].update(step=3)), "settings.groups have other keys"),
-    "a rate of words": (edit_state(lambda c: c["groups"][0].update(lr="1")), "settings.groups.lr is no number"),
+    "a rate of words": (edit_state(lambda c: c["groups"][0].update(lr="1")), "its settings.groups.lr have another type"),
     "a schedule of methods": (edit_state(lambda c: c["schedule"].update(get_lr=1)), "settings.schedule have other keys"),
-    "another model": (edit_tensors("model.safetensors", lambda t: t.pop("0.weight")), "0.weight is not in both"),
+    "another model": (edit_tensors("model.safetensors", lambda t: t.pop("0.weight")), "only one of them has 0.weight"),
     "other widths": (
-        edit_tensors("model.safetensors", lambda t: t.update({"0.weight": torch.zeros(5, 7)})), r"0.weight is \(5, 7\)",
+        edit_tensors("model.safetensors", lambda t: t.update({"0.weight": torch.zeros(5, 7)})), r"0.weight has shape \(5, 7\)",
     ),
     "other kinds": (
         edit_tensors("model.safetensors", lambda t: t.update({"0.weight": torch.zeros(5, 6).half()})), "torch.float16",
     ),
     "an optimizer without a part": (
-        edit_tensors("optimizer.safetensors", lambda t: t.pop("0.weight/step")), "its optimizer lacks a part",
+        edit_tensors("optimizer.safetensors", lambda t: t.pop("0.weight/step")), "the state of its optimizer is incomplete",
     ),
     "an optimizer of others": (
-        edit_tensors("optimizer.safetensors", lambda t: t.update({"7.weight/step": torch.zeros(())})), "is of no parameter",
+        edit_tensors("optimizer.safetensors", lambda t: t.update({"7.weight/step": torch.zeros(())})), "belongs to no parameter",
     ),
-    "no centroids": (edit_tensors("clusters.safetensors", lambda t: t.pop("centroids")), "its clustering is another"),
+    "no centroids": (edit_tensors("clusters.safetensors", lambda t: t.pop("centroids")), "it is of another clustering"),
     "more centroids": (
         edit_tensors("clusters.safetensors", lambda t: t.update(centroids=torch.zeros(4, 4))), "4 clusters instead of 3",
     ),
@@ -206,7 +206,7 @@ def test_the_list_is_bounded_and_names_plain_files(two: tuple[Path, str, str], t
     manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     (path / MANIFEST).write_text(json.dumps(manifest))
     step, _, told = load_digest(folder)
-    assert step == 4 and "names a file '../../secret'" in told[0]
+    assert step == 4 and "has an invalid entry '../../secret'" in told[0]
     with (folder / "step-00000004" / MANIFEST).open("ab") as file:
         file.truncate(1 << 40)  # a hole: no byte of it is read
     step, _, told = load_digest(folder)
@@ -221,7 +221,7 @@ def test_checkpoints_of_earlier_versions_are_never_unpickled(two: tuple[Path, st
     (old / "optimizer.bin").write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR.")
     step, loaded, told = load_digest(folder)
     assert (step, loaded) == (6, two[2]) and not (tmp_path / "ran").exists()
-    assert "of an earlier version of trichord, in pickles, which are not read" in told[0]
+    assert "an early version of trichord wrote it as pickle files, which are not read" in told[0]
 
 
 def test_an_empty_folder_gives_no_message(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_two_processes_write_and_continue(tmp_path: Path) -> None:
     assert (
         (step, alone) == (3, written[0][2])
         and len(told) == 1
-        and "written by 2 processes, gone on with by 1" in told[0]
+        and "written by 2 processes and continued by 1" in told[0]
     )
     (folder / "step-00000003" / "random-1.safetensors").write_bytes(b"torn")
     (_, first, _, told), (_, second, _, silent) = launch(2, folder, "read")

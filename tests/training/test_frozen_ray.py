@@ -84,7 +84,7 @@ def test_parts_of_actors_are_those_of_the_local_pass(
     said: list[str] = []
     with passing_messages(said.append):
         made = freeze_on_ray(RayOptions(), *arguments(store), Accelerator(cpu=True))
-    assert made == 6 and said == ["frozen video, text: 6 parts by 2 workers on Ray"]
+    assert made == 6 and said == ["frozen video, text: 2 workers on Ray computed 6 parts"]
     assert len(list((store / "frozen").glob("*/index.json"))) == 2
     assert values(store) == stores[1]
     assert freeze_on_ray(RayOptions(), *arguments(store), Accelerator(cpu=True)) == 0
@@ -96,7 +96,7 @@ def test_a_node_with_other_content_is_reported(stores: tuple[Path, dict[str, byt
     (tmp_path / "s" / "frozen").mkdir()
     maker = PartMaker(str(tmp_path), "cpu", *arguments(tmp_path / "s"))
     assert maker({"key": "video-0", "parts": [0]})["failure"].endswith(
-        "another store than the driver's: no pass video-0"
+        "differ from those of the driver: there is no pass video-0"
     )
     maker._leases.close()
 
@@ -120,7 +120,7 @@ def test_an_unusable_cluster_is_an_error_of_one_line(monkeypatch: pytest.MonkeyP
         (RayOptions(), "cuda", "1 cores and 1"),
     ):
         with pytest.raises(
-            TrichordError, match=f"has no node with {what} GPUs for a worker; ask for fewer, or add nodes"
+            TrichordError, match=f"has no node with {what} GPUs for a worker; request fewer, or add nodes"
         ):
             cluster_module.Cluster(options, device).room()
     connected = False
@@ -129,7 +129,7 @@ def test_an_unusable_cluster_is_an_error_of_one_line(monkeypatch: pytest.MonkeyP
         for scheme in ("", "ray://"):
             address = f"{scheme}127.0.0.1:{taken.getsockname()[1]}"
             with pytest.raises(
-                TrichordError, match=f"no Ray cluster at '{address}' .*refused.*; start one with ray start"
+                TrichordError, match=f"no Ray cluster at '{address}' .*refused.*; start one with `ray start"
             ):
                 cluster_module.Cluster(RayOptions(address), "cpu").room()
 

@@ -110,12 +110,12 @@ def test_a_run_folder_explains_itself_and_is_not_used_twice(tiny_store: Path, tm
     summary = run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1))
     config = (summary.model_folder / "config.yaml").read_text()
     assert "fingerprint" in config and "torch" in config and "learning_rate" in config and "frozen" in config
-    with pytest.raises(TrichordError, match="holds a run already; add --resume"):
+    with pytest.raises(TrichordError, match="already contains a run; add --resume"):
         run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1))
     with pytest.raises(TrichordError, match=r"other settings \(training.learning_rate 0.001 there, 0.5 now\)"):
         run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1, learning_rate=0.5), resume=True)
     other = write_tiny_store(tmp_path / "other", num_train=9)
-    with pytest.raises(TrichordError, match="another store, or the store has changed"):
+    with pytest.raises(TrichordError, match="another store, or its store has changed"):
         run.train_order(other, tmp_path / "run", "vt>a", 0, debug(max_steps=1), resume=True)
 
 

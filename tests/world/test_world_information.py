@@ -291,7 +291,7 @@ def test_a_spoiled_world_is_not_counted(tmp_path: Path, world: Path, change, mes
 
 
 def test_no_world_and_no_such_split_are_refused(tmp_path: Path, world: Path) -> None:
-    with pytest.raises(TrichordError, match=r"world\.json does not exist; give a folder that"):
+    with pytest.raises(TrichordError, match=r"world\.json: does not exist; give a folder that"):
         world_information(tmp_path)
     with pytest.raises(TrichordError, match="no split 'val'; give train or test"):
         world_information(world, split="val")

@@ -75,7 +75,7 @@ def test_a_folder_that_is_not_the_world_of_the_store_is_refused(tmp_path: Path) 
     import_world_steps(tmp_path / "w", store, WORDS, collection="films")
     (tmp_path / "w" / "world.json").write_text('{"videos": [{"split": "test"}]}')
     assert "does not describe a world" in refused(import_world_steps, tmp_path / "w", store)
-    with pytest.raises(TrichordError, match="no such store"):
+    with pytest.raises(TrichordError, match="does not exist"):
         import_world_steps(tmp_path / "w", tmp_path / "none", WORDS)
 
 

@@ -160,7 +160,7 @@ def _check_current_folder() -> None:
     try:
         os.getcwd()
     except FileNotFoundError:
-        raise TrichordError("the current folder does not exist any more; change to another folder") from None
+        raise TrichordError("the current folder no longer exists; change to another folder") from None
 
 
 def _run(words: list[str]) -> int:

@@ -34,13 +34,14 @@ def make_card(
     """Return the card of a model.
 
     Args:
-        parts: The model with its figures.
+        parts: Model with its figures.
         name: Name of the model in the `model-index`.
         license: License of the weights, as an identifier of the hub (`apache-2.0`) or in words (see `hub_license`). With None,
             the card says that no license is stated.
         language: Language of the texts, as a code of the hub (`en`).
 
-    Raises TrichordError for a license without a letter, and if the parser of the hub reads another content than was written.
+    Raises:
+        TrichordError: The license contains no letter, or the parser of the hub does not read the card as it was written.
     """
     identifier, license_name = (None, None) if license is None else hub_license(license)
     figures = [figure for figure in parts.results if is_figure(figure)]
@@ -60,13 +61,13 @@ def make_card(
     read = cast(ModelCardData, ModelCard(str(card), ignore_metadata_errors=False).data)
     if _as_written(read.eval_results or []) != _as_written(results) or read.library_name != "trichord":
         raise TrichordError(
-            "the parser of the hub does not read the model card as it was written; export without results"
+            "the parser of the hub does not read the model card as it was written; export the model without results"
         )
     return card
 
 
 def num_figures(path: Path) -> int:
-    """Return the number of figures in the metadata of an existing card; 0 if its metadata do not have the form of the hub."""
+    """Return the number of figures in the metadata of an existing card, or 0 if its metadata do not have the form of the hub."""
     text = read_text(path, errors="replace", max_bytes=_MOST_CARD_BYTES)
     begin, end = text.find("---"), text.find("\n---", 3)
     if begin != 0 or end < 0:
@@ -84,7 +85,8 @@ def hub_license(license: str) -> tuple[str, str | None]:
     A text of letters, digits, dots and dashes is used as an identifier in lowercase, and `license_name` is None. Any other text
     becomes `other` with a `license_name` of that form. The list of identifiers of the hub is not consulted.
 
-    Raises TrichordError for a text without one of the letters a to z.
+    Raises:
+        TrichordError: The text contains none of the letters a to z.
     """
     text = folded(license)
     name = ".".join(filter(None, map(slug, text.split("."))))
@@ -120,7 +122,7 @@ def _body(parts: Parts, figures: list[dict[str, Any]], name: str, license: str |
     ]
     for stream, entry in parts.encoders.items():
         rows.append((f"encoder of {stream}", f"{entry['name']} ({entry.get('digest', 'fingerprint unknown')})"))
-    rows.append(("license of the weights", license or "not stated by who exported them"))
+    rows.append(("license of the weights", license or "not stated at the export"))
     sections.append("## The model\n\n" + table(("", ""), rows))
     sections.append("## Results\n\n" + results_section(figures))
     sections.append("## Limits\n\n" + limits_section(figures, origin))

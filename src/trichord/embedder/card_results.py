@@ -47,8 +47,8 @@ _POLICIES = {"drop": "left out", "miss": "counted as errors"}
 
 def evaluation_result(figure: Figure) -> EvalResult:
     """Return a figure in the form of the hub."""
-    of, how = folded(figure["of"]), figure.get("how", {})
-    task, task_name = _task(figure["kind"], of)
+    scope, how = folded(figure["of"]), figure.get("how", {})
+    task, task_name = _task(figure["kind"], scope)
     data_set, name = _data_set(figure)
     metric, metric_name = _METRICS.get(figure["measure"], (slug(figure["measure"], "_"), folded(figure["measure"])))
     arguments = {
@@ -63,7 +63,7 @@ def evaluation_result(figure: Figure) -> EvalResult:
         task_name=task_name,
         dataset_type=data_set,
         dataset_name=name,
-        dataset_config=f"{_asked(figure)}, {of}",
+        dataset_config=f"{_asked(figure)}, {scope}",
         dataset_split=folded(figure.get("split", "")) or None,
         dataset_args={key: _plain(value) for key, value in arguments.items() if value not in (None, "")},
         metric_type=metric,
@@ -159,14 +159,14 @@ def results_section(figures: Sequence[Figure]) -> str:
         "measure",
         "value [95 % interval]",
         "chance",
-        "of how many",
+        "number of units",
         "gallery",
     )
     protocols = dict.fromkeys((figure["title"], figure["protocol"]) for figure in figures if figure["protocol"])
     return "\n\n".join(
         [
             table(titles, rows),
-            "Recalls, shares and chance are in percent, and ranks count from 1. Intervals are over the queries, clips or videos, "
+            "Recalls, shares and chance are in percent, and ranks start at 1. Intervals are over the queries, clips or videos, "
             "for this one trained model.",
             *(f"{plain(title)}: {plain(paragraph)}" for title, paragraph in protocols),
         ]
@@ -218,6 +218,6 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; nothing in a cell is markup."""
+    """Return a table in Markdown, in which the text of cells is escaped."""
     lines = [head, ["---" for _ in head], *rows]
     return "\n".join("| " + " | ".join(c if c == "---" else plain(str(c)) for c in line) + " |" for line in lines)

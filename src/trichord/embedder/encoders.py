@@ -185,7 +185,7 @@ class FeatureEncoders:
         """
         encoder = self.get(stream)
         if not path.is_file():
-            raise TrichordError(f"{path}: the file does not exist; check the path")
+            raise TrichordError(f"{path}: {'is not a file' if path.exists() else 'does not exist'}; check the path")
         rows = FILE_ROWS.get(
             path, encoder, lambda: watched(sound(path, sample_rate_hz=encoder.sample_rate_hz), partial(watching, path))
         )

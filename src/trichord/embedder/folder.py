@@ -248,7 +248,7 @@ def find_folder(
         return folder
     text = str(name)
     if isinstance(name, Path) or text.startswith((".", "~", "/")) or not _HUB_NAME.fullmatch(text):
-        raise TrichordError(f"{text}: the folder does not exist; check the path, or give OWNER/NAME on the hub")
+        raise TrichordError(f"{text}: does not exist; check the path, or give OWNER/NAME on the hub")
     from huggingface_hub import HfApi, constants, snapshot_download
 
     cache_only, reason = local_files_only or offline(), "local_files_only or HF_HUB_OFFLINE disables downloads"

@@ -56,7 +56,8 @@ def is_figure(entry: object) -> bool:
 def figures_of_study(model_folder: Path) -> list[Figure]:
     """Return the figures of the run of a study whose last stage is this folder; [] if it has none.
 
-    Raises TrichordError if files of the study are damaged.
+    Raises:
+        TrichordError: A file of the study is damaged.
     """
     root = model_folder.resolve().parent.parent
     if not is_there(root / "study.json"):
@@ -75,13 +76,17 @@ def figures_of_study(model_folder: Path) -> list[Figure]:
 
 
 def figures_of_evaluation(folder: Path) -> list[Figure]:
-    """Return the figures of a folder that `trichord evaluate --out` wrote. Raises TrichordError if they cannot be read."""
+    """Return the figures of a folder that `trichord evaluate --out` wrote.
+
+    Raises:
+        TrichordError: The folder cannot be read, or contains the figures of several models.
+    """
     path = folder / RESULTS if folder.is_dir() else folder
     content = read_json(path, mend=_MEND)
     if isinstance(models := content.get("models"), list):
         example = next((f"/{m['folder']}" for m in models if isinstance(m, dict) and "folder" in m), "")
         raise TrichordError(
-            f"{folder}: has figures of several models; give the folder of one below it, {folder}{example}"
+            f"{folder}: contains the figures of several models; give the folder of one of them, such as {folder}{example}"
         )
     scores = scores_of(path, content)
     try:
@@ -94,7 +99,7 @@ def figures_of_evaluation(folder: Path) -> list[Figure]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise damaged(path, f"the options or results of a benchmark are incomplete: {one_line(error)}", AGAIN) from None
     if not figures or not all(map(is_figure, figures)):
-        raise TrichordError(f"{path}: holds no figures of a benchmark; {_MEND}")
+        raise TrichordError(f"{path}: contains no figures of a benchmark; {_MEND}")
     return figures
 
 

@@ -185,8 +185,11 @@ def _decided(
     differences_to_best = [pair for pair in differences if best in (pair.a, pair.b)]
     open_pairs = [pair for pair in differences_to_best if not pair.p_adjusted < alpha]
     if any(recall.num_seeds == 1 for recall in recalls.values()):
-        standing = f"{listed([best, *tied])} are level" if tied else f"{best} is ahead"
-        verdict = f"not distinguishable: {standing}, but one seed compares trained models, not orders; train three or more seeds"
+        standing = f"{listed([best, *tied])} are tied" if tied else f"{best} is ahead"
+        verdict = (
+            f"not distinguishable: {standing}, but with one seed, trained models are compared, not orders; "
+            "train three or more seeds"
+        )
         return Comparison(recalls, differences, None, verdict)
     if not open_pairs:
         largest = max(pair.p_adjusted for pair in differences_to_best)
@@ -224,7 +227,7 @@ def what_it_takes(pair: Difference, level: float = 0.95, num_pairs: int = 1, pow
         power: Probability with which the study should show the difference.
     """
     if pair.estimate == 0:
-        return f"{pair.a} and {pair.b} are level (adjusted p {pair.p_adjusted:.2g})"
+        return f"{pair.a} and {pair.b} are tied (adjusted p {pair.p_adjusted:.2g})"
     ahead, behind = (pair.a, pair.b) if pair.estimate > 0 else (pair.b, pair.a)
     standing = f"{ahead} is {abs(pair.estimate):.2f} points ahead of {behind} (adjusted p {pair.p_adjusted:.2g})"
     if pair.components is None:
@@ -243,8 +246,8 @@ def what_it_takes(pair: Difference, level: float = 0.95, num_pairs: int = 1, pow
         else f"{queries.num_queries:,} queries with {pair.num_seeds} seeds"
     )  # fmt: skip
     return (
-        f"{standing}; to show a difference of this size with power {power:g} takes {by_seeds} on {pair.num_queries:,} queries, "
-        f"or {by_queries}"
+        f"{standing}; a study that shows a difference of this size with power {power:g} needs {by_seeds} on "
+        f"{pair.num_queries:,} queries, or {by_queries}"
     )
 
 
@@ -330,7 +333,7 @@ def interaction(
 
 def _interaction_verdict(pairs: tuple[Interaction, ...], alpha: float) -> str:
     if any(min(x.first.num_seeds, x.second.num_seeds) == 1 for x in pairs):
-        return "not distinguishable: one seed compares trained models, not orders; train three or more seeds"
+        return "not distinguishable: with one seed, trained models are compared, not orders; train three or more seeds"
     crossed = [x for x in pairs if x.p_crossing_adjusted < alpha]
     if crossed:
         ahead = [(x.a, x.b) if x.first.estimate > 0 else (x.b, x.a) for x in crossed]

@@ -30,7 +30,7 @@ def report(plan: Sequence[Job], choice: EncoderChoice, device: str, workers: int
     """
     todo = [job for job in plan if job.status == "todo"]
     counts = Counter(job.status for job in plan)
-    lines = [f"{len(todo)} of {len(plan)} to extract with {encoders} into {store}"]
+    lines = [f"{len(todo)} of {len(plan)} items to extract into {store} (encoders: {encoders})"]
     renewed = "are in the store and will be checked again because of new captions or newer rules"
     for status, text in (
         ("present", "are in the store"),

@@ -94,7 +94,7 @@ def extract(
     Captions that were added or corrected are updated without extracting pictures and sound again. Items that older rules for times
     or captions extracted are updated if the result differs. A video never changes its split.
 
-    Captions come from a .vtt, .srt, .ass, .ttml, .json or .csv file beside each video, else from its subtitle track, else, with
+    Captions come from a .vtt, .srt, .ass, .ttml, .json or .csv file next to each video, else from its subtitle track, else, with
     `speech`, from speech recognition. A video without sound or captions is stored without them and noted. A video that cannot be
     used is listed in the store's skipped.jsonl with a class and the reason. Items that a system fault prevented (an I/O error, no
     memory, a full disk, a folder that cannot be listed) are tried again by the next run; the exit code is then 75, else 0.
@@ -108,7 +108,7 @@ def extract(
         visual_3d: Video encoder: resnext101-3d, tv:MODEL or none.
         audio: Audio encoder: log-mel, hf:MODEL, both separated by a comma, or none.
         text: words (only word vectors), or an additional encoder of whole captions: hf:MODEL or st:MODEL.
-        captions: Source of captions: auto (files beside the videos, subtitle tracks) or none.
+        captions: Source of captions: auto (files next to the videos, subtitle tracks) or none.
         speech: Speech recognition for videos without captions: whisper:MODEL or none.
         weights_2d: Weights file of the image encoder (for hf: also a folder) to use instead of the default.
         weights_3d: Weights file of the video encoder.
@@ -226,7 +226,7 @@ def extract_sources(
         probes.close()
     mine = [source for source in _by_file(sources) if part.has(source)]
     engine = _engine(cluster, choice, device, store, workers, len(mine), stall_s)
-    encoders = " + ".join(fingerprint.name for fingerprint in described.streams.values())
+    encoders = ", ".join(fingerprint.name for fingerprint in described.streams.values())
     hashes = FileHashes(store, keep=not dry_run)
     plan = jobs(
         mine, described, known, hashes, names=first_names(sources), retry=frozenset(retry), require=require,

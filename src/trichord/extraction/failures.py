@@ -60,4 +60,4 @@ def check_there(path: Path) -> None:
     except NotRegularFileError as error:
         raise ItemError("missing", f"{path}: {reason_of(error)}; remove it or use another file") from None
     except (FileNotFoundError, NotADirectoryError):
-        raise ItemError("missing", f"{path}: no such file; check the path") from None
+        raise ItemError("missing", f"{path}: does not exist; check the path") from None

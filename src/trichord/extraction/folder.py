@@ -40,7 +40,7 @@ def sources_of_folder(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        problem = "is a file" if folder.exists() else "no such folder"
+        problem = "is a file" if folder.exists() else "does not exist"
         raise TrichordError(
             f"{folder}: {problem}; pass the folder of the videos, or a table (.csv, .tsv, .jsonl, .parquet)"
         )
@@ -158,9 +158,9 @@ def name_crc32(name: str) -> int:
 def captions_of(source: Source, duration_s: float, notes: list[str] | None = None) -> Captions:
     """Return the captions of an item in its own time, which begins at `source.start_s` of its files. They are not cleaned yet.
 
-    The captions are taken from the first of: its `text`, each spanning [0, duration_s); its caption file; the file beside the video
-    (if it contains words); the subtitle track of the video; the file beside the audio. Timed captions are cut to the clip and
-    shifted.
+    The captions are taken from the first of: its `text`, each spanning [0, duration_s); its caption file; the file next to the
+    video (if it contains words); the subtitle track of the video; the file next to the audio. Timed captions are cut to the clip
+    and shifted.
 
     Args:
         source: The item.
@@ -177,7 +177,7 @@ def captions_of(source: Source, duration_s: float, notes: list[str] | None = Non
 
 
 def sidecar_of(path: Path) -> Sidecar:
-    """Return the caption file beside a video or audio file. If there are several, the language of the audio decides."""
+    """Return the caption file next to a video or audio file. If there are several, the language of the audio decides."""
     return choose_sidecar(path, lambda: sound_language(path))
 
 
@@ -223,7 +223,7 @@ def _cut(captions: Captions, start_s: float, end_s: float | None) -> Captions:
 
 
 def content_files(source: Source) -> dict[str, Path]:
-    """Return the files that an item depends on, by their role, including a caption file beside its video."""
+    """Return the files that an item depends on, by their role, including a caption file next to its video."""
     captions = source.captions
     if captions is None and not source.text:
         beside = [path for path in (source.video, source.audio) if path is not None]

@@ -17,7 +17,7 @@ class Source:
         video: The media file of the pictures, and of the sound if `audio` is None.
         image: A still picture instead of `video`.
         audio: The media file of the sound.
-        captions: The caption file; None uses files beside `video` and its subtitle track.
+        captions: The caption file; None uses files next to `video` and its subtitle track.
         text: Captions of the whole clip, instead of timed ones.
         start_s: The start of the clip in `video` and `audio`, in seconds. Caption files have the same time axis.
         end_s: The end of the clip in seconds; None means the end of the file.

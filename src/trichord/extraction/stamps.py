@@ -137,7 +137,7 @@ def _stamps_folder(root: Path) -> Path:
         folder = root / place
         if (folder / "animals").is_dir():
             return folder
-    problem = "contains no stamps of Tux Paint" if root.is_dir() else "no such folder"
+    problem = "contains no stamps of Tux Paint" if root.is_dir() else "does not exist"
     raise TrichordError(f"{root}: {problem}; {_GET}")
 
 

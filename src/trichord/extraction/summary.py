@@ -44,8 +44,8 @@ class ExtractSummary:
     def __str__(self) -> str:
         splits = ", ".join(f"{count} {split}" for split, count in sorted(self.splits.items())) or "nothing"
         lines = [
-            f"{self.num_added} videos ({self.video_s:.0f} s) extracted with {self.encoders} in {clock(self.elapsed_s)}",
-            f"{self.num_present} existed already, {self.num_skipped} skipped; '{self.collection}' now has {splits}",
+            f"{self.num_added} videos ({self.video_s:.0f} s) were extracted in {clock(self.elapsed_s)} (encoders: {self.encoders})",
+            f"{self.num_present} already existed, {self.num_skipped} were skipped; '{self.collection}' now has {splits}",
         ]
         if self.num_renewed:
             were = "was" if self.num_renewed == 1 else "were"
@@ -58,7 +58,7 @@ class ExtractSummary:
                 f"reasons for skipping ({kinds}): {self.store / LEDGER}; use --retry CLASS to try a class again"
             )
         if self.interrupted:
-            lines.append("interrupted; finished items are stored, and the same command continues")
+            lines.append("interrupted; finished items are stored; run the same command again to continue")
         shown = self.notes[:10]
         more = [f"... and {len(self.notes) - len(shown)} more notes"] if len(self.notes) > len(shown) else []
         last = []

@@ -115,7 +115,8 @@ class _VideoFolder:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise TrichordError(f"{folder}: no such folder; pass the folder of the videos of the table")
+            problem = "is not a folder" if folder.exists() else "does not exist"
+            raise TrichordError(f"{folder}: {problem}; pass the folder of the videos of the table")
         self._folder = folder
         files = [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")]
         ranked = [(VIDEO_SUFFIXES.index(f.suffix.lower()), f) for f in files if f.suffix.lower() in VIDEO_SUFFIXES]

@@ -46,7 +46,7 @@ def table_rows(path: Path, further: Collection[str] = ()) -> Iterator[tuple[int,
             f"{path}: is not a table; expected one of {', '.join(TABLE_SUFFIXES)}; convert it to one of these formats"
         )
     if not path.exists():
-        raise TrichordError(f"{path}: no such file; pass a table with one row per clip")
+        raise TrichordError(f"{path}: does not exist; pass a table with one row per clip")
     refuse_lfs_pointer(path)
     if suffix == ".parquet":
         return _parquet_rows(path, {name for names in COLUMNS.values() for name in names}.union(further))

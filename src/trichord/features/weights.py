@@ -54,7 +54,8 @@ def named_file(path: Path, option: str) -> Path:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise TrichordError(f"{path}: no such weights file; check {option} or leave it out")
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise TrichordError(f"{path}: {problem}; check {option} or leave it out")
     return path
 
 

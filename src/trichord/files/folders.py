@@ -22,7 +22,7 @@ LONGEST_NAME = 255  # the limit of common file systems for a file name, in bytes
 def check_no_links(root: Path) -> None:
     """Check that an output folder contains no link to a folder at any depth. A missing folder passes.
 
-    Hidden folders, such as a virtual environment beside the results, are not searched. The hidden folders that trichord itself
+    Hidden folders, such as a virtual environment next to the results, are not searched. The hidden folders that trichord itself
     uses are checked when they are created or removed.
 
     Raises:
@@ -70,7 +70,7 @@ def folder_in(root: Path, name: str) -> Path:
 
 
 def hidden_beside(path: Path, suffix: str) -> Path:
-    """Return the hidden path `.NAME` + `suffix` beside a path. A NAME that is too long is replaced by a hash."""
+    """Return the hidden path `.NAME` + `suffix` next to a path. A NAME that is too long is replaced by a hash."""
     name = f".{path.name}{suffix}"
     if len(os.fsencode(name)) > LONGEST_NAME:
         name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{suffix}"

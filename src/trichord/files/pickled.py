@@ -221,7 +221,7 @@ def _device(machine: Machine, *parts: object) -> str:
 
 
 def _ignore_state(machine: Machine, _state_dict: OrderedDict, state: object) -> None:
-    """Ignore the module versions that the state dict of a module carries beside its items. Any other state is refused."""
+    """Ignore the module versions that the state dict of a module carries next to its items. Any other state is refused."""
     if not isinstance(state, dict) or set(state) != {"_metadata"}:
         machine.refuse("the state of an OrderedDict")
 

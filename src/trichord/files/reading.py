@@ -285,7 +285,7 @@ def unreadable(path: str | Path, error: Exception, *, mend: str = "") -> Trichor
     error = _cause_of(path, error)
     number = None if isinstance(error, _WRONG_KINDS) else error_number(error)
     if number in _MISSING and not mend:
-        return TrichordError(f"{path}: no such file; check the path")
+        return TrichordError(f"{path}: does not exist; check the path")
     if number in (None, *_MISSING, *_WRONG_CONTENT):
         return TrichordError(f"{path}: cannot be read ({reason_of(error)}); {mend or 'check the path'}")
     advice = _ADVICE.get(number, "check the disk or the network, then run the command again")

@@ -1,6 +1,6 @@
 """Writing files and folders completely or not at all, even if the process is killed or the machine stops.
 
-New content is written beside its final place and renamed once it is on disk. A killed process leaves at most a hidden
+New content is written next to its final place and renamed once it is on disk. A killed process leaves at most a hidden
 `.NAME.partial` or `.NAME.old` (with a hash instead of a long NAME), which the next writer of the same name replaces. New files
 have the mode that the umask gives, even if a library such as safetensors would make them readable only by their owner.
 """

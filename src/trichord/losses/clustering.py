@@ -201,7 +201,7 @@ class ClusterMemory:
             self.queue = torch.zeros(self.size, rows.shape[1], dtype=self.dtype, device=rows.device)
         if self.queue.shape[1] != rows.shape[1]:
             raise TrichordError(
-                f"the cluster queue holds rows of width {self.queue.shape[1]}, but the embeddings have width {rows.shape[1]}; "
+                f"the cluster queue contains rows of width {self.queue.shape[1]}, but the embeddings have width {rows.shape[1]}; "
                 "start a new run or use the joint width of the checkpoint"
             )
         self.queue = self.queue.to(rows.device)

@@ -44,7 +44,7 @@ def reconstruction_loss(
     if reconstruction.shape != target.shape:
         raise ValueError(
             f"the reconstruction has the shape {tuple(reconstruction.shape)}, but the target has the shape {tuple(target.shape)}; "
-            "pass tensors of one shape"
+            "pass tensors of the same shape"
         )
     if detach_target:
         target = target.detach()

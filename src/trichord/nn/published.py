@@ -95,7 +95,8 @@ def _listed(keys: Sequence[str], most: int = 8) -> str:
 
 def _load_file(path: Path) -> Any:
     if not path.is_file():
-        raise TrichordError(f"{path}: the checkpoint file does not exist; give a .pth, .pt or .safetensors file")
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise TrichordError(f"{path}: {problem}; give a .pth, .pt or .safetensors file")
     refuse_lfs_pointer(path)
     try:
         if path.suffix == ".safetensors":

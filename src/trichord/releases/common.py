@@ -107,7 +107,8 @@ class Request:
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
-            raise TrichordError(f"{self.root}: no such folder; pass the folder of the release with --root")
+            problem = "is not a folder" if self.root.exists() else "does not exist"
+            raise TrichordError(f"{self.root}: {problem}; pass the folder of the release with --root")
 
 
 @dataclass

@@ -106,7 +106,7 @@ def _write_arrays(job: Job, i: int, record: dict[str, Any], folder: Path, name: 
             if exact:
                 files[stream] = spec
             else:
-                job.odd["spectrograms are rounded to float16 in _spec.npz; the exact ones are beside them"] += 1
+                job.odd["spectrograms are rounded to float16 in _spec.npz; the exact ones are next to them"] += 1
         if not exact:
             files[stream] = _save(job, folder / f"{name}_x_{stream}.npz", features=rows)
             if stream != "spectrogram" or rows.shape[1] != MEL_BINS:

@@ -1,4 +1,4 @@
-"""Annotated steps in an export: one JSON line per span in `trichord.annotations.jsonl`, beside the files of any layout.
+"""Annotated steps in an export: one JSON line per span in `trichord.annotations.jsonl`, next to the files of any layout.
 
 A line has collection, video_id, task, step (from 0, or -1 for a video that shows none), text, start_s and end_s, as in
 `store.annotations`. The texts of all steps of a task are items of the export, as they are items of the store.

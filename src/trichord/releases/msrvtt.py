@@ -155,7 +155,7 @@ def _tensors(root: Path, name: str, split: str, captions: dict[str, str], allow_
     entries = tensor_entries(path)
     texts = {key: [text] for key, text in captions.items()} if split == "test" else _training_captions(root, path)
     if not texts:
-        raise TrichordError(f"{path}: needs {TEST_LISTS[0]} with the captions beside it; add it to {root}")
+        raise TrichordError(f"{path}: needs {TEST_LISTS[0]} with the captions next to it; add it to {root}")
     index = IdIndex(texts, "the captions")
     matched = match_ids(entries, index, source=str(path), allow_missing=allow_missing, option=ALLOW_MISSING)
     return [
@@ -167,5 +167,5 @@ def _tensors(root: Path, name: str, split: str, captions: dict[str, str], allow_
 def _training_captions(root: Path, features: Path) -> dict[str, list[str]]:
     path = first_file(root, ("MSRVTT_data.json",))
     if path is None:
-        raise TrichordError(f"{features}: needs MSRVTT_data.json with the captions beside it; add it to {root}")
+        raise TrichordError(f"{features}: needs MSRVTT_data.json with the captions next to it; add it to {root}")
     return captions_by_clip(path)

@@ -1,4 +1,4 @@
-"""Common parts of releases with annotated steps: they store tasks and videos, and the spans of the steps beside them.
+"""Common parts of releases with annotated steps, which store tasks and videos, and the spans of the steps in addition.
 
 A task becomes the item `steps/TASK` of split `steps`, whose captions are the texts of its steps. A video gets its annotated spans
 as captions, so that its clips can be retrieved too, and rows in the annotations of the store (`store.annotations`).

@@ -1,4 +1,4 @@
-"""Import of the true steps of a rendered world (`trichord world`) beside its videos in a store, for the benchmark world-steps.
+"""Import of the true steps of a rendered world (`trichord world`) into the store of its videos, for the benchmark world-steps.
 
 Every video is a task of its own: its steps in plain words (`cut the tomato with the knife`), with their true times.
 """

@@ -1,1 +1,1 @@
-"""The report of a study: what its page shows and the figures published elsewhere beside it."""
+"""Reports on studies and evaluations, as a page and in other formats, and the published figures that they show."""

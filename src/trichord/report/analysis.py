@@ -3,11 +3,11 @@
 The figures of a benchmark belong to targets, which are directions or modalities. Systems are orders, or models that were scored
 alone. They are compared in the main measure of a target (R@10 for retrieval, the first recall for steps in time, top-1 for classes,
 none for clusters) over the same units, and only if the units and all choices that affect the figure are the same;
-`difference_of_scoring` names what differs. Where there are several folds, their mean is compared.
+`difference_of_scoring` describes the difference. If there are several folds, their mean is compared.
 
-In a study, only the orders with the largest number of modalities are compared. A pair alone (`vt`) is shown beside them: it is the
-first stage of an order (`vt>a`), and if the later stage of that order freezes it, both have the same figure. Orders with one first
-stage are left out if other orders have more (`evaluation.replication`).
+In a study, only the orders with the largest number of modalities are compared. A pair alone (`vt`) is shown without a comparison,
+since it is the first stage of an order (`vt>a`). If the later stage of this order freezes it, both have the same figure. Orders
+with a single first stage are left out if other orders have more (`evaluation.replication`).
 
 Holm's correction covers all pairs of systems in all targets of all benchmarks, or those in the main direction of a study. Only
 these comparisons can have a winner. The other recalls of a study are also compared, with a correction for each benchmark and no
@@ -48,14 +48,15 @@ class Target:
     """A direction or modality of a benchmark, with its figures.
 
     Attributes:
-        benchmark, title: Name and title of the benchmark.
-        first: The benchmark as its first model was scored on it.
+        benchmark: Name of the benchmark.
+        title: Title of the benchmark.
+        first: Result of the first model that was scored on the benchmark.
         name: Name of the target without the way of scoring (`study.scores.target_of`).
-        models: system -> its models.
-        figures: system -> measure -> figure.
-        main: The measure that systems are compared in; '' for none.
-        comparisons: Comparisons of the systems; several if not all systems can be compared with each other.
-        further: In a study, the comparisons in other measures.
+        models: Models of each system.
+        figures: Figures of each system by measure.
+        main: Measure in which systems are compared, or ''.
+        comparisons: Comparisons of the systems. There are several if not all systems can be compared with each other.
+        further: Comparisons of the orders of a study in other measures.
         beside: Orders that are shown but not compared.
     """
 
@@ -72,35 +73,42 @@ class Target:
 
     @property
     def shown(self) -> str:
-        """The measure that is drawn: the main one, or else the first."""
+        """Measure that is drawn: the main one, or otherwise the first."""
         return self.main or next(iter(next(iter(self.figures.values()))))
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The systems of the first comparison."""
+        """Systems of the first comparison."""
         return tuple(self.comparisons[0].recalls) if self.comparisons else ()
 
     @property
     def winner(self) -> str | None:
-        """The system that is better than every other one, if all systems except the orders in `beside` were compared."""
+        """System that is better than every other one, if all systems except the orders in `beside` were compared."""
         if len(self.comparisons) == 1 and not set(self.figures) - {*self.compared, *self.beside}:
             return self.comparisons[0].winner
         return None
 
     @property
     def result(self) -> dict[str, Any]:
-        """For retrieval: the row of the first model that was scored in this direction, with its gallery and policies."""
+        """Retrieval row of the first model that was scored in this direction, with its gallery and policies."""
         models = self.models[next(iter(self.figures))]
         return next(row for scored in models.scored if (row := scored.result(self.name)) is not None)
 
     def of(self, system: str) -> str:
-        """Return the target as the rows of a system name it."""
+        """Return the scope of the rows of a system in this target."""
         return next(iter(self.figures[system].values())).of
 
     def runs(self, system: str, measure: str, base: Models | None = None) -> Runs | None:
-        """Return the results of the counted units in each run of a system; None if they are not known or the units differ.
+        """Return the results of the counted units in each run of a system.
 
-        The units have the sequence of `base`, by default that of the first system."""
+        Args:
+            system: Name of the system.
+            measure: Name of the measure.
+            base: Models that define the sequence of the units. None uses those of the first system.
+
+        Returns:
+            The results. None if they are unknown or the units differ.
+        """
         own, first = self.models[system], base or self.models[next(iter(self.figures))]
         runs, places = own.runs(self.name, measure), own.places(first, self.name, measure)
         if runs is None or places is None:
@@ -111,7 +119,7 @@ class Target:
 
 @dataclass(eq=False)
 class Bench:
-    """A benchmark with the figures of all systems. `apart` holds sentences on systems that were not compared."""
+    """A benchmark with the figures of all systems. `apart` contains sentences on systems that were not compared."""
 
     key: tuple[str, str]
     first: Scored
@@ -121,16 +129,17 @@ class Bench:
 
     @property
     def name(self) -> str:
+        """Name of the benchmark."""
         return self.first.name
 
     @property
     def title(self) -> str:
-        """The printed title, with the clips if the user named them."""
+        """Printed title, with the clips if the user named them."""
         return self.first.heading
 
     @property
     def measures(self) -> list[str]:
-        """All measures, in order of appearance."""
+        """Names of all measures, in order of appearance."""
         return list(dict.fromkeys(m for target in self.targets for figures in target.figures.values() for m in figures))
 
 
@@ -138,11 +147,12 @@ def analyse(systems: Sequence[System], *, direction: Direction | None = None, le
     """Return the figures and comparisons of all benchmarks, in order of appearance.
 
     Args:
-        systems: The systems.
-        direction: The direction whose targets come first; None keeps the sequence of the files.
+        systems: Systems.
+        direction: Direction whose targets come first. None keeps the sequence of the files.
         level: Level of all intervals and of the correction.
 
-    Raises TrichordError if no benchmark was scored in that direction, or arrays do not match their figures.
+    Raises:
+        TrichordError: No benchmark was scored in this direction, or arrays do not match their figures.
     """
     benches = [_bench(systems, key, level) for key in benchmark_keys(systems)]
     if direction is not None:
@@ -155,12 +165,13 @@ def analyse_study(study: Study, direction: Direction, *, level: float = 0.95, co
     """Return the figures and comparisons of a study. Orders are compared in one direction, at every recall.
 
     Args:
-        study: A study whose runs passed `check_comparable`.
-        direction: The direction of the comparisons, which comes first.
+        study: Study whose runs passed `check_comparable`.
+        direction: Direction of the comparisons, which comes first.
         level: Level of all intervals.
-        compare: Whether to compare orders. Without it, only the figures of that direction are returned.
+        compare: Whether to compare orders. If not, only the figures of this direction are returned.
 
-    Raises TrichordError if no run was scored in that direction.
+    Raises:
+        TrichordError: No run was scored in this direction.
     """
     if direction not in study.directions:
         known = ", ".join(d.code for d in study.directions)
@@ -184,7 +195,7 @@ def analyse_study(study: Study, direction: Direction, *, level: float = 0.95, co
 
 
 def targets_of(benches: Sequence[Bench], direction: Direction) -> list[Target]:
-    """Return the targets of one direction."""
+    """Return the targets of a direction."""
     return [target for bench in benches for target in bench.targets if target.name == direction.code]
 
 
@@ -258,7 +269,7 @@ def _compare(benches: Sequence[Bench], level: float) -> None:
 
 
 def _groups(target: Target) -> tuple[list[dict[str, Runs]], list[str]]:
-    """Return groups of systems that can be compared with each other, system -> results of the units, and why others cannot."""
+    """Return groups of systems that can be compared, with the results of their units, and the reasons why others cannot."""
     groups: list[dict[str, Runs]] = []
     why, apart = [], []
     target.beside = {system for system in target.figures if _why_beside(target, system)}
@@ -287,13 +298,13 @@ def _groups(target: Target) -> tuple[list[dict[str, Runs]], list[str]]:
         numbered = [name for name in group if are_numbered(*target.models[name].one)]
         if len(group) > 1 and numbered:
             why.append(
-                f"{', '.join(numbered)} have no ids, so rows were paired by number; give ids to be sure of the pairs"
+                f"{', '.join(numbered)} have no ids, so rows were matched by number; give ids to ensure that they match"
             )
     return groups, why
 
 
 def _why_alone(target: Target, system: str) -> str:
-    """Return why a system is not compared with any other in a target; '' if it can be compared."""
+    """Return why a system is not compared with any other in a target, or '' if it can be compared."""
     models = target.models[system]
     if system not in target.figures or models.rows(target.name, target.main) is None:
         return "it was not scored there" if system not in target.figures else "some of its seeds were not scored there"
@@ -309,7 +320,7 @@ def _why_alone(target: Target, system: str) -> str:
 
 
 def _why_beside(target: Target, system: str) -> str:
-    """Return why an order is shown beside the other orders of its study but not compared; '' if it is compared."""
+    """Return why an order is shown but not compared with the other orders of its study, or '' if it is compared."""
     own = target.models[system].system
     if own.order is None:
         return ""
@@ -334,7 +345,11 @@ def rule_of(target: Target, system: str) -> str:
 
 
 def check_comparable(study: Study) -> None:
-    """Raise TrichordError, which names two runs, if runs were scored on different galleries or with different policies."""
+    """Check that all runs of a study were scored on the same galleries and with the same policies.
+
+    Raises:
+        TrichordError: They were not. The message names two runs.
+    """
     for benchmark in (str(b["name"]) for b in study.benchmarks):
         first: dict[str, Run] = {}
         for run in study.done:
@@ -347,7 +362,7 @@ def check_comparable(study: Study) -> None:
                 if why := difference_of_scoring(one, two, direction, MAIN_RECALL):
                     raise TrichordError(
                         f"{study.path}: {other} and {run} cannot be compared on {benchmark} {direction}: {why}; "
-                        "run the study again with one setting for all orders, on one store"
+                        "run the study again with the same settings and the same store for all orders"
                     )
 
 
@@ -361,7 +376,7 @@ def notes_on_orders(study: Study, target: Target, direction: Direction) -> dict[
         own, note = [], target.figures[name][target.shown].note
         order = target.models[name].system.order
         if order is not None and untouched(order, direction) and not thawed:
-            own.append(f"its later stages do not change {target.name}: the figure is that of its first pair")
+            own.append(f"its later stages do not change {target.name}, so the figure is that of its first pair")
         if name not in target.beside and count < largest:
             own.append(f"{count} of {largest} seeds")
         own += [note] if note not in ("", ONE_SEED, TWO_SEEDS) or count == 1 < largest else []
@@ -370,7 +385,7 @@ def notes_on_orders(study: Study, target: Target, direction: Direction) -> dict[
 
 
 def untouched(order: Order, direction: Direction) -> bool:
-    """Return whether the later stages of an order cannot change a direction, as its first stage has all modalities of it."""
+    """Return whether the later stages of an order cannot affect a direction, since its first stage has all its modalities."""
     return len(order.stages) > 1 and set(direction.modalities) <= set(order.added(0))
 
 

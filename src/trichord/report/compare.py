@@ -17,22 +17,25 @@ from trichord.study.units import difference_of_scoring
 
 
 def compare_studies(a: Study, b: Study, *, direction: Direction | None = None, level: float = 0.95) -> Document:
-    """Return the report on what changed from study A to study B. Differences are B minus A.
+    """Return the report on the changes from study A to study B. Differences are B minus A.
+
+    If only some benchmarks cannot be compared, the report says so and compares the others.
 
     Args:
-        a, b: Studies whose own runs passed `check_comparable`.
-        direction: The retrieval direction; None takes the first one that both were scored in.
+        a: Study A, whose runs passed `check_comparable`.
+        b: Study B, whose runs passed `check_comparable`.
+        direction: Retrieval direction. None uses the first one in which both were scored.
         level: Level of all intervals.
 
-    Raises TrichordError, which names the difference, if no figures of the two can be compared. If this holds for some benchmarks
-    only, the report says so and compares the others.
+    Raises:
+        TrichordError: No figures of the two studies can be compared. The message names the difference.
     """
     common = [d for d in a.directions if d in b.directions]
     if not common or (direction is not None and direction not in common):
         codes = [", ".join(d.code for d in study.directions) for study in (a, b)]
-        reason = "no direction is common" if direction is None else f"not both in {direction.code}"
+        reason = "they have no direction in common" if direction is None else f"not both in {direction.code}"
         raise TrichordError(
-            f"{a.path} was scored in {codes[0]} and {b.path} in {codes[1]}: {reason}; evaluate both in one direction"
+            f"{a.path} was scored in {codes[0]} and {b.path} in {codes[1]}: {reason}; evaluate both in the same direction"
         )
     chosen = direction or common[0]
     settings = _changes_table("settings", "Settings", _settings(a), _settings(b))
@@ -63,13 +66,13 @@ def _figures(a: Study, b: Study, direction: Direction, level: float) -> tuple[li
     names = [name for name in of_a if name in of_b]
     if not names:
         raise TrichordError(
-            f"{a.path} was scored on {', '.join(of_a)} and {b.path} on {', '.join(of_b)}: no benchmark is common"
+            f"{a.path} was scored on {', '.join(of_a)} and {b.path} on {', '.join(of_b)}; they have no benchmark in common"
         )
     slugs = distinct_slugs(names)
     for name in names:
         one, two = of_a[name], of_b[name]
         if why := _refusal(a, b, one, two):
-            refused.append(f"{one.title}: not compared, since {why}")
+            refused.append(f"{one.title} is not compared, since {why}")
             continue
         table, own = _differences(one, two, level, f"compared-{slugs[name]}")
         blocks.append(table)
@@ -81,7 +84,7 @@ def _figures(a: Study, b: Study, direction: Direction, level: float) -> tuple[li
 
 
 def _refusal(a: Study, b: Study, one: Target, two: Target) -> str:
-    """Return why two targets cannot be compared; '' if they can."""
+    """Return why two targets cannot be compared, or '' if they can."""
     records = [next(r for r in study.content["benchmarks"] if r["name"] == one.benchmark) for study in (a, b)]
     for key in sorted(set(records[0]) | set(records[1])):
         if records[0].get(key) != records[1].get(key):
@@ -90,7 +93,9 @@ def _refusal(a: Study, b: Study, one: Target, two: Target) -> str:
     if why := difference_of_scoring(sides[0], sides[1], one.name, MAIN_RECALL):
         return why.replace("in one and", "in A and").replace("in the other", "in B").replace("only in one", "only in A")
     if not [order for order in one.figures if order in two.figures]:
-        return "no order is common: A has {}, B has {}".format(*(", ".join(target.figures) for target in (one, two)))
+        return "there is no common order: A has {}, B has {}".format(
+            *(", ".join(target.figures) for target in (one, two))
+        )
     return ""
 
 
@@ -130,7 +135,8 @@ def _differences(one: Target, two: Target, level: float, name: str) -> tuple[Tab
                 )
     if pairs and all(pair.num_seeds == 1 for pair in pairs.values()):
         sentences.append(
-            f"{one.title}: with one seed, trained models are compared and not settings; train three seeds or more."
+            f"{one.title}: with one seed, the comparison is between trained models, not between settings; "
+            "train at least three seeds."
         )
     elif not sentences:
         sentences.append(f"{one.title}: no difference at {MAIN_RECALL} is significant.")
@@ -149,14 +155,19 @@ def _settings(study: Study) -> dict[str, Any]:
     firsts = {entry.get("first_stage_seed") for entry in study.content["orders"]} - {None}
     return {
         **study.recipe,
-        "first_stage_seed": ", ".join(map(str, sorted(firsts))) or "each seed its own",
+        "first_stage_seed": ", ".join(map(str, sorted(firsts))) or "that of each seed",
         "orders": ", ".join(order.code for order in study.orders),
         "seeds": ", ".join(map(str, sorted({run.seed for run in study.runs}))),
     }
 
 
 def flattened(values: Mapping[str, Any], head: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted names."""
+    """Return nested settings as a flat dictionary with dotted names.
+
+    Args:
+        values: Nested settings.
+        head: Prefix of the names.
+    """
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flattened(value, f"{head}{key}.") if isinstance(value, Mapping) else {f"{head}{key}": value}

@@ -1,4 +1,4 @@
-"""The documents of reports on studies and on evaluations.
+"""The documents of the reports on studies and on evaluations.
 
 Both have figures, comparisons and queries from `analysis`, with the sentences of `findings`. The report of a study also has the
 order table, published figures, the joint space, the training and the runs (`contents_space`, `contents_training`).
@@ -46,7 +46,7 @@ from trichord.study.figures import System
 from trichord.study.units import choices
 from trichord.tasks.benchmarks import PUBLISHED
 
-MOST_PANELS = 12  # of a figure; the tables have all rows
+MOST_PANELS = 12  # largest number of panels of a figure; tables contain all rows
 MOST_CURVES = 8
 DUELS = (
     "The two {} of each benchmark with the clearest difference. Values are means over seeds. Of ranks, 1 is best; of other values, "
@@ -61,8 +61,8 @@ def build_study(study: Study, *, direction: Direction | None = None, level: floa
     """Return the report of a study whose runs passed `check_comparable`.
 
     Args:
-        study: The study.
-        direction: The direction of the main table; None takes the first one of the recipe that was scored.
+        study: Study.
+        direction: Direction of the main table. None uses the first one of the recipe that was scored.
         level: Level of all intervals.
     """
     main = direction or study.directions[0]
@@ -113,7 +113,7 @@ def _with_lost_runs(study: Study) -> list[System]:
 
 
 def _notes(notes: Mapping[str, Mapping[str, Sequence[str]]], targets: Sequence[Target]) -> list[str]:
-    """Return each note on orders as one sentence with the orders that it concerns, and the benchmarks if not all."""
+    """Return each note on orders as a sentence with its orders, and its benchmarks unless it concerns all of them."""
     where: dict[tuple[str, str], list[str]] = {}
     for target in targets:
         for order, own in notes[target.benchmark].items():
@@ -165,13 +165,13 @@ def _varying(varies: Sequence[BenchmarkPair]) -> list[Block]:
 
 
 def _published_section(study: Study, level: float) -> Section | None:
-    """Return the published tables of benchmarks that the study was not scored on; None without any."""
+    """Return the published tables of benchmarks on which the study was not scored, or None if there are none."""
     scored = {benchmark["name"] for benchmark in study.benchmarks}
     every = (published_table(name, known.title, level) for name, known in PUBLISHED.items() if name not in scored)
     tables = tuple(table for table in every if table is not None)
     intro = (
-        "These figures are for other data than those of this study. They show what the field reports and how wide its intervals "
-        "are, and must not be compared with the tables above."
+        "These figures were measured on other data than those of this study. They show the range of published results and the "
+        "widths of their intervals, and must not be compared with the tables above."
     )
     return Section("Published figures", tables, intro) if tables else None
 
@@ -185,11 +185,12 @@ def build_evaluations(
     """Return the report of evaluations.
 
     Args:
-        systems: The systems.
-        direction: The direction that is shown first; None keeps the sequence of the files.
+        systems: Systems.
+        direction: Direction that is shown first. None keeps the sequence of the files.
         level: Level of all intervals.
 
-    Raises TrichordError if arrays do not match the figures, or no benchmark was scored in that direction.
+    Raises:
+        TrichordError: Arrays do not match the figures, or no benchmark was scored in this direction.
     """
     benches = analyse(systems, direction=direction, level=level)
     colours, several = system_colours(systems), len(systems) > 1
@@ -248,7 +249,7 @@ def _bench_section(bench: Bench, slug: str, colours: Mapping[str, str], several:
 
 
 def _choices_sentence(bench: Bench) -> str:
-    """Return how the systems were scored, grouped by systems with the same choices."""
+    """Return a sentence on how the systems were scored, grouped by systems with the same choices."""
     by_choices: dict[str, list[str]] = {}
     for name, models in bench.models.items():
         row = next(iter(models.scored[0].rows))
@@ -260,7 +261,7 @@ def _choices_sentence(bench: Bench) -> str:
         kind, options = models.scored[0].kind, models.scored[0].options
         labels, gallery = options.get("labels"), options.get("gallery")
         parts += [f"labels {labels}"] if labels and kind not in ("retrieval", "localization") else []
-        parts += [f"a gallery given by a list of {gallery:,} clips"] if isinstance(gallery, int) and gallery else []
+        parts += [f"a gallery from a list of {gallery:,} clips"] if isinstance(gallery, int) and gallery else []
         by_choices.setdefault(", ".join(parts), []).append(name)
     lines = [f"{', '.join(names)}: {how}" if len(by_choices) > 1 else how for how, names in by_choices.items()]
     return f"Scored with: {'; '.join(lines)}."
@@ -302,7 +303,7 @@ def _intervals_figure(bench: Bench, slug: str, colours: Mapping[str, str], sever
 
 
 def _curves_figure(bench: Bench, slug: str, colours: Mapping[str, str]) -> Figure | None:
-    """Return the figure of the recall at every K in the first direction; None if the ranks were not saved."""
+    """Return the figure of the recall at every K in the first direction, or None if the ranks were not saved."""
     target = bench.targets[0]
     if bench.first.kind != "retrieval" or not target.main:
         return None
@@ -323,6 +324,6 @@ def _curves_figure(bench: Bench, slug: str, colours: Mapping[str, str]) -> Figur
     return Figure(
         f"recall-{slug}", f"Recall at every K, {bench.title}, {target.name}",
         recall_curves(f"{bench.title}, {target.name}", curves, chance),
-        f"The share of queries with a true item among the first K. Queries that count as errors are never found.{left}",
+        f"The share of queries with a true item among the first K. Queries that count as errors never have one.{left}",
         f"Recall of {names} over K from 1 to the size of the gallery",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The last section of the report: the data, versions and commands that reproduce the study or the evaluations, and the report."""
+"""The last section of the report: data, versions and commands that reproduce the study or the evaluations, and the report."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def repeat_section(study: Study, direction: Direction, level: float) -> Section:
     versions = ", ".join(f"{package} {number}" for package, number in content["versions"].items())
     elsewhere = places_table(study)
     last = (
-        " This describes the last call; the table lists the versions and machines of other calls." if elsewhere else ""
+        " This describes the last call. The table lists the versions and machines of other calls." if elsewhere else ""
     )
     texts = (
         f"Data: the store {store['path']}, fingerprint {store['fingerprint']}. "
         "trichord store info prints the fingerprint of a store.",
         f"Versions: {versions}.{_machine_words(content.get('machine'))}{last}",
-        "The commands work in any folder of the machine on which this report was written. Replace the paths if the store, the "
-        "study or the report was moved since, or if the path of the store is relative (earlier versions recorded it so). The "
-        "recipe with all settings is the file recipe.yaml beside this page; the command reads it from "
+        "The commands work in any folder of the machine on which this report was written. Change the paths if the store, the "
+        "study or the report has been moved, or if the path of the store is relative, as in studies of early versions. The file "
+        "recipe.yaml next to this page contains all settings. The command reads it from "
         f"{folder / 'report'}, the default folder of the report.",
-        "On a CPU, the same versions, type of processor and numbers of threads and processes give the same figures bit for bit.",
+        "On a CPU, the same versions, type of processor and numbers of threads and processes give bit-identical figures.",
     )
     return Section(
         "To repeat this",
@@ -54,7 +54,13 @@ def repeat_section(study: Study, direction: Direction, level: float) -> Section:
 
 
 def commands(study: Study, direction: Direction, level: float = LEVEL) -> tuple[str, ...]:
-    """Return the shell commands that run the study again into NAME-again, call by call, and write its report."""
+    """Return the shell commands that repeat all calls of a study, with the output folder NAME-again, and write its report.
+
+    Args:
+        study: Study.
+        direction: Direction of the report.
+        level: Level of the intervals of the report.
+    """
     content = study.content
     machine = content.get("machine") or {}
     folder = study.path.resolve()
@@ -75,7 +81,7 @@ def commands(study: Study, direction: Direction, level: float = LEVEL) -> tuple[
 
 
 def _calls(entries: list[dict[str, Any]]) -> list[tuple[list[str], list[int], int | None]]:
-    """Return (orders, seeds, seed of the first stages) of the fewest calls of `trichord study` that plan all entries.
+    """Return orders, seeds and seed of the first stages of the fewest calls of `trichord study` that plan all entries.
 
     An order of one stage has no first stage to share and is planned together with the others.
     """
@@ -113,7 +119,7 @@ def _machine_words(machine: dict[str, Any] | None) -> str:
 
 
 def places_table(study: Study) -> Table | None:
-    """Return the table of the versions and machines that trained the stages; None if all are those of the last call."""
+    """Return the table of the versions and machines that trained the stages, or None if all are those of the last call."""
     last = _Place(study.content["versions"], study.content.get("machine") or {})
     places: dict[str, _Place] = {last.key: last}
     for name, stage in study.stages.items():
@@ -128,13 +134,15 @@ def places_table(study: Study) -> Table | None:
         (
             Cell(first_of([*(["the last call"] if place is last else []), *place.stages], NAMED)),
             Cell(_machine_words(place.machine).removeprefix(" It ran with ").removesuffix(".") or "-"),
-            Cell(", ".join(f"{p} {place.versions.get(p, '-')}" for p in differ) or "all alike"),
+            Cell(", ".join(f"{p} {place.versions.get(p, '-')}" for p in differ) or "none"),
             Cell(place.first_day or "-"),
         )
         for place in places.values()
     ]
     labels = ("what ran", "with", "versions that differ", "from")
-    caption = "A stage that was stopped and continued elsewhere is in several rows. The last call made the evaluations and tables."
+    caption = (
+        "A stage that was continued elsewhere has several rows. The last call computed the evaluations and tables."
+    )
     return Table("places", "Where it ran", columns(labels, labels), tuple(rows), caption)
 
 
@@ -198,8 +206,13 @@ def repeat_evaluations_section(systems: Sequence[System], direction: Direction |
 def evaluation_command(systems: Sequence[System], scores: Scores, folder: Path) -> list[str]:
     """Return the shell commands of `trichord evaluate` that reproduce a folder.
 
-    Benchmarks with the same options share a call. An edited file may list benchmarks with other options, which have a call of
-    their own.
+    Benchmarks with the same options share a call. An edited file may list benchmarks with different options, which have separate
+    calls.
+
+    Args:
+        systems: Systems of the folder.
+        scores: Scores of its first model.
+        folder: Output folder of the command.
     """
     if scores.store is None:
         head = f"trichord evaluate --embeddings {_word(scores.subject)}"

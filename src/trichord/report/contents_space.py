@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def space_section(study: Study, slugs: dict[str, str], colours: dict[Order, str]) -> Section | None:
-    """Return the section on the joint space; None if no geometry was saved. `slugs` holds the slug of each benchmark."""
+    """Return the section on the joint space, or None if no geometry was saved.
+
+    Args:
+        study: Study.
+        slugs: Slug of each benchmark, for the names of tables and figures.
+        colours: Colour of each order.
+    """
     blocks: list[Block] = []
     for benchmark in study.benchmarks:
         name, title = benchmark["name"], benchmark["title"]

@@ -18,8 +18,14 @@ NAMED = 8  # largest number of stages that a caption names
 
 
 def training_section(study: Study, colours: dict[Order, str]) -> Section:
-    """Return the section on training. Only finished stages enter medians, means and counts; the others are drawn dashed and
-    named."""
+    """Return the section on training.
+
+    Only finished stages count for medians, means and totals. The curves of other stages are dashed, and the caption names them.
+
+    Args:
+        study: Study.
+        colours: Colour of each order.
+    """
     status = stage_status(study)
     finished: dict[Order, list[StageRecord]] = {}
     for name, stage in study.stages.items():

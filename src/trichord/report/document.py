@@ -29,7 +29,7 @@ Value: TypeAlias = float | int | str | None
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table.
+    """A cell of a table.
 
     Attributes:
         text: The printed text.
@@ -103,7 +103,7 @@ class Table:
         return tuple(columns)
 
     def groups(self) -> tuple[tuple[str, int], ...]:
-        """Return (group, number of adjacent columns in it) from left to right. Columns without a group stand alone."""
+        """Return each group and its number of adjacent columns, from left to right. A column without a group is its own group."""
         runs: list[tuple[str, int]] = []
         for column in self.columns:
             if runs and column.group and runs[-1][0] == column.group:
@@ -162,7 +162,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """The report. `summary` holds the sentences that a reader must see first."""
+    """The report. `summary` contains the sentences that a reader must see first."""
 
     title: str
     subtitle: str
@@ -193,7 +193,12 @@ class Document:
 
 
 def columns(labels: Iterable[str], texts: Container[str]) -> tuple[Column, ...]:
-    """Return columns without groups. Those with labels in `texts` are not numeric."""
+    """Return columns without groups.
+
+    Args:
+        labels: Labels of the columns.
+        texts: Labels of the columns that are not numeric.
+    """
     return tuple(Column(label, numeric=label not in texts) for label in labels)
 
 
@@ -230,10 +235,9 @@ def unused(text: str, taken: Container[str], form: str = "{} ({})") -> str:
 
 
 def clean(text: str) -> str:
-    """Return `text` with line feeds as its only line ends, and U+FFFD in place of characters that no page or terminal should
-    receive.
+    """Return `text` with line feeds as its only line ends, and U+FFFD in place of unsafe characters.
 
-    These are control characters, overrides of the writing direction, lone surrogates and noncharacters.
+    Unsafe are control characters, overrides of the writing direction, lone surrogates and noncharacters.
     """
     return _UNPRINTABLE.sub(REPLACEMENT, _LINE_ENDS.sub("\n", text))
 

@@ -1,4 +1,4 @@
-"""Comparison of two orders or systems unit by unit: the queries, videos or clips on which each is furthest ahead."""
+"""Comparison of two orders or systems unit by unit: the queries, videos or clips on which they differ most."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ class Duel:
     """The results of two orders or systems on the same units, as means over seeds.
 
     Attributes:
-        a, b: The printed names; `a` has the higher main measure.
-        value_a, value_b: (n,) values of the counted units: ranks from 1, or shares or counts, of which higher is better.
+        a: Printed name of the first system, which has the higher main measure.
+        b: Printed name of the second system.
+        value_a: Values (n,) of the counted units for `a`: ranks from 1, or shares or counts, of which higher is better.
+        value_b: Values (n,) of the counted units for `b`.
         ranks: Whether the values are ranks.
-        what: What the values are, for a heading.
-        names: (n,) names of the units.
-        captions: (n,) texts of the units, '' without a text.
-        target: The direction or modality of the comparison.
+        what: Description of the values, for a heading.
+        names: Names (n,) of the units.
+        captions: Texts (n,) of the units, or ''.
+        target: Direction or modality of the comparison.
     """
 
     a: str
@@ -44,14 +46,22 @@ class Duel:
 
     @property
     def ties(self) -> int:
+        """Number of units with equal values."""
         return int((self.value_a == self.value_b).sum())
 
     @property
     def losses(self) -> int:
+        """Number of units on which `b` is ahead."""
         return len(self.value_a) - self.wins - self.ties
 
     def furthest(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the units where `a`, and where `b`, is furthest ahead by the ratio of ranks, or the difference of other values."""
+        """Return the units on which `a`, and on which `b`, is furthest ahead.
+
+        Ranks are compared by their ratio, and other values by their difference.
+
+        Args:
+            count: Largest number of units of each.
+        """
         ahead = np.log(self.value_b) - np.log(self.value_a) if self.ranks else self.value_a - self.value_b
         units = np.argsort(-ahead, kind="stable")
         first, last = units[:count], units[::-1][:count]
@@ -61,12 +71,12 @@ class Duel:
 def duels_section(
     duels: Sequence[tuple[str, str, Duel]], colours: Mapping[str, str], intro: str, table: str
 ) -> Section | None:
-    """Return the section on single units; None without duels.
+    """Return the section on single units, or None without duels.
 
     Args:
-        duels: (slug, title, duel) of each benchmark.
-        colours: Order or system -> colour.
-        intro: The first paragraph.
+        duels: Slug, title and duel of each benchmark.
+        colours: Colour of each order or system.
+        intro: First paragraph.
         table: Prefix of the names of the tables.
     """
     blocks: list[Block] = []

@@ -71,10 +71,11 @@ _PREAMBLE = r"""% Compile with xelatex or lualatex if names or captions contain 
 
 
 def to_csv(table: Table) -> str:
-    """Return a line of headings ("YouCook2 R@1") and a line for each row, with the full value of a cell, or its text without one.
+    """Return a table as CSV: a line of headings ("YouCook2 R@1"), and a line for each row.
 
-    Further values of cells have columns of their own ("YouCook2 R@1 low"), which are empty for cells without them. Lines end with a
-    line feed. A text that a spreadsheet would run as a formula is preceded by an apostrophe.
+    A cell contains its value with full precision, or its text if it has no value. Further values of cells have separate columns
+    ("YouCook2 R@1 low"), which are empty for cells without them. Lines end with a line feed. An apostrophe precedes a text that a
+    spreadsheet would run as a formula.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -105,10 +106,10 @@ def _value(cell: Cell, name: str | None = None) -> str | int | float | bool | No
 
 
 def to_json_dict(document: Document) -> dict[str, Any]:
-    """Return the report as plain values: `tables` holds {name: [{column: value}]}, `sections` the texts and the places of the
-    tables.
+    """Return the report as plain values.
 
-    Numbers that are not finite become None, so that `json.dumps(..., allow_nan=False)` accepts them.
+    `tables` contains the rows of each table by its name, and `sections` contains the texts and the positions of the tables. Numbers
+    that are not finite become None, so that `json.dumps(..., allow_nan=False)` accepts them.
     """
     return {
         "title": folded(document.title),
@@ -174,7 +175,7 @@ def to_latex(document: Document) -> str:
 
 
 def latex(text: str) -> str:
-    """Return `text` in one line for LaTeX: letters unchanged, symbols as commands, or as code points if no command is known."""
+    """Return `text` in one line for LaTeX. Letters are unchanged. Symbols become commands, or code points without a command."""
     parts: list[str] = []
     previous = ""
     for letter in unicodedata.normalize("NFC", folded(text)):
@@ -267,18 +268,23 @@ def _latex_cell(cell: Cell, notes: dict[str, int]) -> str:
 def write_document(
     document: Document, folder: Path, name: str = "report", *, extra: Mapping[str, str] | None = None
 ) -> list[Path]:
-    """Write NAME.html, NAME.md, NAME.tex, tables/TABLE.csv, figures/FIGURE.svg, `extra` and NAME.json, and return their paths.
-
-    Args:
-        document: The report.
-        folder: The folder of the files. It is created if it does not exist.
-        name: A slug.
-        extra: Further files of the report: file name -> text.
+    """Write NAME.html, NAME.md, NAME.tex, tables/TABLE.csv, figures/FIGURE.svg, `extra` and NAME.json.
 
     All texts are created before the first file is changed, and each file is replaced as a whole. Tables and figures that the
-    NAME.json of an earlier report lists and that this report no longer has are removed.
+    NAME.json of an earlier report lists and that this report does not contain are removed.
 
-    Raises TrichordError if the folder or a file cannot be written.
+    Args:
+        document: Report.
+        folder: Folder of the files. It is created if it does not exist.
+        name: Name of the files, which must be a slug.
+        extra: Texts of further files by file name.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        TrichordError: The folder or a file cannot be written.
+        ValueError: A name is invalid.
     """
     if not SLUG.fullmatch(name):
         raise ValueError(f"the name of the report, {name!r}, is not a slug")
@@ -339,7 +345,7 @@ def _is_page(path: Path) -> bool:
 
 
 def _parts_of(record: Path) -> set[Path]:
-    """Return the files of tables and figures that the JSON of a report lists; none without such a file."""
+    """Return the files of tables and figures that the JSON of a report lists, if this file exists."""
     try:
         sections = json.loads(read_text(record))["sections"]
         blocks = [(str(block["type"]), str(block.get("name"))) for section in sections for block in section["blocks"]]

@@ -20,7 +20,7 @@ RULES = {
     "system": "Systems are compared in the main measure of each direction or modality of a benchmark, over the same units. If "
     "there are several seeds, they form the outer level. Holm's correction covers all pairs in all of these rows. A "
     "system is named the winner only if all systems have two seeds or more and it is better than every other one after the "
-    "correction. With one seed each, the comparison is one of trained models and not of methods.",
+    "correction. With one seed each, the comparison is between trained models, not between methods.",
     "order": "Orders are compared over the same queries, with the seeds as the outer level. An order is named the winner only if "
     "it is better than every other one after Holm's correction. Otherwise, the sentence states how large a study would need to "
     "be to detect the difference.",
@@ -98,8 +98,8 @@ def warnings(systems: Sequence[System], benches: Sequence[Bench], noun: str) -> 
     if compared & set(alone):
         whose = f"Every {noun} has" if len(alone) == len(systems) else f"{', '.join(alone)}:"
         lines.append(
-            f"{whose} one seed: the comparison is one of trained models and not of methods. Other seeds of the same method may "
-            "have other figures, so no winner is named."
+            f"{whose} one seed, so the comparison is between trained models, not between methods. Other seeds of the same method "
+            "may have other figures, so no winner is named."
         )
         notes = [(name, "" if note == ONE_SEED else note) for name, note in notes]
     lines += [f"{line}." for line in by_note(notes, "Intervals: {}")]

@@ -88,8 +88,10 @@ def _table_parts(table: Table) -> dict[str, Any]:
 
 
 def _figure_parts(figure: Figure) -> dict[str, Any]:
-    """Return the picture as a data URL, and its width as drawn. A browser that shows an SVG as an image runs no script in it,
-    follows no link and requests nothing."""
+    """Return the picture as a data URL, and its width.
+
+    A browser that shows an SVG as an image runs no scripts in it, follows no links and sends no requests.
+    """
     text = clean(figure.svg)
     width = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", _root_of(text, figure.name).get("width", ""))
     known = width is not None and width[2] in _POINTS_PER_UNIT
@@ -100,7 +102,7 @@ def _figure_parts(figure: Figure) -> dict[str, Any]:
 
 
 def _root_of(svg: str, name: str) -> dict[str, str]:
-    """Return the attributes of the outermost element. Raises ValueError if the text is not SVG or declares entities."""
+    """Return the attributes of the outermost element. Raise ValueError if the text is not SVG or declares entities."""
     from xml.parsers import expat
 
     elements: list[tuple[str, dict[str, str]]] = []

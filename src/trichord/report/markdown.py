@@ -15,11 +15,13 @@ _LIST_OR_RULE = re.compile(r"([-+=])|(\d+)([.)])")
 
 
 def to_markdown(document: Document, figures_folder: str = "figures") -> str:
-    """Return the report. Grouped columns are named "YouCook2 R@1". A note of a cell is a number, with the text below the table.
+    """Return the report in Markdown.
+
+    Grouped columns have names such as "YouCook2 R@1". The note of a cell is a number, and its text is below the table.
 
     Args:
-        document: The report.
-        figures_folder: Folder of the `NAME.svg`, relative to the page.
+        document: Report.
+        figures_folder: Folder of the files `NAME.svg`, relative to the page.
     """
     parts = [f"# {plain(document.title)}"]
     if document.subtitle:

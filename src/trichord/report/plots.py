@@ -1,9 +1,9 @@
 """The plots of a report as SVG text, from plain data.
 
 Import all plots from here. Those of the joint space are defined in `plots_space`, those of the training and its costs in
-`plots_training`, and their common style in `plots_look`. Functions that draw orders take `colours`, order -> colour, so that a
-plot of some orders of a study has the colours of the study; the default is `order_colours` of the orders in the data. Numbers
-that are None, NaN or infinite are not drawn. A figure without data says so.
+`plots_training`, and their common style in `plots_look`. Functions that draw orders take `colours`, the colour of each order, so
+that a plot of some orders of a study has the colours of the study. The default is `order_colours` of the orders in the data.
+Numbers that are None, NaN or infinite are not drawn. A figure without data says so.
 """
 
 from __future__ import annotations
@@ -83,8 +83,10 @@ class RankPanel:
 
     Attributes:
         title: Title of the benchmark.
-        a, b: Names of the two.
-        ranks_a, ranks_b: (queries,) ranks of the true items; 1 is best.
+        a: Name of the first one.
+        b: Name of the second one.
+        ranks_a: Ranks (n,) of the true items of n queries under `a`. 1 is best.
+        ranks_b: Ranks (n,) under `b`.
     """
 
     title: str
@@ -97,14 +99,18 @@ class RankPanel:
 def wins_and_losses(panel: RankPanel, colours: Mapping[str, str]) -> str:
     """Draw a dot for each query, with its rank under A on the x-axis and under B on the y-axis, both logarithmic.
 
-    Queries above the diagonal are ranked better by A. Queries without a finite rank of at least 1 under both are left out; the
+    Queries above the diagonal are ranked better by A. Queries without a finite rank of at least 1 under both are left out, and the
     figure states their number.
 
     Args:
-        panel: The ranks.
-        colours: Name of an order or system -> colour.
+        panel: Ranks.
+        colours: Colour of each order or system by its name.
 
-    Raises TrichordError if the two do not have the same queries.
+    Returns:
+        The figure as SVG.
+
+    Raises:
+        TrichordError: The two have different numbers of queries.
     """
     a, b = (np.asarray(ranks, np.float64) for ranks in (panel.ranks_a, panel.ranks_b))
     if a.shape != b.shape:

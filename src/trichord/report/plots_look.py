@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE = 9.375  # inches: 900 CSS pixels
-RASTER_ABOVE = 800  # points; more are drawn as an embedded picture
+RASTER_ABOVE = 800  # number of points above which they are drawn as an embedded picture
 INK, GREY, LIGHT = "#222222", "#808080", "#dddddd"
 BLUE, RED, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 STUDY_COLOURS = {"av>t": BLUE, "av": BLUE, "at>v": RED, "at": RED, "vt>a": GREEN, "vt": GREEN, "avt": PURPLE}
@@ -87,10 +87,10 @@ def with_colours(orders: Iterable[Order], colours: Mapping[Order, str] | None) -
 
 
 def modality_colour(modality: str) -> str:
-    """Return the colour of a modality with this name or letter; grey if it is unknown.
+    """Return the colour of a modality, given its name or letter. An unknown modality is grey.
 
-    The specification of the modality may define it. Other modalities take a colour of the palette that depends on their name,
-    or the next free one if an earlier name in the alphabet has it. With more than six of them, colours repeat.
+    The specification of the modality may define the colour. Other modalities get a colour of the palette that depends on their
+    name, or the next free one if a modality that comes before in the alphabet has it. With more than six of them, colours repeat.
     """
     name = name_of(letter_of(modality))
     if name not in known():
@@ -156,8 +156,10 @@ def panels(
         num: Number of panels.
         columns: Number of panels in a row.
         size: Width and height of the axes of a panel.
-        left, right: Margins of the figure. The left one holds the labels of the first panel.
-        top, bottom: Space above and below every panel, for its title and its ticks.
+        left: Left margin of the figure, with the labels of the first panel.
+        right: Right margin of the figure.
+        top: Space above every panel, for its title.
+        bottom: Space below every panel, for its ticks.
         across: Space between adjacent panels of a row.
         head: Space above all panels, for a legend.
         minimum: Minimum width of the figure.
@@ -179,7 +181,7 @@ def panels(
 
 
 def nothing(text: str) -> Figure:
-    """Return a figure that says why there is nothing to draw."""
+    """Return a figure with a text that explains why there is nothing to draw."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(PAGE / 2, 0.6))
@@ -214,7 +216,7 @@ def marker(label: str, colour: str, shape: str = "o", *, filled: bool = True, si
 
 
 def finite(values: Iterable[Any]) -> np.ndarray:
-    """Return the finite numbers among the values as (n,) float64. None is not finite."""
+    """Return the finite numbers among values as an array (n,), float64. None is not finite."""
     array = np.array(
         [np.nan if v is None else v for v in np.ravel(np.asarray(list(values), dtype=object))], dtype=float
     )

@@ -33,7 +33,7 @@ SHAPES = ("o", "s", "D", "^", "v")  # markers of the first measure, the second, 
 
 @dataclass(frozen=True)
 class Point:
-    """An estimate with the ends of its interval and chance, which are None or NaN if they are not known."""
+    """An estimate with the ends of its interval and chance, which are None or NaN if they are unknown."""
 
     estimate: float
     low: float | None = None
@@ -60,13 +60,17 @@ class PointPanel:
 
 
 def intervals(shown: Sequence[PointPanel], axis: str, measures: Sequence[str] = ()) -> str:
-    """Draw a panel for each benchmark or target, each with its own scale from zero. Chance is a grey tick in the row of its
-    measure.
+    """Draw a panel for each benchmark or target, each with its own scale from zero.
+
+    Chance is a grey tick in the row of its measure.
 
     Args:
-        shown: The panels.
-        axis: What the points are, with the unit.
+        shown: Panels.
+        axis: Label of the axis, with the unit.
         measures: Names of the points of a row, if there are several.
+
+    Returns:
+        The figure as SVG.
     """
     with look():
         if not any(panel.rows for panel in shown):
@@ -85,7 +89,7 @@ def differences(shown: Sequence[PointPanel]) -> str:
     """
     with look():
         if not any(panel.rows for panel in shown):
-            return svg_text(nothing("No differences to show: there is one order, or none."))
+            return svg_text(nothing("No differences to show, since there are fewer than two orders."))
         handles = [marker("significant", INK), marker("not significant", INK, filled=False)]
         return _drawn(shown, "difference (points)", handles, 1, zero_line=True)
 

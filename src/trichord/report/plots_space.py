@@ -47,7 +47,7 @@ class SimilarityPanel:
 
     Attributes:
         title: The title, such as "AV→T VT".
-        matrix: (rows, columns) cosines, with the true pairs on the diagonal.
+        matrix: Cosines (rows, columns), with the true pairs on the diagonal.
     """
 
     title: str
@@ -60,9 +60,9 @@ class ScatterPanel:
 
     Attributes:
         title: The title, such as "AV→T".
-        coordinates: modality -> (n, 2) coordinates.
-        cluster: modality -> (n,) int, the cluster of each point.
-        explained: (2,) share of the variance along each axis.
+        coordinates: Coordinates (n, 2) by modality.
+        cluster: Cluster (n,) of each point by modality, int.
+        explained: Shares (2,) of the variance along the axes.
     """
 
     title: str
@@ -77,7 +77,7 @@ class GapPanel:
 
     Attributes:
         title: The pair, such as "VT".
-        gaps: order -> gap of every seed, 0 to 2.
+        gaps: Gaps of all seeds by order, from 0 to 2.
     """
 
     title: str
@@ -90,8 +90,8 @@ class PurityRow:
 
     Attributes:
         order: The order.
-        values: measure ("modality purity", "label purity", "agreement VT", ...) -> its value for every seed, 0 to 1.
-        chance: measure -> chance, as one number or one for every seed. Measures without chance may be missing.
+        values: Values of all seeds by measure ("modality purity", "label purity", "agreement VT", ...), from 0 to 1.
+        chance: Chance by measure, as a single number or one for each seed. Measures without chance may be missing.
     """
 
     order: Order
@@ -104,7 +104,15 @@ def similarity_matrices(matrices: Sequence[SimilarityPanel], columns: int = 6) -
 
     White is zero, blue is negative and red is positive. Values that are not finite are grey. The first row is at the top.
 
-    Raises TrichordError if a matrix is not two-dimensional.
+    Args:
+        matrices: Panels.
+        columns: Largest number of panels in a line.
+
+    Returns:
+        The figure as SVG.
+
+    Raises:
+        TrichordError: A matrix is not two-dimensional, or `columns` is less than 1.
     """
     arrays = [np.asarray(panel.matrix, dtype=np.float64) for panel in matrices]
     for panel, array in zip(matrices, arrays, strict=True):
@@ -160,10 +168,17 @@ def _colour_bar(figure: Figure, axes: Sequence[Axes], image: AxesImage) -> None:
 def joint_space(spaces: Sequence[ScatterPanel]) -> str:
     """Draw each space in a column, coloured by modality and below by cluster, with at most four columns in a line.
 
-    Both panels of a column have the same axes, and both axes of a panel have the same scale, so that distances are true. If all
-    spaces together have more than 800 points, the points are embedded as images.
+    Both panels of a column have the same axes, and both axes of a panel have the same scale, so that distances are preserved. If
+    all spaces together have more than 800 points, the points are embedded as images.
 
-    Raises TrichordError if points and clusters do not match.
+    Args:
+        spaces: Panels.
+
+    Returns:
+        The figure as SVG.
+
+    Raises:
+        TrichordError: Points and clusters do not match.
     """
     for space in spaces:
         _check_space(space)
@@ -236,8 +251,17 @@ def _draw_space(ax: Axes, space: ScatterPanel, by: str, raster: bool) -> None:
 
 
 def gaps(pairs: Sequence[GapPanel], colours: Mapping[Order, str] | None = None) -> str:
-    """Draw a panel for each pair, all on one scale from zero, with a row for each order, a dot for each seed and a line at their
-    mean."""
+    """Draw a panel for each pair, with a row for each order, a dot for each seed and a line at their mean.
+
+    All panels have the same scale, which starts at zero.
+
+    Args:
+        pairs: Panels.
+        colours: Colour of each order. None uses `order_colours`.
+
+    Returns:
+        The figure as SVG.
+    """
     with look():
         orders = list(dict.fromkeys(order for panel in pairs for order in panel.gaps))
         if not orders:
@@ -255,7 +279,7 @@ def gaps(pairs: Sequence[GapPanel], colours: Mapping[Order, str] | None = None) 
 
 
 def _pair_label(pair: str) -> str:
-    """Return 'V–T' for 'VT'. Other titles are unchanged."""
+    """Return `V–T` for `VT`. Other titles are unchanged."""
     return "–".join(pair) if len(pair) == 2 and pair.isupper() else pair
 
 

@@ -36,24 +36,24 @@ if TYPE_CHECKING:
 
 CURVE_POINTS = 400  # largest number of points of a curve
 FIGURE_POINTS = (
-    35_000  # approximate number of points in a figure of many curves, with at least FEWEST_POINTS in each curve
+    35_000  # approximate number of points of a figure with many curves; each curve has at least FEWEST_POINTS
 )
 FEWEST_POINTS = 40
 TERM_COLUMNS = 7
 SEED, MEDIAN, STOP, LOST = "#56b4e9", "#0072b2", "#d55e00", "#606060"
 DASHES = (0, (5, 2.5))  # in line widths
 
-Curve = tuple[Any, Any]  # steps, values: (n,) each
+Curve = tuple[Any, Any]  # steps (n,) and values (n,)
 
 
 @dataclass(frozen=True)
 class StageCurves:
-    """The losses of one stage.
+    """The losses of a stage.
 
     Attributes:
         title: The title, such as "AV→T".
-        terms: loss term -> (steps, values) of every seed. Steps increase, and may differ between seeds.
-        lost: The same for seeds whose stage is unfinished or diverged. They are drawn dashed and do not enter the median.
+        terms: Steps and values of every seed by loss term. Steps increase, and may differ between seeds.
+        lost: The same for seeds whose stage is unfinished or has diverged. They are dashed and do not count for the median.
     """
 
     title: str
@@ -61,7 +61,7 @@ class StageCurves:
     lost: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
 
     def by_term(self) -> dict[str, tuple[Sequence[Curve], Sequence[Curve]]]:
-        """Return loss term -> (curves of finished seeds, curves of lost seeds)."""
+        """Return the curves of finished seeds and of lost seeds by loss term."""
         names = dict.fromkeys([*self.terms, *self.lost])
         return {name: (self.terms.get(name, ()), self.lost.get(name, ())) for name in names}
 
@@ -72,7 +72,8 @@ class ParameterRow:
 
     Attributes:
         order: The order, or the order up to a stage: `av` is the first stage of `av>t`.
-        frozen, trained: Numbers of parameters.
+        frozen: Number of frozen parameters.
+        trained: Number of trained parameters.
         stage: Text after the order, if the order alone does not identify the stage.
     """
 
@@ -105,11 +106,13 @@ def block_means(steps: Sequence[float], values: Sequence[float], edges: np.ndarr
     """Thin a curve: return the mean step and the mean value of the finite points of each block.
 
     Args:
-        steps, values: (n,) each.
-        edges: (blocks + 1,) increasing. Block i contains edges[i] <= step < edges[i + 1], and the last block also its end.
+        steps: Steps (n,).
+        values: Values (n,).
+        edges: Increasing edges (blocks + 1,). Block i contains edges[i] <= step < edges[i + 1], and the last block includes its
+            end.
 
     Returns:
-        (blocks,) each, NaN for blocks without a finite value.
+        Mean steps and mean values, (blocks,) each. NaN for blocks without a finite value.
     """
     at, value = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
     keep = np.isfinite(value) & (at >= edges[0]) & (at <= edges[-1])
@@ -125,7 +128,7 @@ def block_means(steps: Sequence[float], values: Sequence[float], edges: np.ndarr
 
 
 def block_edges(curves: Sequence[Curve], num_points: int) -> np.ndarray:
-    """Return the edges of at most `num_points` blocks of equal width over all steps, or of a block for each of few steps."""
+    """Return the edges of at most `num_points` blocks of equal width over all steps. Few steps have a block each."""
     steps = np.unique(np.concatenate([np.asarray(s, dtype=np.float64) for s, _ in curves]))
     if len(steps) <= num_points:
         return np.append(steps, steps[-1] + 1)
@@ -137,9 +140,16 @@ def learning_curves(stages: Sequence[StageCurves]) -> str:
 
     Thin lines are seeds, the thick line is the median of the finished ones, and dashed lines are lost seeds. Long runs are
     thinned to at most 400 points by block means, or to fewer points if there are many curves. A cross ends the line of a seed
-    whose loss is not finite afterwards. If few values are far outside, the panel is cut, and a text says how far they reach.
+    whose loss is not finite afterwards. If few values are far outside, the panel is cut, and a text states their range.
 
-    Raises TrichordError if a curve has different numbers of steps and values.
+    Args:
+        stages: Stages with their curves.
+
+    Returns:
+        The figure as SVG.
+
+    Raises:
+        TrichordError: A curve has different numbers of steps and values.
     """
     num_curves = 0
     for stage in stages:
@@ -148,7 +158,7 @@ def learning_curves(stages: Sequence[StageCurves]) -> str:
             num_curves += len(every) + 1
             if wrong := [(len(s), len(v)) for s, v in every if len(s) != len(v)]:
                 raise TrichordError(
-                    f"{stage.title}: {term} has {wrong[0][0]} steps and {wrong[0][1]} values; give as many"
+                    f"{stage.title}: {term} has {wrong[0][0]} steps and {wrong[0][1]} values; give equal numbers"
                 )
     with look():
         shown = [stage for stage in stages if stage.by_term()]
@@ -266,7 +276,7 @@ def _draw_seed(ax: Axes, steps: np.ndarray, means: np.ndarray, lost: bool) -> No
 
 
 def _median(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Return (blocks,) the median over the seeds with a value in each block; NaN without any."""
+    """Return the median (blocks,) over the seeds with a value in each block. NaN for blocks without a value."""
     table = np.stack(rows)
     out = np.full(table.shape[1], np.nan)
     known = np.isfinite(table).any(0)
@@ -288,8 +298,15 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
 
 
 def parameters(rows: Sequence[ParameterRow], colours: Mapping[Order, str] | None = None) -> str:
-    """Draw a bar for each stage, with the trained parameters in the colour of the order, the frozen ones in grey, and both
-    numbers."""
+    """Draw a bar for each stage, with trained parameters in the colour of the order, frozen ones in grey, and both numbers.
+
+    Args:
+        rows: Stages.
+        colours: Colour of each order. None uses `order_colours`.
+
+    Returns:
+        The figure as SVG.
+    """
     with look():
         if not rows:
             return svg_text(nothing("No parameters to show."))
@@ -343,7 +360,7 @@ def _beside(ax: Axes, x: float, y: float, text: str, colour: str = INK) -> None:
 
 
 def _count(value: float) -> str:
-    """Return '44.7 M' for 44700000."""
+    """Return a rounded number, such as `44.7 M` for 44700000."""
     if value >= 999.5e6:
         return f"{value / 1e6:,.0f} M"
     for size, letter in ((1e6, "M"), (1e3, "k")):
@@ -353,7 +370,7 @@ def _count(value: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Return '1 h 30 min' for 5400."""
+    """Return a rounded duration, such as `1 h 30 min` for 5400."""
     if seconds < 59.5:
         return f"{seconds:.3g} s"
     minutes = round(seconds / 60)

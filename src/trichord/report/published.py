@@ -1,15 +1,16 @@
-"""Published recalls to print beside the table of a study: Table 1 of the order study, HowTo100M, MIL-NCE, VideoCLIP and MCN.
+"""Published recalls that are printed below the table of a study: Table 1 of the order study, HowTo100M, MIL-NCE, VideoCLIP and MCN.
 
-A row holds only what its source prints. If the number of queries is known for certain from the source or its list of clips, a
-recall has Wilson's interval over these queries (`published_interval`). It does not cover other seeds, which no source states.
+A row contains only figures that its source prints. If the number of queries is known for certain from the source or its list of
+clips, a recall has Wilson's interval over these queries (`published_interval`). It does not cover other seeds, since no source
+states the variation between seeds.
 
-The order study does not name its gallery. `conditional_intervals` returns the intervals for the usual galleries, each with this
-condition. `consistent_galleries` tests the condition: with N queries of one run, only rounded multiples of 100 / N are possible.
-All nine YouCook2 figures are possible with 3,350 clips; a figure with two decimals is so by chance one time in three. With the
-usual MSR-VTT galleries of 1,000 or 2,990 clips with one caption each, no row of that benchmark is possible: the study must have
-scored several captions of a clip, a mean over runs or another list of clips.
+The order study does not state its gallery. `conditional_intervals` returns the intervals for the usual galleries, with a note that
+names the gallery. `consistent_galleries` tests a gallery: with N queries of one run, only rounded multiples of 100 / N are
+possible. All nine YouCook2 figures are possible with 3,350 clips. By chance, this would hold for one figure with two decimals in
+three. With the usual MSR-VTT galleries of 1,000 or 2,990 clips with one caption each, no row of this benchmark is possible, so the
+study must have scored several captions of a clip, a mean over runs or another list of clips.
 
-Figures whose source was not seen are left out and listed in `LEFT_OUT`.
+Figures whose source could not be checked are left out and listed in `LEFT_OUT`.
 """
 
 from __future__ import annotations
@@ -47,16 +48,18 @@ class PublishedRow:
     """A published result.
 
     Attributes:
-        method: The system and its variant.
-        order: The printed order, such as `AV→T`; `AVT` for joint training of all three; '' for a system without audio.
+        method: Name of the system and its variant.
+        order: Printed order, such as `AV→T`, or `AVT` for joint training. '' for a system without audio.
         benchmark: `youcook2` or `msrvtt`.
-        direction: `t2v`, or `t2va` if the gallery holds video and audio together.
-        r1, r5, r10: Recalls in percent; None if not published.
-        medr: Median rank; None if not published.
-        num_queries: Number of queries, and of clips with one caption each; None if not known for certain.
-        source: Where the figures are printed.
-        note: What differs: training data, features, gallery, variant, scoring.
-        decimals: Number of decimals of the three recalls in the source.
+        direction: `t2v`, or `t2va` if the gallery combines video and audio.
+        r1: R@1 in percent. None if it is not published.
+        r5: R@5 in percent, or None.
+        r10: R@10 in percent, or None.
+        medr: Median rank, or None.
+        num_queries: Number of queries, and of clips with one caption each. None if it is not known for certain.
+        source: Publications that print the figures.
+        note: Differences in training data, features, gallery, variant and scoring.
+        decimals: Numbers of decimals of the three recalls in the source.
     """
 
     method: str
@@ -73,13 +76,20 @@ class PublishedRow:
     decimals: tuple[int, int, int] = (1, 1, 1)
 
     def recall(self, name: str) -> float | None:
-        """Return a recall in percent. Raises TrichordError for a name other than r1, r5 and r10."""
+        """Return a recall in percent, or None if it is not published.
+
+        Args:
+            name: `r1`, `r5` or `r10`.
+
+        Raises:
+            TrichordError: The name is unknown.
+        """
         if name not in MEASURES:
-            raise TrichordError(f"recall '{name}' of {self.method} is not published; take one of {', '.join(MEASURES)}")
+            raise TrichordError(f"unknown recall '{name}' of {self.method}; expected one of {', '.join(MEASURES)}")
         return {"r1": self.r1, "r5": self.r5, "r10": self.r10}[name]
 
     def printed(self, name: str) -> str:
-        """Return a recall with the decimals of its source, such as `1.10`; `-` if not published."""
+        """Return a recall with the decimals of its source, such as `1.10`, or `-` if it is not published."""
         value = self.recall(name)
         return "-" if value is None else f"{value:.{self.decimals[list(MEASURES).index(name)]}f}"
 
@@ -188,26 +198,35 @@ PUBLISHED_ROWS: tuple[PublishedRow, ...] = (
 LEFT_OUT: tuple[tuple[str, str], ...] = (
     (
         "MCN on MSR-VTT",
-        "the source was not seen; its code scores 968 clips and divides by 1,000, while the median rank leaves the 32 "
+        "the source could not be checked; its code scores 968 clips and divides by 1,000, while the median rank leaves the 32 "
         "missing clips out",
     ),
-    ("MCN: loss ablation, retrieval of whole YouCook2 videos", "the source was not seen"),
-    ("MCN on CrossTask and Mining YouTube", "localisation, not retrieval, and the source was not seen"),
-    ("MIL-NCE on MSR-VTT as a user of the code got it", "an issue thread, not a publication"),
-    ("AVLnet, Everything at Once and Norton", "the source was not seen"),
+    ("MCN: loss ablation, retrieval of whole YouCook2 videos", "the source could not be checked"),
+    ("MCN on CrossTask and Mining YouTube", "localisation, not retrieval, and the source could not be checked"),
+    ("MIL-NCE on MSR-VTT, reported by a user of the code", "an issue thread, not a publication"),
+    ("AVLnet, Everything at Once and Norton", "the source could not be checked"),
 )
 
 
 def published_rows(benchmark: str) -> tuple[PublishedRow, ...]:
-    """Return the rows of a benchmark, those of the order study first; () if nothing is published."""
+    """Return the rows of a benchmark, starting with those of the order study, or () if nothing is published."""
     return tuple(row for row in PUBLISHED_ROWS if row.benchmark == benchmark)
 
 
 def published_interval(row: PublishedRow, recall: str, level: float = 0.95) -> Interval | None:
-    """Return Wilson's interval of `r1`, `r5` or `r10` over queries, in percent.
+    """Return Wilson's interval of a recall over queries, in percent.
 
-    The result is None if the recall is not published or the number of queries is not known for certain; see
-    `conditional_intervals`. Raises TrichordError for another recall or a level outside (0, 1).
+    Args:
+        row: Published result.
+        recall: `r1`, `r5` or `r10`.
+        level: Level of the interval.
+
+    Returns:
+        The interval. None if the recall is not published or the number of queries is not known for certain. For the latter case,
+        see `conditional_intervals`.
+
+    Raises:
+        TrichordError: The recall is unknown, or the level is not in (0, 1).
     """
     from trichord.evaluation.statistics import binomial_interval, check_level
 
@@ -217,10 +236,20 @@ def published_interval(row: PublishedRow, recall: str, level: float = 0.95) -> I
 
 
 def conditional_intervals(row: PublishedRow, recall: str, level: float = 0.95) -> tuple[Interval, ...]:
-    """Return the intervals of a recall for each usual gallery of its benchmark (`num_queries` of the interval).
+    """Return the intervals of a recall for each usual gallery of its benchmark.
 
-    Every note begins with `if the gallery has N clips`, and says if the figure is impossible with N queries of one run. The
-    result is empty if the number of queries is known or the recall is not published. Raises what `published_interval` raises.
+    Args:
+        row: Published result.
+        recall: `r1`, `r5` or `r10`.
+        level: Level of the intervals.
+
+    Returns:
+        An interval for each gallery, whose size is `num_queries`. Its note begins with `if the gallery has N clips`, and states
+        whether the figure is impossible with N queries of one run. () if the number of queries is known or the recall is not
+        published.
+
+    Raises:
+        TrichordError: The recall is unknown, or the level is not in (0, 1).
     """
     from trichord.evaluation.statistics import binomial_interval, check_level
 
@@ -231,7 +260,7 @@ def conditional_intervals(row: PublishedRow, recall: str, level: float = 0.95) -
     intervals = []
     for size in USUAL_GALLERIES[row.benchmark]:
         interval = binomial_interval(value, size, level)
-        doubt = "" if possible_hits(row, recall, size) else f"; no whole number of hits prints {row.printed(recall)}"
+        doubt = "" if possible_hits(row, recall, size) else f"; no whole number of hits gives {row.printed(recall)}"
         note = f"if the gallery has {size:,} clips, one caption each{doubt}; {interval.note}"
         intervals.append(replace(interval, note=note))
     return tuple(intervals)
@@ -240,14 +269,21 @@ def conditional_intervals(row: PublishedRow, recall: str, level: float = 0.95) -
 def possible_hits(row: PublishedRow, recall: str, num_queries: int) -> range:
     """Return the numbers of hits among `num_queries` queries whose percentage rounds to the printed figure.
 
-    The computation is exact; a percentage half-way between two figures may be printed as either. Raises TrichordError for a recall
-    that is not published or fewer than one query.
+    The computation is exact. A percentage half-way between two figures may be printed as either of them.
+
+    Args:
+        row: Published result.
+        recall: `r1`, `r5` or `r10`.
+        num_queries: Number of queries.
+
+    Raises:
+        TrichordError: The recall is not published, or there is no query.
     """
     value = row.recall(recall)
     if value is None or num_queries < 1:
         raise TrichordError(
-            f"{row.method}: {MEASURES[recall]} {row.printed(recall)} over {num_queries} queries cannot be counted; "
-            "give a published recall and one query or more"
+            f"{row.method}: the hits of {MEASURES[recall]} {row.printed(recall)} over {num_queries} queries cannot be counted; "
+            "give a published recall and at least one query"
         )
     digits = int(row.printed(recall).replace(".", ""))  # the figure in units of its last place
     hit = 200 * 10 ** row.decimals[list(MEASURES).index(recall)]  # one hit of N is hit / N half-units
@@ -256,17 +292,19 @@ def possible_hits(row: PublishedRow, recall: str, num_queries: int) -> range:
 
 
 def consistent_galleries(row: PublishedRow, candidates: Iterable[int]) -> tuple[int, ...]:
-    """Return those of `candidates` with which all published recalls of the row are possible.
+    """Return the sizes of galleries with which all published recalls of a row are possible.
 
-    A candidate is a number of queries: the clips with one caption each in one run, otherwise captions times runs. If 100 / N is
-    below the last place of the figures, every candidate is consistent.
+    Args:
+        row: Published result.
+        candidates: Numbers of queries: of clips with one caption each in one run, or of captions times runs. If 100 / N is smaller
+            than the last decimal of the figures, every candidate N is consistent.
     """
     shown = [name for name in MEASURES if row.recall(name) is not None]
     return tuple(size for size in candidates if all(possible_hits(row, name, size) for name in shown))
 
 
 def gallery_evidence(row: PublishedRow) -> tuple[str, ...]:
-    """Return a sentence for each usual gallery: whether the recalls of the row are possible with it, and which are not."""
+    """Return a sentence for each usual gallery that states which recalls of a row are possible with it."""
     shown = [name for name in MEASURES if row.recall(name) is not None]
     sentences = []
     for size in USUAL_GALLERIES[row.benchmark]:

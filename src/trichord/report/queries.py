@@ -19,8 +19,10 @@ POINTS = 120  # largest number of points of a curve
 
 
 def clearest_duel(bench: Bench) -> Duel | None:
-    """Return the two systems of a benchmark with the smallest p-value, and of these with the largest difference; None without
-    any."""
+    """Return the comparison of the two systems with the smallest p-value, and in case of a tie, the largest difference.
+
+    The result is None if no systems were compared.
+    """
     pairs = [
         (pair.p, -abs(pair.estimate), i, pair, target)
         for i, target in enumerate(bench.targets)
@@ -52,9 +54,9 @@ def clearest_duel(bench: Bench) -> Duel | None:
 
 
 def _values(models: Models, target: Target) -> np.ndarray | None:
-    """Return (n,) the value of each unit as mean over seeds, NaN for units that do not count.
+    """Return the values (n,) of the units as means over seeds. NaN for units that do not count.
 
-    For steps in time, the value is the number of steps found.
+    For steps in time, a value is the number of steps that are hit.
     """
     kind = models.scored[0].kind
     table = models.table(target.name, MEDIAN_RANK if kind == "retrieval" else target.main)
@@ -70,7 +72,7 @@ def _values(models: Models, target: Target) -> np.ndarray | None:
 
 
 def _captions(models: Models, target: Target) -> np.ndarray:
-    """Return (n,) the texts of the units. The text of a clip with a label includes its class."""
+    """Return the texts (n,) of the units. The text of a clip with a label includes its class."""
     scores, scored = models.scores[0], models.scored[0]
     row = scored.row(target.name, target.main)
     assert row is not None
@@ -88,7 +90,7 @@ def _captions(models: Models, target: Target) -> np.ndarray:
 
 
 def ranks_of(scores: Scores, scored: Scored, code: str) -> QueryRanks | None:
-    """Return the ranks of a direction; None if none were saved."""
+    """Return the ranks of a direction, or None if they were not saved."""
     head = f"{scored.head}/{code}"
     if f"{head}/greater" not in scores.arrays:
         return None
@@ -97,9 +99,15 @@ def ranks_of(scores: Scores, scored: Scored, code: str) -> QueryRanks | None:
 
 
 def curve_of(models: Models, target: Target) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Return (K, recall in percent, chance in percent) from 1 to the size of the gallery, as means over seeds.
+    """Return the recall at K for K from 1 to the size of the gallery, as means over seeds.
 
-    The result is None if the ranks were not saved. Chance is empty if queries have several true items.
+    Args:
+        models: Models of a system.
+        target: Direction.
+
+    Returns:
+        Values of K, recalls in percent, and chance in percent, which is empty if queries have several true items. None if the
+        ranks were not saved.
     """
     recalls: list[np.ndarray] = []
     chances: list[np.ndarray] = []

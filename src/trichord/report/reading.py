@@ -1,7 +1,7 @@
-"""Read a study folder: its plan, the status of every run, figures, ranks, geometry and learning curves. Nothing is trained here.
+"""Reading of a study folder: its plan, the status of every run, figures, ranks, geometry and learning curves.
 
-A run is one order with one seed. It is `done` if its figures exist and belong to the stages that the plan names, `diverged` if
-the training of one of its stages reached values that are not finite, and `unfinished` otherwise. Only done runs are averaged.
+A run is an order with a seed. It is `done` if its figures exist and belong to the stages of the plan, `diverged` if the training of
+one of its stages reached values that are not finite, and `unfinished` otherwise. Only done runs are averaged.
 """
 
 from __future__ import annotations
@@ -40,24 +40,28 @@ from trichord.study.run_scores import RunScores
 from trichord.study.trained_runs import TrainedRun, read_plan
 
 Status = Literal["done", "diverged", "unfinished"]
-_DELETE_CURVES = "delete that file; the report then lacks the curves of this stage"
-CURVE_LINES = 2000  # lines read of a metrics file; a longer file is read at even steps
+_DELETE_CURVES = "delete this file; the report will then lack the curves of this stage"
+CURVE_LINES = (
+    2000  # largest number of lines that are read from a metrics file; of a longer file, every n-th line is read
+)
 NOT_TERMS = ("step", "epoch", "clips", "seconds")
 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """A stage of the plan. Counts are None where they were not recorded.
+    """A stage of the plan. Numbers that were not recorded are None.
 
     Attributes:
-        folder: Name of its folder under `stages/`.
-        order: The order up to and including this stage.
+        folder: Name of its folder in `stages/`.
+        order: Order up to and including this stage.
         seed: Seed of its initial weights and batches.
-        trained, frozen: Numbers of parameters.
-        num_steps, num_clips: Steps done and clips seen.
+        trained: Number of trained parameters.
+        frozen: Number of frozen parameters.
+        num_steps: Number of steps.
+        num_clips: Number of clips seen, including repetitions.
         seconds: Training time.
         finished: Whether its model exists.
-        calls: The calls that trained parts of it, each with `begun`, `versions` and `machine`; () where they were not recorded.
+        calls: Calls that trained parts of it, each with `begun`, `versions` and `machine`. () if they were not recorded.
     """
 
     folder: str
@@ -74,18 +78,19 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Run:
-    """An order with one seed.
+    """An order with a seed.
 
     Attributes:
-        order, seed: The order and the seed.
-        stages: Names of its stage folders, first to last.
-        status: Whether its figures are complete.
-        why: Why a run is not done; '' for a done run.
-        path: The file of its figures.
-        results: Its rows of figures.
-        labels: benchmark -> what the labels of its clips are.
-        evaluation: The settings that it was scored with.
-        directions: The directions that it was scored in.
+        order: Order.
+        seed: Seed.
+        stages: Names of its stage folders, starting with the first.
+        status: `done`, `diverged` or `unfinished`.
+        why: Reason why the run is not done, or ''.
+        path: File of its figures.
+        results: Rows of figures.
+        labels: Kind of the labels of the clips of each benchmark.
+        evaluation: Settings that it was scored with.
+        directions: Directions in which it was scored.
     """
 
     order: Order
@@ -121,16 +126,18 @@ class Study:
 
     @property
     def name(self) -> str:
+        """Name of the folder."""
         return self.path.resolve().name
 
     @property
     def recipe(self) -> dict[str, Any]:
+        """All settings of the study."""
         recipe: dict[str, Any] = self.content["recipe"]
         return recipe
 
     @property
     def directions(self) -> tuple[Direction, ...]:
-        """All directions with results, those of the recipe first."""
+        """All directions with results, starting with those of the recipe."""
         scored = {direction.code: direction for run in self.done for direction in run.directions}
         codes = [code for code in self.recipe["evaluation"]["directions"] if code in scored]
         return tuple(scored[code] for code in dict.fromkeys([*codes, *sorted(scored)]))
@@ -143,6 +150,7 @@ class Study:
 
     @property
     def done(self) -> tuple[Run, ...]:
+        """Runs with complete figures."""
         return tuple(run for run in self.runs if run.status == "done")
 
     @property
@@ -174,13 +182,13 @@ class Study:
 
     @cached_property
     def systems(self) -> tuple[System, ...]:
-        """The orders of the study with their finished runs."""
+        """Orders of the study with their finished runs."""
         runs = (run for order in self.orders for run in self.runs_of(order))
         trained = ((TrainedRun(run.order, run.seed, run.stages[-1], run.stages[0]), run) for run in runs)
         return tuple(systems_of((ScoredRun(record, self.scores(run)) for record, run in trained), self.path))
 
     def geometry(self, run: Run, benchmark: str) -> Geometry | None:
-        """Return the geometry of the joint space of a run on a benchmark; None if it was not measured."""
+        """Return the geometry of the joint space of a run on a benchmark, or None if it was not measured."""
         path, head = run.path.with_suffix(".npz"), f"{benchmark}/geometry"
         arrays = read_arrays(path, lambda name: name.startswith(f"{head}/"))
         try:
@@ -189,7 +197,7 @@ class Study:
             raise damaged(path, f"a part of {head} is missing or has another type", RUN_AGAIN) from None
 
     def captions(self, benchmark: str) -> list[str]:
-        """Return the caption of each clip of a benchmark; [] if the captions were not saved."""
+        """Return the caption of each clip of a benchmark, or [] if captions were not saved."""
         if benchmark not in self._captions:
             scored = [run for run in self.done if any(row["benchmark"] == benchmark for row in run.results)]
             there = scored and is_there(queries_path(self.path, benchmark))
@@ -211,9 +219,10 @@ class Study:
 
 
 def read_study(path: Path | str) -> Study:
-    """Read the study in folder `path`.
+    """Read a study folder.
 
-    Raises TrichordError if there is no study, a file of it cannot be read, or no run is finished.
+    Raises:
+        TrichordError: The folder contains no study, a file cannot be read, or no run is finished.
     """
     path = Path(path)
     content, plan = read_plan(path)
@@ -225,7 +234,9 @@ def read_study(path: Path | str) -> Study:
             raise TrichordError(
                 f"{path}: every run diverged ({reasons}); run the study in another --out with a lower training.learning_rate"
             )
-        raise TrichordError(f"{path}: no finished run to report ({reasons or 'no run at all'}); go on with the study")
+        raise TrichordError(
+            f"{path}: contains no finished run to report ({reasons or 'no run at all'}); continue the study"
+        )
     return study
 
 
@@ -254,7 +265,7 @@ def _read_run(study: Path, entry: PlanEntry) -> Run:
     kept = read_json(path) if is_there(path) else {}
     identity = kept.get("identity", {})
     if not isinstance(identity, dict):
-        raise damaged(path, "it does not say which stage its figures belong to", RUN_AGAIN)
+        raise damaged(path, "it does not name the stage of its figures", RUN_AGAIN)
     status, why = _status(study, entry, path, identity)
     if status != "done":
         return Run(entry.order, entry.seed, entry.folders, status, why, path)
@@ -278,7 +289,7 @@ def _status(study: Path, entry: PlanEntry, path: Path, identity: dict[str, Any])
     if why := next(filter(None, map(divergence_of, folders)), ""):
         return "diverged", why
     if missing := [folder.name for folder in folders if not is_there(folder / "model.json")]:
-        return "unfinished", f"stage {missing[0]} is not trained"
+        return "unfinished", f"stage {missing[0]} has not been trained"
     for folder, stage in zip(folders, entry.stages, strict=True):
         check_stage(folder, identity_of_entry(stage))
     if not identity or not is_there(path.with_suffix(".npz")):
@@ -299,7 +310,7 @@ def _read_stage(study: Path, entry: dict[str, Any], order: Order) -> StageRecord
         raise damaged(path, "its numbers of parameters are not integers", deleting(folder))
     calls = described.get("calls", [])
     if not isinstance(calls, list) or not all(map(is_call, calls)):
-        raise damaged(path, "its calls do not say when and where they ran", deleting(folder))
+        raise damaged(path, "its calls lack the time, versions or machine", deleting(folder))
     values, num_clips = _totals(folder / "metrics.jsonl")
     return StageRecord(
         entry["folder"],
@@ -334,7 +345,7 @@ def _totals(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a metrics file, at most CURVE_LINES at even steps. An incomplete last line is left out."""
+    """Yield the lines of a metrics file, or every n-th line if there are more than CURVE_LINES. An incomplete line is ignored."""
     if not is_there(path):
         return
     try:

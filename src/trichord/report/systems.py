@@ -20,21 +20,26 @@ Folder = Literal["study", "evaluation"]
 
 
 def kind_of(path: Path) -> Folder:
-    """Return what a folder holds. Raises TrichordError if it is neither a study nor an evaluation."""
+    """Return whether a folder is that of a study or of an evaluation.
+
+    Raises:
+        TrichordError: It is neither.
+    """
     if is_there(path / "study.json"):
         return "study"
     if is_there(path / RESULTS):
         return "evaluation"
     raise TrichordError(
-        f"{path}: no study here (no study.json) and no evaluation (no {RESULTS}); give the --out folder of `trichord study` or of "
-        "`trichord evaluate`"
+        f"{path}: contains neither a study (study.json) nor an evaluation ({RESULTS}); give the --out folder of "
+        "`trichord study` or `trichord evaluate`"
     )
 
 
 def read_systems(folders: Sequence[Path]) -> tuple[System, ...]:
     """Return the systems of evaluation folders, in the given sequence.
 
-    Raises TrichordError if a folder cannot be read, is given twice, or holds no figure.
+    Raises:
+        TrichordError: A folder cannot be read, is given twice, or contains no figures.
     """
     read: list[System] = []
     known: dict[Path, Path] = {}
@@ -56,7 +61,7 @@ def _read_folder(path: Path) -> list[System]:
         return [System(scores.subject, None, path, (0,), (scores,))]
     models, left_out = (_entries(content.get(part, [])) for part in ("models", "left_out"))
     if models is None or left_out is None:
-        raise damaged(path / RESULTS, "its models do not name their order and seed", AGAIN)
+        raise damaged(path / RESULTS, "its list of models is invalid", AGAIN)
     by_order: dict[Order, list[_Entry]] = {}
     for model in models:
         if model.folder is not None:
@@ -86,7 +91,7 @@ class _Entry:
 
 
 def _entries(entries: object) -> list[_Entry] | None:
-    """Read a list of models; None if it is not a list, or an entry has another form."""
+    """Read a list of models. Return None if it is not a list or has an invalid entry."""
     read = list(map(_entry, entries)) if isinstance(entries, list) else [None]
     return None if None in read else [entry for entry in read if entry is not None]
 
@@ -134,8 +139,11 @@ def _inside(path: Path, folder: str) -> Path:
 
 
 def _distinct(systems: Sequence[System]) -> list[str]:
-    """Return a short name for each system, all different: as few last parts of the path of a model as tell it from the others;
-    then with the folder; then with a number."""
+    """Return a short, unique name for each system.
+
+    The name of a model consists of as few of the last parts of its path as possible. If this is ambiguous, the folder of the
+    evaluation is added, and then a number.
+    """
 
     def short(system: System, num_parts: int) -> str:
         if system.order is not None:

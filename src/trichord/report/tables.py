@@ -1,7 +1,7 @@
 """Tables of the report: the order table, sizes, directions, comparisons and published figures.
 
 The tables of the joint space are in `tables_space`, those of runs and costs in `tables_training`, those of evaluations in
-`tables_figures`. A cell with an interval also holds its ends with full precision, for CSV and JSON.
+`tables_figures`. A cell with an interval also contains its ends with full precision, for CSV and JSON.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def difference_cell(estimate: float, low: float, high: float, *, strong: bool = 
 
 
 def in_percent(level: float) -> str:
-    """Return the level of intervals as text: `95 %`."""
+    """Return the level of intervals as text, such as `95 %`."""
     return f"{100 * level:g} %"
 
 
@@ -157,13 +157,19 @@ def directions_table(benches: Sequence[Bench], directions: Sequence[Direction], 
 def is_apart(pair: Difference) -> bool:
     """Return whether two orders differ at the level of their interval after Holm's correction.
 
-    With one seed, a difference is one between trained models and not between orders.
+    With one seed, a difference is between trained models, not between orders.
     """
     return pair.num_seeds > 1 and pair.p_adjusted < 1 - pair.level
 
 
 def differences_table(benches: Sequence[Bench], level: float, noun: str) -> Table:
-    """Return the table of all compared pairs of systems in every target; for the orders of a study, at every recall."""
+    """Return the table of all compared pairs of systems in every target. The orders of a study are compared at every recall.
+
+    Args:
+        benches: Benchmarks.
+        level: Level of the intervals.
+        noun: What systems are called: `system` or `order`.
+    """
     study = noun == "order"
     labels = ("benchmark", "recall" if study else "of", f"{noun}s", "difference", "p", "p, Holm", "seeds")
     rows: list[tuple[Cell, ...]] = []
@@ -229,7 +235,13 @@ def _adjusted(x: Interaction, p: float, adjusted: float) -> Cell:
 
 
 def published_table(benchmark: str, title: str, level: float = 0.95) -> Table | None:
-    """Return the table of published figures of a benchmark; None if there are none."""
+    """Return the table of published figures of a benchmark, or None if there are none.
+
+    Args:
+        benchmark: Name of the benchmark.
+        title: Title of the benchmark.
+        level: Level of the intervals.
+    """
     published = published_rows(benchmark)
     if not published:
         return None

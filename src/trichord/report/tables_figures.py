@@ -1,5 +1,7 @@
-"""The tables of a report of evaluations: systems and figures. A cell with an interval also holds its ends and chance with full
-precision, for CSV and JSON."""
+"""The tables of a report of evaluations: systems and figures.
+
+A cell with an interval also contains its ends and chance with full precision, for CSV and JSON.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,14 @@ def systems_table(systems: Sequence[System]) -> Table:
 
 
 def figure_cell(figure: Measure | None, *, strong: bool = False, chance: bool = False, note: str = "") -> Cell:
-    """Return the cell of a figure with its interval; `chance` adds a line with the chance level."""
+    """Return the cell of a figure with its interval.
+
+    Args:
+        figure: Figure. None gives an empty cell.
+        strong: Whether the text is bold.
+        chance: Whether to add a line with the chance level.
+        note: Footnote.
+    """
     cell = measure_cell(figure, strong=strong, note=note)
     if figure is None or figure.chance is None:
         return cell
@@ -78,7 +87,7 @@ def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table
         if several and (chance := _chance(bench, target, measures)):
             rows.append((Cell(target.name), Cell("chance"), *chance, *([DASH] * len(varying))))
     parts = [
-        f"Shares are in percent, ranks count from 1. In brackets: {in_percent(level)} intervals over units{_and_seeds(num_runs)}."
+        f"Shares are in percent, ranks start at 1. In brackets: {in_percent(level)} intervals over units{_and_seeds(num_runs)}."
     ]
     one = next(iter(tails.values()))
     if same := [
@@ -106,7 +115,7 @@ def _wins(target: Target, system: str, measure: str) -> bool:
 
 
 def _note(figure: Measure | None) -> str:
-    """Return the note of a figure; '' for the notes on one or two seeds, which the page has once for all figures."""
+    """Return the note of a figure, or '' for notes on one or two seeds, which the page contains once for all figures."""
     return "" if figure is None or figure.note in (ONE_SEED, TWO_SEEDS) else figure.note
 
 
@@ -133,7 +142,7 @@ def _span(nums: Sequence[int]) -> Cell:
 
 
 def _chance(bench: Bench, target: Target, measures: Sequence[str]) -> list[Cell]:
-    """Return the cell of chance for each measure, with the range if systems differ in it; [] if it is not known for any measure."""
+    """Return the cell of chance for each measure, as a range if systems differ. [] if it is unknown for all measures."""
     cells = []
     for measure in measures:
         known = [

@@ -1,4 +1,4 @@
-"""The report's table of the joint space: gaps between modalities, clusters, and what chance would give."""
+"""The table of the joint space: modality gaps and clusters, with chance levels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trichord.report.tables import DASH, NAME
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
-    """Return the mean of the known values; None if there are none."""
+    """Return the mean of the known values, or None if there are none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
@@ -22,8 +22,8 @@ def geometry_table(title: str, slug: str, geometries: Sequence[tuple[Order, Sequ
     Args:
         title: Title of the benchmark.
         slug: Slug of the benchmark, for the name of the table.
-        geometries: (order, geometry of each seed).
-        label: What the labels of the clips are; '' without labels.
+        geometries: Each order with the geometry of each seed.
+        label: Kind of the labels of the clips. '' without labels.
     """
     pairs = list(dict.fromkeys(pair for _, several in geometries for geometry in several for pair in geometry.gap))
     columns = [NAME]
@@ -51,7 +51,7 @@ def geometry_table(title: str, slug: str, geometries: Sequence[tuple[Order, Sequ
     sizes = sorted({len(geometry.clip) for _, several in geometries for geometry in several})
     caption = (
         f"Means over seeds, on up to {sizes[-1]:,} held-out clips that have all modalities of the model. Modality gap: the "
-        "distance between the mean unit vectors of two modalities. Purity of modalities: 1 if every cluster holds only one "
+        "distance between the mean unit vectors of two modalities. Purity of modalities: 1 if every cluster contains a single "
         "modality, 1 / (number of modalities) if they are well mixed. In brackets: the value for random pairs or labels."
     )
     return Table(f"space-{slug}", f"The joint space on {title}", tuple(columns), tuple(rows), caption)

@@ -19,8 +19,9 @@ class OrderCost:
         order: The order.
         num_stages: Number of stages of a run.
         num_seeds: Number of runs that are averaged.
-        steps, clips: Optimizer steps and clips seen.
-        seconds: Training time; None if each run has a stage without a recorded time.
+        steps: Number of optimizer steps.
+        clips: Number of clips seen, including repetitions.
+        seconds: Training time. None if each run has a stage without a recorded time.
     """
 
     order: Order
@@ -52,7 +53,7 @@ def _sum_s(stages: Sequence[StageRecord]) -> float | None:
 
 
 def stage_status(study: Study) -> dict[str, str]:
-    """Return stage folder -> `done`, `diverged` or `unfinished`.
+    """Return the status of each stage by its folder: `done`, `diverged` or `unfinished`.
 
     In a diverged run, the first stage without a model is the diverged one, or the last stage if all have models.
     """
@@ -68,7 +69,7 @@ def runs_table(study: Study) -> Table:
     labels = ("order", "seed", "status", "steps", "clips seen", "seconds", "stages", "why")
     texts = ("order", "status", "stages", "why")
     caption = (
-        "All stages of a run are counted, including those shared with other runs. Only finished runs enter the figures."
+        "All stages of a run are counted, including those shared with other runs. Figures are those of finished runs."
     )
     return Table(
         "runs", "Every run", columns(labels, texts), tuple(_run_row(study, run) for run in study.runs), caption

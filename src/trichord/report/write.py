@@ -1,4 +1,4 @@
-"""`trichord report`: write the report of studies or evaluations as one page that opens offline, and in other formats."""
+"""The command `trichord report`, which writes a report as a page that opens offline, and in other formats."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trichord.report.systems import kind_of, read_systems
 
 @dataclass(frozen=True)
 class ReportSummary:
-    """The written page, and the sentences of its summary."""
+    """The path of the page, and the sentences of its summary."""
 
     page: Path
     sentences: tuple[str, ...]
@@ -42,19 +42,25 @@ def write_reports(
 
     Args:
         folders: A study folder, two study folders with `compare`, or one or more folders of `trichord evaluate`.
-        out: Folder of the report; None takes the default of `write_report`, `write_comparison` or `write_evaluations`.
+        out: Folder of the report. None uses the default of `write_report`, `write_comparison` or `write_evaluations`.
         compare: Whether to compare two studies. Evaluations are always compared.
-        direction: The direction, as for these functions.
+        direction: Direction, as in these functions.
         level: Level of all intervals.
 
-    Raises TrichordError if the folders are of different kinds, and what these functions raise.
+    Returns:
+        The path of the page and its summary.
+
+    Raises:
+        TrichordError: The folders are of different kinds, or one of these functions raises it.
     """
     if not folders:
         raise TrichordError("give a study folder, or folders of evaluations; see trichord report --help")
     kinds = [kind_of(Path(folder)) for folder in folders]
     if len(set(kinds)) > 1:
         listed = ", ".join(f"{folder} ({kind})" for folder, kind in zip(folders, kinds, strict=True))
-        raise TrichordError(f"studies and evaluations are not reported together: {listed}; give folders of one kind")
+        raise TrichordError(
+            f"studies and evaluations cannot be reported together: {listed}; give folders of the same kind"
+        )
     if kinds[0] == "evaluation":
         return write_evaluations(folders, out, direction=direction, level=level)
     if compare and len(folders) == 2:
@@ -70,14 +76,19 @@ def write_evaluations(
 ) -> ReportSummary:
     """Write the report of evaluations: figures with intervals, and the differences between systems.
 
+    The same folders give byte-identical files. The page also shows systems that cannot be compared, with the reason.
+
     Args:
-        folders: Folders of `trichord evaluate --out FOLDER`, of one model or of all orders of a study.
-        out: Folder of the report; None takes `report` in the first folder.
-        direction: The direction that is shown first, such as t2v; empty keeps the sequence of the files.
+        folders: Folders of `trichord evaluate --out FOLDER`, of a single model or of all orders of a study.
+        out: Folder of the report. None uses `report` in the first folder.
+        direction: Direction that is shown first, such as t2v. If empty, the sequence of the files is kept.
         level: Level of all intervals.
 
-    The same folders give the same files, byte for byte. The page also shows systems that cannot be compared, and says why. Raises
-    TrichordError if a folder cannot be read or its parts do not match.
+    Returns:
+        The path of the page and its summary.
+
+    Raises:
+        TrichordError: A folder cannot be read, or its parts do not match.
     """
     from trichord.evaluation.statistics import check_level
     from trichord.report.contents import build_evaluations
@@ -91,16 +102,20 @@ def write_evaluations(
 def write_report(
     study: Path, out: Path | None = None, *, direction: str | Direction = "", level: float = 0.95
 ) -> ReportSummary:
-    """Write the report of a study.
+    """Write the report of a study. The same runs give byte-identical files.
 
     Args:
         study: Folder of a `trichord study`.
-        out: Folder of the report; None takes `STUDY/report`.
-        direction: The direction of the main table, such as t2v; empty takes the first one of the recipe.
+        out: Folder of the report. None uses `STUDY/report`.
+        direction: Direction of the main table, such as t2v. If empty, the first one of the recipe is used.
         level: Level of all intervals.
 
-    The same runs give the same files, byte for byte. Raises TrichordError if no run is finished, or runs were scored on different
-    clips or with different policies; the message names the difference.
+    Returns:
+        The path of the page and its summary.
+
+    Raises:
+        TrichordError: No run is finished, or runs were scored on different clips or with different policies. The message names
+            the difference.
     """
     from trichord.report.contents import build_study
     from trichord.report.contents_repeat import recipe_text
@@ -116,15 +131,20 @@ def write_report(
 def write_comparison(
     a: Path, b: Path, out: Path | None = None, *, direction: str | Direction = "", level: float = 0.95
 ) -> ReportSummary:
-    """Write the report on what changed from study A to study B.
+    """Write the report on the changes from study A to study B.
 
     Args:
-        a, b: Study folders.
-        out: Folder of the report; None takes `B/compared-with-A`.
-        direction: The direction; empty takes the first one that both were scored in.
+        a: Folder of study A.
+        b: Folder of study B.
+        out: Folder of the report. None uses `B/compared-with-A`.
+        direction: Direction. If empty, the first one in which both were scored is used.
         level: Level of all intervals.
 
-    Raises TrichordError if a folder holds no finished study, or no figures of the two can be compared.
+    Returns:
+        The path of the page and its summary.
+
+    Raises:
+        TrichordError: A study has no finished run, or no figures of the two can be compared.
     """
     one, two = read_study(a), read_study(b)
     for study in (one, two):

@@ -1,4 +1,4 @@
-"""The annotations of a store: which steps each video shows and when, in `annotations.parquet` beside the parts.
+"""The annotations of a store: which steps each video shows and when, in `annotations.parquet` next to the parts.
 
 The file has one row per annotated span: collection, video_id, task, step (from 0), text, start_s, end_s. A video of a task that
 shows none of the steps has one row with step -1. The texts of all steps of a task, including steps that no video shows, are

@@ -113,7 +113,7 @@ def entry_of(line: str) -> dict[str, str] | None:
 def no_items(store: Location, folder: Path) -> TrichordError:
     """Return the error to raise for a store without parts. `folder` holds the files of the store."""
     if not folder.exists():
-        return TrichordError(f"{store}: no such store; create it with `trichord import` or `trichord extract`")
+        return TrichordError(f"{store}: does not exist; create a store with `trichord import` or `trichord extract`")
     if not folder.is_dir():
         return TrichordError(f"{store}: is a file, not a store; pass the folder of a store")
     if skipped := len(read_ledger(folder)):

@@ -150,7 +150,7 @@ class RemoteStore:
         small |= {f"parts/{name}": file for name, file in parts.items() if _MANIFEST.fullmatch(name)}
         if not small:
             raise TrichordError(
-                f"{self.url}: no such store; check the bucket and the path (a store has a folder `parts`)"
+                f"{self.url}: contains no store; check the bucket and the path (a store has a folder `parts`)"
             )
         copied_before = self._copied()
         digests = {name: entry[1] for name, entry in copied_before.items()}

@@ -1,1 +1,1 @@
-"""The order study: train each order with each seed, with each stage trained once, and write one table."""
+"""The order study, which trains each order with each seed, evaluates the models and writes a table; and evaluations."""

@@ -1,7 +1,7 @@
 """Records of the calls that trained a stage, each with versions, machine and number of processes.
 
-They are in `stages/X/calls.json` during the training, and in `model.json` afterwards. A stage that was stopped and continued
-elsewhere has several.
+They are in `stages/X/calls.json` during the training, and in `model.json` afterwards. A stage that was interrupted and continued
+has several calls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CALLS = "calls.json"
 
 
 def begin_call(folder: Path, recipe: Recipe) -> None:
-    """Record in the folder of a stage that this call trains it from now on."""
+    """Record in the folder of a stage that this call has started to train it."""
     call = {"begun": _now(), "versions": versions(), "machine": machine(recipe)}
     write_json(folder / CALLS, [*calls_of(folder), call])
 
@@ -31,7 +31,7 @@ def end_call(folder: Path, num_steps: int, seconds: float) -> list[dict[str, Any
     Args:
         folder: Folder of the stage.
         num_steps: Number of steps of this call.
-        seconds: Time that this call spent on the stage, including the passes of frozen encoders.
+        seconds: Time that this call spent on the stage, including the forward passes of frozen encoders.
     """
     calls = calls_of(folder)
     if calls:
@@ -40,7 +40,7 @@ def end_call(folder: Path, num_steps: int, seconds: float) -> list[dict[str, Any
 
 
 def calls_of(folder: Path) -> list[dict[str, Any]]:
-    """Return the calls recorded so far. A damaged file counts as empty, so that it does not stop a training."""
+    """Return the calls recorded so far. A damaged file counts as empty, so that training can continue."""
     if not is_there(folder / CALLS):
         return []
     try:

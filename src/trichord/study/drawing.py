@@ -1,4 +1,4 @@
-"""Where figures are drawn: names of collections, videos and captions come from outside and are drawn letter by letter."""
+"""Settings of matplotlib, under which names from files (collections, videos, captions) are drawn literally."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-LITERAL: Mapping[str, Any] = {"text.parse_math": False, "text.usetex": False}  # else `$5 and $10` would be a formula
+LITERAL: Mapping[str, Any] = {"text.parse_math": False, "text.usetex": False}  # `$5 and $10` is not a formula
 
 
 @contextmanager
 def drawing(look: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Within the block matplotlib draws text literally, with its default settings and those of `look`, whatever the user's
-    matplotlibrc says. Letters that the font lacks are drawn as boxes, without a warning."""
+    """Let matplotlib draw text literally in the block, with its default settings instead of those of the user.
+
+    Characters that the font lacks are drawn as boxes, without a warning.
+
+    Args:
+        look: Settings of matplotlib that are added to the defaults.
+    """
     import matplotlib
     from matplotlib import font_manager
 

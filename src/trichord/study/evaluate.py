@@ -1,4 +1,4 @@
-"""`trichord evaluate`: any model, or embeddings from a file, under named protocols; and the files that this leaves."""
+"""Evaluation of a model, or of embeddings from a file, on benchmarks (`trichord evaluate`), and the files of its results."""
 
 from __future__ import annotations
 
@@ -37,12 +37,19 @@ if TYPE_CHECKING:
     from trichord.store.location import Location
 
 ALL = "all"
-BY_PRODUCTS = ("retrieval", "localization", "classification")  # kinds whose scores are of one embedding with another
+BY_PRODUCTS = ("retrieval", "localization", "classification")  # kinds of tasks that score pairs of embeddings
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One benchmark that was scored: the name that the user gave, its protocol, the options and the outcome."""
+    """A benchmark that was scored.
+
+    Attributes:
+        name: Name that the user gave.
+        protocol: Protocol of the benchmark.
+        options: Options under which it was scored.
+        outcome: Figures and arrays of the benchmark.
+    """
 
     name: str
     protocol: Protocol
@@ -52,14 +59,20 @@ class Evaluated:
 
 @dataclass
 class Evaluation:
-    """The scored subject, its benchmarks in the order in which they were named, and notes on the subject."""
+    """An evaluation of a model or of embeddings.
+
+    Attributes:
+        subject: The model or the embeddings.
+        benchmarks: Benchmarks, in the order in which the user named them.
+        notes: Notes on the subject.
+    """
 
     subject: Subject
     benchmarks: list[Evaluated] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def results(self) -> list[dict[str, Any]]:
-        """Return retrieval rows by direction, in the form of a study; for other benchmarks one object per figure."""
+        """Return the rows of all benchmarks: of retrieval one per direction, as in a study, and of others one per figure."""
         return [
             row
             for done in self.benchmarks
@@ -67,11 +80,11 @@ class Evaluation:
         ]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the saved values of each query, video or item."""
+        """Return the arrays with a value for each query, video or item, by the names under which they are saved."""
         return {name: array for done in self.benchmarks for name, array in done.outcome.kept().items()}
 
     def scores(self) -> Scores:
-        """Return the scores, as `study.scores.read_scores` would read them from the written files."""
+        """Return the scores, equal to those that `study.scores.read_scores` reads from the written files."""
         scores = scores_of(Path(self.subject.name) / RESULTS, _described(self))
         scores.arrays = self.arrays()
         return scores
@@ -95,22 +108,28 @@ def evaluate(
     """Score a trained model, a published checkpoint, or embeddings, on benchmarks.
 
     Args:
-        run: Run, study or stage folder, or a published .pth file; None with `embeddings`.
-        store_path: Store with the clips, a folder, a URL or an open one; None with `embeddings`.
-        names: Benchmarks: names of protocols, NAME:COLLECTION/SPLIT, or COLLECTION/SPLIT for retrieval on it, each scored
-            once; empty takes all clips of the store that are held out, or all of the file.
-        embeddings: File as `evaluation.embedded` describes it, in place of a model and a store.
-        directions: Retrieval directions; `all`; empty takes the recipe's, of embeddings all.
-        recipe: How clips are read and scored; None takes the recipe that trained the model, `mcn` for a published one. Of a
-            model with its own recipe a note says what another one changes.
-        options: Further choices; its directions and windows are those given here.
-        num_windows: Cut longer clips into so many windows; 0 embeds them whole.
-        window_s: Length of a window; None takes the recipe's shortest clip.
-        window_pool: `mean` or `max` of the windows' embeddings.
-        leave_out: Leave out, with a note, directions and benchmarks that need a modality which the model was not trained on;
-            they are errors otherwise.
+        run: Folder of a run, a study or a stage, or a published .pth file. None with `embeddings`.
+        store_path: Store with the clips: a folder, a URL or an open store. None with `embeddings`.
+        names: Benchmarks, each of which is scored once: names of protocols, NAME:COLLECTION/SPLIT, or COLLECTION/SPLIT for
+            retrieval on these clips. If empty, retrieval is scored on all held-out clips of the store, or on all clips of the
+            file.
+        embeddings: File of embeddings as described in `evaluation.embedded`, which replaces a model and a store.
+        directions: Retrieval directions, or `all`. If empty, those of the recipe; for embeddings, all.
+        recipe: Recipe that says how clips are read and scored. None uses the recipe that the model was trained with, or `mcn`
+            for a published model. A note lists the differences between the given recipe and that of the model.
+        options: Further options. `directions` and `windows` of these are replaced by the arguments of this function.
+        num_windows: Number of windows into which longer clips are cut. 0 embeds them whole.
+        window_s: Length of a window in seconds. None uses the shortest length of a clip in the recipe.
+        window_pool: How the embeddings of the windows are combined: `mean` or `max`.
+        leave_out: Whether to leave out, with a note, directions and benchmarks that need a modality that the model was not
+            trained on. Otherwise, they are errors.
 
-    Raises TrichordError when a benchmark is not known, or lacks what it needs.
+    Returns:
+        The evaluation, which `write_evaluation` writes to files.
+
+    Raises:
+        TrichordError: A benchmark is unknown, needs something that the model or the store lacks, or the arguments contradict each
+            other.
     """
     options = options or Options()
     _check_choices(options)
@@ -118,11 +137,11 @@ def evaluate(
         refuse_model_among(names)
     if (embeddings is None) == (run is None) or (run is None) != (store_path is None):
         raise TrichordError(
-            "give a model and its --store, or --embeddings FILE alone; a model stands first, before --benchmark: see "
-            "trichord evaluate --help"
+            "give either a model and its --store, or --embeddings FILE; the model is the first argument, before --benchmark "
+            "(see trichord evaluate --help)"
         )
     if not num_windows and (window_s is not None or window_pool != "mean"):
-        raise TrichordError("window_s and window_pool have no effect without --windows; give their number")
+        raise TrichordError("window_s and window_pool have no effect without --windows; give the number of windows")
     if embeddings is not None:
         evaluation = _of_embeddings(embeddings)
         if recipe is not None or num_windows:
@@ -138,13 +157,13 @@ def evaluate(
     _check_effect(chosen, options, evaluation.subject)
     products = [name for name, protocol, _ in chosen if protocol.kind in BY_PRODUCTS]
     if embeddings is not None and options.fusion == "auto" and products:
-        note = "scored by the dot products of the embeddings as they are (sum); mean_normalized is by cosines"
-        evaluation.notes.append(f"{embeddings}: {', '.join(products)} {note}")
+        note = "use dot products of the embeddings as given (fusion sum); --fusion mean_normalized uses cosines"
+        evaluation.notes.append(f"{embeddings}: scores of {', '.join(products)} {note}")
     options, lost = _possible(options, evaluation) if leave_out else (options, False)
     for name, protocol, on in chosen:
         mine = replace(options, on=on)
         if lost and not mine.directions and protocol.kind in ("retrieval", "localization"):
-            evaluation.notes.append(f"benchmark {name} left out (no direction is left)")
+            evaluation.notes.append(f"benchmark {name} was left out (the model supports none of the directions)")
             continue
         try:
             outcome = protocol.run(evaluation.subject, mine)
@@ -152,14 +171,14 @@ def evaluate(
             if not leave_out or isinstance(error, Diverged) or not (lost or isinstance(error, Untrained)):
                 raise
             reason = str(error).removeprefix(f"{evaluation.subject.name}: ")
-            evaluation.notes.append(f"benchmark {name} left out ({reason})")
+            evaluation.notes.append(f"benchmark {name} was left out ({reason})")
             continue
         evaluation.benchmarks.append(Evaluated(name, protocol, mine, outcome))
     return evaluation
 
 
 def _check_choices(options: Options) -> None:
-    """Raise TrichordError for a choice that does not exist."""
+    """Raise TrichordError for an invalid option."""
     for what, value, known in (
         ("fusion", options.fusion, ("auto", *FUSIONS)),
         ("missing", options.missing, ("auto", "drop", "miss")),
@@ -173,7 +192,7 @@ def _of_embeddings(path: Path) -> Evaluation:
     """Return an evaluation of the embeddings in a file, without benchmarks yet."""
     given = Embedded.load(path)
     notes = [
-        f"{path}: {(~there).sum():,} of {len(there):,} rows of {m} count as missing: marked so, or not finite"
+        f"{path}: {(~there).sum():,} of {len(there):,} rows of {m} count as missing, since they are marked so or not finite"
         for m, there in given.valid.items()
         if not there.all()
     ]
@@ -183,12 +202,9 @@ def _of_embeddings(path: Path) -> Evaluation:
 def _of_model(
     run: Path, store_path: Location | Store, recipe: str | None, options: Options, *, with_directions: bool
 ) -> tuple[Evaluation, Recipe, Options]:
-    """Return an evaluation of a model without benchmarks yet, the recipe by which clips are read and scored, and the options with
-    what follows from both.
+    """Return an evaluation of a model without benchmarks yet, the recipe that it is scored with, and the completed options.
 
-    Args:
-        run, store_path, recipe, options: As of `evaluate`.
-        with_directions: Whether the directions are those of the recipe.
+    `with_directions` says whether the directions of the recipe are used. The other arguments are those of `evaluate`.
     """
     store, trained, used, settings = load_for_scoring(run, store_path, recipe)
     trained_on = items_trained_on(run, trained, store)
@@ -213,28 +229,31 @@ def _other_recipe(run: Path, name: str, own: Recipe, used: Recipe, *, with_direc
         other |= {"directions": ", ".join(used.evaluation.directions)}
     for key, value in other.items():
         if value != mine[key]:
-            parts.append(f"{key} {value} (trained: {mine[key]})")
+            parts.append(f"{key} is {value} instead of {mine[key]}")
     if not parts:
-        return f"{run}: --recipe {name} reads and scores clips as its own does"
-    return f"{run}: scored under --recipe {name} and not as it was trained: {'; '.join(parts)}"
+        return f"{run}: --recipe {name} reads and scores clips in the same way as the recipe of the model"
+    return f"{run}: --recipe {name} differs from the recipe of the model: {'; '.join(parts)}"
 
 
 def refuse_model_among(names: Sequence[str]) -> None:
-    """Raise TrichordError if one of the names of benchmarks is a file or folder, that is, the model."""
+    """Check that none of the names of benchmarks is a file or folder, which would be the model.
+
+    Raises:
+        TrichordError: One of them is. The message contains the corrected command.
+    """
     if existing := [name for name in names if name and os.path.exists(name)]:
         others = " ".join(name for name in names if name not in existing)
         command = f"trichord evaluate {existing[-1]} --store STORE{' --benchmark ' if others else ''}{others}"
-        raise TrichordError(f"{existing[-1]} stands among the benchmarks; put it first: {command}")
+        raise TrichordError(f"{existing[-1]} is given as a benchmark; if it is the model, put it first: {command}")
 
 
 def _possible(options: Options, evaluation: Evaluation) -> tuple[Options, bool]:
-    """Return the options with the directions that the subject's modalities allow, and whether others were left out; a note names
-    these."""
+    """Return the options with the directions that the subject supports, and whether others were left out with a note."""
     known_modalities = set(evaluation.subject.modalities)
     kept = tuple(code for code in options.directions if set(Direction.parse(code).modalities) <= known_modalities)
     if lost := [code for code in options.directions if code not in kept]:
         modalities = ", ".join(evaluation.subject.modalities)
-        evaluation.notes.append(f"directions {', '.join(lost)} left out: the model knows {modalities} alone")
+        evaluation.notes.append(f"directions {', '.join(lost)} were left out: the model embeds only {modalities}")
     return replace(options, directions=kept), bool(lost)
 
 
@@ -248,7 +267,7 @@ def _directions(asked: Sequence[str] | str, subject: Subject) -> tuple[str, ...]
 
 
 def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, subject: Subject) -> None:
-    """Raise TrichordError for choices that none of the benchmarks reads."""
+    """Raise TrichordError for options that affect none of the benchmarks."""
     kinds = {protocol.kind for _, protocol, _ in chosen}
     names = ", ".join(name for name, _, _ in chosen)
     if options.labels and not kinds & {"classification", "probe", "clustering"}:
@@ -256,7 +275,7 @@ def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, sub
     if options.templates and "classification" not in kinds:
         raise TrichordError(f"--templates has no effect on {names}; leave it out")
     if options.text_encoder and (subject.settings is None or subject.settings.text == "words"):
-        raise TrichordError(f"--text_encoder has no effect: {subject.name} reads no text embeddings; leave it out")
+        raise TrichordError(f"--text_encoder has no effect: {subject.name} does not read text embeddings; leave it out")
     if options.text_encoder and not kinds & {"classification", "localization"}:
         raise TrichordError(f"--text_encoder has no effect on {names}; leave it out")
     if options.seed and not any(protocol.draws for _, protocol, _ in chosen):
@@ -277,20 +296,22 @@ def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, sub
         raise TrichordError(f"--{idle[0]} has no effect on {names}; leave it out")
 
 
-def write_evaluation(evaluation: Evaluation, out: Path, *, anew: bool = False) -> None:
-    """Write a folder with `results.json` (protocols, rows, notes, options) and `queries.npz` (values per query, video or item); if
-    `out` ends in .json, write the retrieval rows only.
+def write_evaluation(evaluation: Evaluation, out: Path, *, overwrite: bool = False) -> None:
+    """Write the files of an evaluation.
+
+    The files are `results.json` (protocols, rows, notes and options) and `queries.npz` (values per query, video or item).
 
     Args:
-        evaluation: What is written.
-        out: The folder or the file.
-        anew: Whether the files that are there are known to be of an evaluation, damaged or not.
+        evaluation: Evaluation to write.
+        out: Folder. If it ends in .json, it is a file, and only the retrieval rows are written.
+        overwrite: Whether to replace existing files without the check that they are the files of an evaluation.
 
-    Raises TrichordError as `check_target`, unless `anew`.
+    Raises:
+        TrichordError: A file that is not of an evaluation would be overwritten, or the files cannot be written.
     """
 
     def write() -> None:
-        if not anew:
+        if not overwrite:
             check_target(out)
         with writing_to(out):
             if out.suffix == ".json":
@@ -332,13 +353,15 @@ def _described(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _address(name: str) -> str:
-    """Return the absolute path of a file or folder, and any other name as it is."""
+    """Return the absolute path of an existing file or folder, and any other name unchanged."""
     return os.path.abspath(name) if os.path.exists(name) else name
 
 
 def _clips(subject: Subject, done: Evaluated) -> str:
-    """Return the COLLECTION/SPLIT that was scored; the collection if labels may say what is tested; for embeddings that of the
-    protocol, or ''."""
+    """Return the scored clips as COLLECTION/SPLIT, or as COLLECTION if labels may select the tested clips.
+
+    For embeddings, these are the clips of the protocol, or ''.
+    """
     if done.protocol.clips or subject.store is None:
         return done.protocol.clips
     clip_set = subject.clip_set(done.options.on)
@@ -347,11 +370,22 @@ def _clips(subject: Subject, done: Evaluated) -> str:
 
 
 def save_embeddings(evaluation: Evaluation, path: Path) -> None:
-    """Write what was scored as a file that `--embeddings` reads, with labels, folds and prompts of classes, or seconds and step
-    texts, as far as the benchmarks used them. Raises TrichordError when that is not one set of clips."""
+    """Write the scored embeddings as a file that `--embeddings` reads.
+
+    The file also contains the labels, the folds, the prompts of classes, the seconds and the texts of steps that the benchmarks
+    used.
+
+    Args:
+        evaluation: Evaluation of a model.
+        path: File to write.
+
+    Raises:
+        TrichordError: The benchmarks use different sets of clips.
+    """
     sets = scored_sets(evaluation.subject, [(done.protocol, done.options) for done in evaluation.benchmarks])
     if len(sets) != 1:
         raise TrichordError(
-            f"{path}: one file holds one set of clips, not {len(sets)}; evaluate one benchmark at a time"
+            f"{path}: the benchmarks use {len(sets)} sets of clips, but a file can contain only one; "
+            "evaluate one benchmark at a time"
         )
     on_main(lambda: sets[0].save(path))

@@ -1,8 +1,8 @@
-"""`trichord evaluate` on a study folder: every order and seed under the same protocols.
+"""Evaluation of all models of a study, i.e. of every order and seed, under the same protocols (`trichord evaluate STUDY`).
 
-Each model is evaluated as it would be alone and leaves the same files, in `OUT/ORDER/seed-N`. `OUT/results.json` says which
-models these are, what each evaluation was made from, and the figures of the orders. It is written after each model, so a
-call that was interrupted goes on with the next one: what was made from the same weights, data and choices is read back.
+Each model is evaluated as if it were given alone, and the same files are written to `OUT/ORDER/seed-N`. `OUT/results.json` lists
+the models and the inputs of each evaluation. It is written after each model, so an interrupted call can be continued:
+evaluations with the same weights, data and options are read from their files.
 """
 
 from __future__ import annotations
@@ -43,13 +43,19 @@ if TYPE_CHECKING:
 
 logger = main_process_logger(__name__)
 
-CONTENTS = 3  # raised when more is kept of an evaluation: older ones are then made again
-ANEW = "it is made anew"
+CONTENTS = 3  # to be raised when the files of an evaluation contain more; older evaluations are then computed again
+RECOMPUTED = "it is computed again"
 
 
 @dataclass
 class OrdersEvaluation:
-    """runs: Evaluated. left_out: Why other runs were not. benchmarks: Names, in the order of the tables."""
+    """The evaluations of the models of a study.
+
+    Attributes:
+        study: Study folder.
+        runs: Runs that were evaluated, with their scores.
+        left_out: Other runs, each with the reason why it was not evaluated.
+    """
 
     study: Path
     runs: list[ScoredRun] = field(default_factory=list)
@@ -57,18 +63,22 @@ class OrdersEvaluation:
 
     @property
     def benchmarks(self) -> list[str]:
+        """Names of the benchmarks, in the order of the tables."""
         return list(dict.fromkeys(scored.name for done in self.runs for scored in done.scores.benchmarks))
 
     def notes(self) -> list[str]:
-        """What the evaluations noted, each once, with the models that it is of where it is not of all; who is left out."""
+        """Return the notes of the evaluations, and a line for each run that was left out.
+
+        Each note is listed once, and it names its models unless it concerns all of them.
+        """
         runs_of_note: dict[str, list[TrainedRun]] = {}
         for done in self.runs:
             for note in dict.fromkeys(done.scores.all_notes):
                 runs_of_note.setdefault(note, []).append(done.run)
         lines = [
-            note if len(runs) == len(self.runs) else f"{_told(runs)}: {note}" for note, runs in runs_of_note.items()
+            note if len(runs) == len(self.runs) else f"{_text_of(runs)}: {note}" for note, runs in runs_of_note.items()
         ]
-        return lines + [f"{run} is left out: {why}" for run, why in self.left_out.items()]
+        return lines + [f"{run} was left out: {why}" for run, why in self.left_out.items()]
 
 
 @accepts_text_paths
@@ -89,22 +99,33 @@ def evaluate_orders(
 ) -> OrdersEvaluation:
     """Score every finished order and seed of a study on benchmarks.
 
+    Runs that are unfinished or have diverged are left out, and so are benchmarks and directions that need a modality that an
+    order lacks. `OrdersEvaluation.left_out` and the notes list them.
+
     Args:
         study: Study folder.
-        store_path: Store with the clips, a folder or a URL.
-        names: Benchmarks, as of `study.evaluate.evaluate`.
-        out: Folder of what is kept; None keeps nothing.
-        orders: Which, in any spelling; empty takes all of the study.
-        seeds: Which; empty takes all.
-        directions, recipe, options, num_windows, window_s, window_pool: As of `study.evaluate.evaluate`.
+        store_path: Store with the clips: a folder or a URL.
+        names: Benchmarks, as in `study.evaluate.evaluate`.
+        out: Folder in which the evaluations are saved. None saves nothing.
+        orders: Orders to evaluate, in any spelling. If empty, all orders of the study.
+        seeds: Seeds to evaluate. If empty, all seeds of the study.
+        directions: Retrieval directions, as in `study.evaluate.evaluate`.
+        recipe: Recipe that says how clips are read and scored. None uses that of the study.
+        options: Further options, as in `study.evaluate.evaluate`.
+        num_windows: Number of windows into which longer clips are cut. 0 embeds them whole.
+        window_s: Length of a window in seconds. None uses the shortest length of a clip in the recipe.
+        window_pool: How the embeddings of the windows are combined: `mean` or `max`.
 
-    Runs that are unfinished or diverged are left out, and so is what the modalities of an order do not allow: `left_out` and
-    the notes tell. Raises TrichordError where nothing is left: no finished run, a direction or a benchmark for no order.
+    Returns:
+        The evaluations.
+
+    Raises:
+        TrichordError: No run is finished, or no order supports one of the directions or benchmarks.
     """
     from trichord.store import Store
 
     if out is not None and out.suffix == ".json":
-        raise TrichordError(f"{out}: the evaluation of several models is a folder; give --out a name without .json")
+        raise TrichordError(f"{out}: the evaluation of several models needs a folder; give --out a name without .json")
     used = load_recipe(recipe) if recipe is not None else _recipe_of(study)
     factories.scoring_device(used)  # joins the other processes of a launch
     store = Store(store_path)
@@ -124,7 +145,7 @@ def evaluate_orders(
                 on_main(partial(index.leave_out, run, run.why))
                 continue
             if kept := on_main(partial(index.kept, run)):
-                logger.info(f"{run}: was evaluated before ({finished.index(run) + 1} of {len(finished)})")
+                logger.info(f"{run}: already evaluated ({finished.index(run) + 1} of {len(finished)})")
                 evaluation_of_orders.runs.append(kept)
                 continue
             begun, why = on_main(partial(index.made_from, run)), ""
@@ -138,7 +159,7 @@ def evaluate_orders(
                 on_main(partial(index.leave_out, run, why))
                 continue
             if out is not None:
-                write_evaluation(evaluation, out / run.folder, anew=True)
+                write_evaluation(evaluation, out / run.folder, overwrite=True)
                 on_main(partial(index.add, run, begun))
             evaluation_of_orders.runs.append(ScoredRun(run, evaluation.scores()))
             logger.info(f"{run}: evaluated ({finished.index(run) + 1} of {len(finished)})")
@@ -146,8 +167,8 @@ def evaluate_orders(
     return evaluation_of_orders
 
 
-def _told(runs: Sequence[TrainedRun]) -> str:
-    """`AV→T seeds 0, 1; VT→A seed 0`."""
+def _text_of(runs: Sequence[TrainedRun]) -> str:
+    """Return the orders and seeds of runs as text, such as `AV→T seeds 0, 1; VT→A seed 0`."""
     parts = []
     for order in dict.fromkeys(run.order for run in runs):
         seeds = [str(run.seed) for run in runs if run.order == order]
@@ -156,7 +177,7 @@ def _told(runs: Sequence[TrainedRun]) -> str:
 
 
 def _recipe_of(study: Path) -> Any:
-    """The settings of a study. Raises TrichordError when its plan does not hold them."""
+    """Return the recipe of a study. Raise TrichordError if `study.json` does not contain it."""
     recipe = read_plan(study)[0].get("recipe")
     if not isinstance(recipe, dict):
         raise TrichordError(f"{study / 'study.json'}: has no 'recipe'; run the study again, which trains nothing twice")
@@ -164,7 +185,7 @@ def _recipe_of(study: Path) -> Any:
 
 
 def _check_directions(directions: Sequence[str] | str, runs: Sequence[TrainedRun]) -> None:
-    """Raises TrichordError for a direction that no finished order knows the modalities of."""
+    """Raise TrichordError for a direction with modalities that no finished order has."""
     codes = [
         part.strip() for c in ([directions] if isinstance(directions, str) else directions) for part in c.split(",")
     ]
@@ -175,12 +196,12 @@ def _check_directions(directions: Sequence[str] | str, runs: Sequence[TrainedRun
         if not any(needed <= set(run.modalities) for run in runs if not run.why):
             trained = ", ".join(dict.fromkeys(run.order.code for run in runs if not run.why))
             raise TrichordError(
-                f"direction {code}: no finished order was trained on all it needs ({trained}); leave it out"
+                f"direction {code}: none of the finished orders ({trained}) was trained on all its modalities; leave it out"
             )
 
 
 def _require_all(evaluation: OrdersEvaluation, names: list[str]) -> None:
-    """Raises TrichordError where no model could be scored, or none on a benchmark that was asked for."""
+    """Raise TrichordError if no model could be scored, or none on one of the given benchmarks."""
     lacking = [name for name in names if name not in evaluation.benchmarks]
     if evaluation.runs and evaluation.benchmarks and not lacking:
         return
@@ -200,16 +221,18 @@ def _require_all(evaluation: OrdersEvaluation, names: list[str]) -> None:
 
 @dataclass
 class Index:
-    """`OUT/results.json`: which models were evaluated, and what each evaluation was made from. Used by the main process.
+    """The file `OUT/results.json`, which lists the evaluated models with the inputs of each evaluation.
+
+    Only the main process uses it.
 
     Attributes:
-        out: Its folder; None keeps nothing.
-        study: The study folder.
-        head: What the file says besides of models.
-        basis: What all evaluations of this call are made from.
-        places: Order and seed of every run, as the study plans them.
-        models: Entries by folder of the evaluation.
-        left_out: Entries of the runs of this call that cannot be evaluated; their note says why.
+        out: Folder of the file. None if nothing is saved.
+        study: Study folder.
+        head: Content of the file except the lists of models.
+        basis: Inputs that all evaluations of this call share.
+        places: Order and seed of every run, in the sequence of the plan of the study.
+        models: Entries of evaluated models by the folder of their evaluation.
+        left_out: Entries of the runs of this call that cannot be evaluated, with the reason as a note.
     """
 
     out: Path | None
@@ -224,9 +247,17 @@ class Index:
     def read(
         cls, out: Path | None, study: Path, store: Store, asked: dict[str, Any], recipe: dict[str, Any] | None
     ) -> Index:
-        """The index of a call. Of what is there, those models stay that were made alike: of these weights, data and choices.
+        """Return the index of a call, with the entries of earlier evaluations that have the same weights, data and options.
 
-        Raises TrichordError when the folder holds the evaluation of one model.
+        Args:
+            out: Folder of the file. None if nothing is saved.
+            study: Study folder.
+            store: Store with the clips.
+            asked: Arguments of `evaluate` by name.
+            recipe: Content of the given recipe. None for the recipe of the study.
+
+        Raises:
+            TrichordError: The folder contains the evaluation of a single model.
         """
         plain = {**asked, "options": asdict(asked["options"]), "recipe": recipe}
         labels = asked["options"].labels
@@ -251,14 +282,14 @@ class Index:
         if out is None or not is_there(out / RESULTS):
             return index
         try:
-            content = read_json(out / RESULTS, mend=ANEW)
+            content = read_json(out / RESULTS, mend=RECOMPUTED)
         except Unavailable:
             raise
         except TrichordError as error:
             logger.warning(str(error))
             return index
         if "models" not in content:
-            raise TrichordError(f"{out}: holds the evaluation of one model; give another --out")
+            raise TrichordError(f"{out}: contains the evaluation of a single model; give another --out")
         entries = content["models"] if isinstance(content["models"], list) else []
         earlier = {entry["folder"]: entry for entry in entries if isinstance(entry, dict) and entry.get("folder")}
         for run in runs:
@@ -268,12 +299,12 @@ class Index:
         return index
 
     def made_from(self, run: TrainedRun) -> str:
-        """A digest of all that the evaluation of a run follows from."""
-        weights = _sha256(self.study / "stages" / run.stage / DESCRIPTION)  # names the digest of the weights
+        """Return a digest of all inputs of the evaluation of a run."""
+        weights = _sha256(self.study / "stages" / run.stage / DESCRIPTION)  # contains the digest of the weights
         return digest({**self.basis, "stage": run.stage, "model": weights})
 
     def kept(self, run: TrainedRun) -> ScoredRun | None:
-        """The evaluation of a run that is there and was made alike; None where it must be made."""
+        """Return the saved evaluation of a run with the same inputs, or None if it must be computed."""
         entry = self.models.get(run.folder)
         if entry is None or self.out is None:
             return None
@@ -281,17 +312,22 @@ class Index:
         try:
             for name in (RESULTS, PER_QUERY):
                 recorded = files.get(name) if isinstance(files, dict) else ""
-                check_sha256(self.out / run.folder / name, recorded or "", mend=ANEW)
+                check_sha256(self.out / run.folder / name, recorded or "", mend=RECOMPUTED)
             return ScoredRun(run, read_scores(self.out / run.folder).loaded())
         except Unavailable:
             raise
         except TrichordError as error:
-            logger.warning(str(error).replace(AGAIN, ANEW))
+            logger.warning(str(error).replace(AGAIN, RECOMPUTED))
             del self.models[run.folder]
             return None
 
     def add(self, run: TrainedRun, made_from: str) -> None:
-        """Note an evaluation that was just written."""
+        """Add the entry of an evaluation whose files have been written.
+
+        Args:
+            run: Run that was evaluated.
+            made_from: Digest of the inputs of the evaluation.
+        """
         assert self.out is not None
         files = {name: file_sha256(self.out / run.folder / name) for name in (RESULTS, PER_QUERY)}
         entry = {"order": run.order.code, "seed": run.seed, "folder": run.folder, "stage": run.stage}
@@ -300,7 +336,12 @@ class Index:
         self._write()
 
     def leave_out(self, run: TrainedRun, why: str) -> None:
-        """Note a run that cannot be evaluated."""
+        """Add the entry of a run that cannot be evaluated.
+
+        Args:
+            run: The run.
+            why: Reason.
+        """
         self.models.pop(run.folder, None)
         self.left_out.append({"order": run.order.code, "seed": run.seed, "stage": run.stage, "note": why})
         self._write()
@@ -312,7 +353,7 @@ class Index:
 
 
 def _sha256(path: Path) -> str:
-    """Of a file; '' where there is none. Raises TrichordError when it cannot be read."""
+    """Return the SHA-256 of a file, or '' if it does not exist. Raise TrichordError if it cannot be read."""
     if not is_there(path):
         return ""
     try:
@@ -322,5 +363,5 @@ def _sha256(path: Path) -> str:
 
 
 def _label_files(labels: Path) -> list[Path]:
-    """The files that labels are read from: one, or the lists of a folder."""
+    """Return the files of labels: a single file, or the lists in a folder."""
     return sorted(labels.glob("*.txt")) if labels.is_dir() else [labels]

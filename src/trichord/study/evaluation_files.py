@@ -1,4 +1,4 @@
-"""Files of an evaluation: the list of clips that it takes, the names of what it writes, a check that these are its own."""
+"""Files of an evaluation: the list of clips that it reads, and a check of the files that it overwrites."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ RESULTS, PER_QUERY = "results.json", "queries.npz"
 
 
 def check_target(out: Path) -> None:
-    """Check that writing an evaluation to `out` overwrites earlier evaluations only, and not, for example, `study.json`.
+    """Check that writing an evaluation overwrites only an earlier evaluation.
 
-    Raises TrichordError, which names the file that would be overwritten.
+    Args:
+        out: Folder or file of the evaluation.
+
+    Raises:
+        TrichordError: Another file would be overwritten. The message names it.
     """
     paths = [out] if out.suffix == ".json" else [out / RESULTS, out / PER_QUERY]
     refuse_foreign(paths, _is_evaluation, "an evaluation")
@@ -32,13 +36,23 @@ def _is_evaluation(path: Path) -> bool:
 
 
 def read_gallery(path: Path) -> tuple[str, ...]:
-    """Return the ids of clips in a file with one per line. Raises TrichordError if there is no such file or it has no ids."""
+    """Read a list of clips.
+
+    Args:
+        path: Text file with one clip id per line.
+
+    Returns:
+        The ids.
+
+    Raises:
+        TrichordError: The file cannot be read or contains no id.
+    """
     refuse_lfs_pointer(path)
     try:
         lines = [line.strip() for line in read_given_text(path).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, error, mend="give a text file with one clip id a line") from None
+        raise unreadable(path, error, mend="give a text file with one clip id per line") from None
     ids = tuple(line for line in lines if line)
     if not ids:
-        raise TrichordError(f"{path}: names no clip; give a text file with one clip id a line")
+        raise TrichordError(f"{path}: contains no clip id; give a text file with one clip id per line")
     return ids

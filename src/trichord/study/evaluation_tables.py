@@ -1,5 +1,8 @@
-"""What `trichord evaluate` prints: of one model retrieval in one table and each other benchmark in its own; of the orders of a
-study a table for each thing that figures are of; the list of benchmarks."""
+"""The tables that `trichord evaluate` prints.
+
+For a single model, these are a table of all retrieval results and a table of each other benchmark. For the orders of a study,
+there is a table for each benchmark and scope. Another table lists the benchmarks.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def evaluation_tables(evaluation: Evaluation) -> list[Table]:
-    """Return the tables of an evaluation for a terminal: one of retrieval, and one of each other benchmark."""
+    """Return the tables of an evaluation for a terminal: one of all retrieval results, and one of each other benchmark."""
     tables = []
     results = [RetrievalResult(**r) for done in evaluation.benchmarks for r in done.outcome.details.get("results", ())]
     if results:
@@ -32,8 +35,14 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def rows_table(title: str, rows: Sequence[Row]) -> Table:
-    """Return a table for a terminal with a line for each thing that figures are of, and a column for each measure with its chance.
-    The number of units has a column of its own; if it differs between the measures of a line, it is beside the measure."""
+    """Return a table of figures for a terminal, with a row per scope and a column per measure, which includes chance.
+
+    The number of units has its own column. If it differs between the measures of a row, it is printed next to each figure.
+
+    Args:
+        title: Title of the table.
+        rows: Figures.
+    """
     from rich.table import Table
 
     measures = list(dict.fromkeys(row.measure for row in rows))
@@ -46,7 +55,7 @@ def rows_table(title: str, rows: Sequence[Row]) -> Table:
     out.add_column("of")
     for measure in measures:
         heading = measure if units[measure] in ("%", "rank") else f"{measure} ({units[measure]})"
-        out.add_column(f"{heading}\n{_num_told(nums[measure])}" if measure in in_head else heading, justify="right")
+        out.add_column(f"{heading}\n{_num_text(nums[measure])}" if measure in in_head else heading, justify="right")
     if alike:
         out.add_column("n", justify="right")
     for scope in of_each:
@@ -61,21 +70,27 @@ def _cell(row: Row | None, with_num: bool = False) -> str:
         return ""
     value = f"{row.value:.1f}" if row.unit == "rank" else f"{row.value:.2f}"
     notes = [] if row.chance is None else [f"chance {row.chance:.2f}"]
-    notes += [_num_told([row.num])] if with_num else []
+    notes += [_num_text([row.num])] if with_num else []
     return f"{value} ({', '.join(notes)})" if notes else value
 
 
-def _num_told(nums: Collection[int]) -> str:
-    """Return `n = 8`, or `n = 8 to 60`."""
+def _num_text(nums: Collection[int]) -> str:
+    """Return the number of units as text: `n = 8`, or `n = 8 to 60` if it differs."""
     return f"n = {min(nums):,}" if len(set(nums)) == 1 else f"n = {min(nums):,} to {max(nums):,}"
 
 
-WIDTH = 100  # of the figures of a table: with order, seeds and borders it fits 120 columns
+WIDTH = 100  # of the columns of figures; with order, seeds and borders, a table then fits 120 columns
 
 
 def order_tables(figures: Sequence[Measure], orders: Sequence[Order]) -> list[Table]:
-    """Return for each benchmark and each thing that figures are of a table with a line per order, a column per measure, and chance
-    at the bottom. Measures that do not fit 120 columns are in a table of their own. `-` means that the order has no such figure."""
+    """Return a table for each benchmark and scope, with a row per order, a column per measure, and chance in the last row.
+
+    Measures that do not fit 120 columns are moved to another table. `-` means that the order lacks the figure.
+
+    Args:
+        figures: Figures of all orders.
+        orders: Orders of the rows.
+    """
     tables = []
     for name, scope in dict.fromkeys((f.benchmark, f.of) for f in figures):
         mine = [f for f in figures if (f.benchmark, f.of) == (name, scope)]
@@ -84,7 +99,7 @@ def order_tables(figures: Sequence[Measure], orders: Sequence[Order]) -> list[Ta
 
 
 def _fitting(figures: Sequence[Measure]) -> Iterator[list[Measure]]:
-    """Yield the figures in parts whose columns are at most WIDTH wide together; a measure is not divided."""
+    """Yield groups of figures whose columns are at most WIDTH wide. The figures of a measure are in the same group."""
     part: list[Measure] = []
     used = 0
     for measure in dict.fromkeys(f.measure for f in figures):
@@ -104,13 +119,13 @@ def _order_table(name: str, scope: str, figures: Sequence[Measure], orders: Sequ
     measures = {f.measure: f.unit for f in figures}
     nums = {measure: frozenset(f.num for f in figures if f.measure == measure) for measure in measures}
     alike = len(set(nums.values())) == 1
-    title = printable(f"{name}: {scope}, {_num_told(next(iter(nums.values())))}" if alike else f"{name}: {scope}")
+    title = printable(f"{name}: {scope}, {_num_text(next(iter(nums.values())))}" if alike else f"{name}: {scope}")
     out = Table(title=Text(title), title_justify="left", min_width=min(len(title), WIDTH))
     out.add_column("order")
     for measure, unit in measures.items():
         heading = measure if unit in ("%", "rank") else f"{measure} ({unit})"
         width = _width(heading, [f for f in figures if f.measure == measure])
-        lines = wrap(printable(heading), width) + ([] if alike else [_num_told(nums[measure])])
+        lines = wrap(printable(heading), width) + ([] if alike else [_num_text(nums[measure])])
         out.add_column(Text("\n".join(lines)), justify="right")
     out.add_column("seeds", justify="right")
     for order in orders:
@@ -126,8 +141,8 @@ def _order_table(name: str, scope: str, figures: Sequence[Measure], orders: Sequ
 
 
 def _width(heading: str, column: Sequence[Measure]) -> int:
-    """Return the width of a column whose heading breaks between words, with n below it."""
-    return max(len(text) for text in (*map(_order_cell, column), *heading.split(), _num_told([f.num for f in column])))
+    """Return the width of a column. Its heading is wrapped between words, and the number of units is below it."""
+    return max(len(text) for text in (*map(_order_cell, column), *heading.split(), _num_text([f.num for f in column])))
 
 
 def _order_cell(figure: Measure | None) -> str:
@@ -140,17 +155,20 @@ def order_caption(figures: Sequence[Measure]) -> str:
     """Return the lines that explain the figures of `order_tables`."""
     levels = sorted({f"{f.interval.level:.0%}" for f in figures if f.interval is not None})
     ranked = any(f.unit == "rank" for f in figures)
-    sentences = ["Means over seeds, in percent where nothing else is said; chance too."]
-    sentences += ["MedR is over all seeds and queries together; ranks count from 1."] if ranked else []
+    sentences = ["Figures and chance are means over seeds, in percent unless another unit is given."]
+    sentences += ["MedR is the median over all seeds and queries; ranks start at 1."] if ranked else []
     if levels:
-        sentences.append(f"In brackets {' and '.join(levels)} intervals over units (queries, clips, videos) and seeds.")
+        sentences.append(f"Brackets: {' and '.join(levels)} intervals over units (queries, clips, videos) and seeds.")
     sentences += notes_of_seeds(figures)
     return "\n".join(sentences)
 
 
 def protocols_table(width: int) -> Table:
-    """Return a table of all protocols by kind for a terminal of `width` columns, with the clips of a store that each scores if
-    they fit."""
+    """Return a table of all protocols by kind.
+
+    Args:
+        width: Number of columns of the terminal. The clips that each protocol scores are listed if they fit.
+    """
     from rich.padding import Padding
     from rich.table import Table
 
@@ -170,7 +188,7 @@ def protocols_table(width: int) -> Table:
 
 
 def footer(evaluation: Evaluation) -> str:
-    """Return a line on the units of the figures of the tables; '' if there are none."""
+    """Return a line on the units of the figures in the tables, or ''."""
     rows = [row for done in evaluation.benchmarks for row in done.outcome.rows]
     shares = [row for row in rows if row.unit == "%"]
     parts = []
@@ -179,5 +197,5 @@ def footer(evaluation: Evaluation) -> str:
         chance = any(row.chance is not None for row in shares)
         parts.append(f"{what} and chance in percent" if chance else f"{what} in percent")
     if any(row.unit == "rank" for row in rows):
-        parts.append("ranks count from 1" if parts else "Ranks count from 1")
+        parts.append("ranks start at 1" if parts else "Ranks start at 1")
     return f"{'; '.join(parts)}." if parts else ""

@@ -1,4 +1,7 @@
-"""From a recipe and a store to plain objects: model, loss, batches, loop and scoring settings. Recipes stop here."""
+"""Functions that build the objects of a training from a recipe and a store: model, loss, batches and settings.
+
+Lower layers do not know recipes.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,11 @@ if TYPE_CHECKING:
 
 
 def reading_settings(recipe: Recipe, store: Store) -> ReadingSettings:
-    """Return the settings with which the clips of a store are read. Raises TrichordError if the store lacks features for them."""
+    """Return the settings with which the clips of a store are read.
+
+    Raises:
+        TrichordError: The store lacks features that the recipe requires.
+    """
     return ReadingSettings(
         visual_streams=visual_streams_of(store, recipe.model.visual_3d),
         audio_frames=recipe.data.audio_frames,
@@ -53,15 +60,23 @@ def reading_settings(recipe: Recipe, store: Store) -> ReadingSettings:
 
 
 def build_model(recipe: Recipe, store: Store, seed: int) -> MCN:
-    """A fresh model with the modalities of the store, whose initial weights depend on the seed and the recipe only: not on the
-    order or the stage. Those of a modality are the same whatever further modalities the store has.
+    """Build a model with the modalities of a store.
 
-    Raises TrichordError for settings that the store's features cannot meet.
+    Its initial weights depend only on the seed and the recipe, and not on the order or the stage. Those of a modality do not depend
+    on the other modalities of the store.
+
+    Args:
+        recipe: Recipe.
+        store: Store, which determines the modalities and the sizes of their features.
+        seed: Seed of the initial weights.
+
+    Raises:
+        TrichordError: The settings do not fit the features of the store.
     """
     reading = reading_settings(recipe, store)
     if reading.text == "embeddings" and not recipe.model.mask_padding:
         raise TrichordError(
-            "model.mask_padding false is the published treatment of padded words; with text embeddings set it to true"
+            "model.mask_padding false reproduces the published treatment of padded words; set it to true for text embeddings"
         )
     names = in_order([*own_modalities(), *store.modalities])
     widths = {name: specification(name).width(store, reading) for name in names}
@@ -81,7 +96,13 @@ def build_model(recipe: Recipe, store: Store, seed: int) -> MCN:
 
 
 def build_loss(recipe: Recipe, stage: Stage, seed: int) -> CombinedLoss:
-    """The terms of a stage."""
+    """Build the loss of a stage.
+
+    Args:
+        recipe: Recipe.
+        stage: Stage that lists the terms of the loss.
+        seed: Seed of the clustering.
+    """
     loss = recipe.loss
     clustered = stage.cluster if loss.cluster_weight > 0 else ()
     memory = None
@@ -116,10 +137,19 @@ def build_loss(recipe: Recipe, stage: Stage, seed: int) -> CombinedLoss:
 
 
 def check_data(recipe: Recipe, store: Store, stages: Sequence[Stage]) -> list[str]:
-    """Refuse a store that lacks a modality which one of the stages needs, before the first is trained.
+    """Check that a store has the modalities of all stages.
 
-    Returns lines for the user: videos that older rules extracted, and videos whose captions have no word in the table, which count
-    as videos without text.
+    Args:
+        recipe: Recipe.
+        store: Store.
+        stages: Stages that will be trained.
+
+    Returns:
+        Warnings about videos that were extracted by older rules, and about videos without text, whose captions contain no word of
+        the table.
+
+    Raises:
+        TrichordError: The store lacks a modality.
     """
     reading = reading_settings(recipe, store)
     for stage in stages:
@@ -127,8 +157,8 @@ def check_data(recipe: Recipe, store: Store, stages: Sequence[Stage]) -> list[st
     lines = []
     if old := len(outdated(store)):
         lines.append(
-            f"{old:,} of {len(store):,} videos were extracted by older rules for clocks or captions; the same `trichord extract` "
-            "again makes those anew whose result differs"
+            f"{old:,} of {len(store):,} videos were extracted by older rules for times or captions; run the same "
+            "`trichord extract` again to update those whose result differs"
         )
     if reading.text != "words" or store.remote is not None or not any("text" in stage.modalities for stage in stages):
         return lines
@@ -144,28 +174,47 @@ def check_data(recipe: Recipe, store: Store, stages: Sequence[Stage]) -> list[st
 
 
 def trained_items(recipe: Recipe, store: Store) -> np.ndarray:
-    """Numbers of the videos of a store that a recipe trains on."""
+    """Return the numbers of the videos of a store that a recipe trains on."""
     items = store.select(recipe.data.collection or None, recipe.data.train_split)
     _, begin, end, _ = store.located("caption", items)
     return items[end > begin]
 
 
 def check_overlaps(recipe: Recipe, store: Store, benchmarks: Sequence[Benchmark]) -> None:
-    """Refuse to score videos that are trained on under another name. Raises TrichordError that names some."""
+    """Check that benchmarks do not contain videos of the training, possibly under another name.
+
+    Args:
+        recipe: Recipe, which selects the videos of the training.
+        store: Store.
+        benchmarks: Benchmarks that will be scored.
+
+    Raises:
+        TrichordError: They do. The message names some of the videos.
+    """
     for benchmark in benchmarks:
         scored = store.select(benchmark.collection, benchmark.split)
         check_overlap(store, trained_items(recipe, store), scored, f"benchmark {benchmark.name}")
 
 
 def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tuple[TrainingClips, ClipReader]:
-    """What draws the clips of a stage, and what reads them."""
+    """Return the training clips of a stage and their reader.
+
+    Args:
+        recipe: Recipe.
+        store: Store.
+        stage: Stage that lists the modalities.
+        seed: Seed of the batches.
+
+    Raises:
+        TrichordError: The store has no video to train on, or lacks a modality.
+    """
     data = recipe.data
     items = store.select(data.collection or None, data.train_split)
     if len(items) == 0:
         have = ", ".join(f"{c}/{s} ({n})" for (c, s), n in store.collections().items())
         wanted = f"{data.collection or 'any collection'}/{data.train_split}"
         raise TrichordError(
-            f"{store.path}: no video of {wanted} to train on; the store has {have}; set data.train_split"
+            f"{store.path}: contains no video of {wanted} to train on; it has {have}; set data.train_split"
         )
     reading = reading_settings(recipe, store)
     require_modalities(store, stage.modalities, f"order {stage.chain}", reading)
@@ -195,7 +244,7 @@ def loop_settings(recipe: Recipe, stage: Stage) -> LoopSettings:
 
 
 def frozen_settings(recipe: Recipe, stage: Stage, source: TrainingClips) -> FrozenSettings:
-    """Whether and how what is frozen is computed once."""
+    """Return the settings of the cache of frozen embeddings for a stage."""
     training = recipe.training
     steps = num_steps_of(loop_settings(recipe, stage).training, source.steps_per_epoch)
     return FrozenSettings(
@@ -209,7 +258,14 @@ def frozen_settings(recipe: Recipe, stage: Stage, source: TrainingClips) -> Froz
 def scoring_settings(
     recipe: Recipe, visual_streams: tuple[str, ...], audio: AudioInput = "spectrogram", text: TextInput = "words"
 ) -> ScoringSettings:
-    """How a model that reads these streams is scored."""
+    """Return the settings with which a model is scored.
+
+    Args:
+        recipe: Recipe.
+        visual_streams: Streams of the store that are concatenated to video features.
+        audio: Input of the audio encoder.
+        text: Input of the text encoder.
+    """
     evaluation, data = recipe.evaluation, recipe.data
     return ScoringSettings(
         visual_streams=visual_streams,
@@ -226,33 +282,40 @@ def scoring_settings(
 
 
 def scoring_device(recipe: Recipe) -> torch.device:
-    """Where a model is scored. The processes of a launch join each other, if they have not."""
+    """Return the device on which a model is scored. The processes of a launch connect to each other."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return build_accelerator(recipe).device
     return torch.device("cuda" if torch.cuda.is_available() and recipe.training.device == "auto" else "cpu")
 
 
 def build_accelerator(recipe: Recipe) -> Accelerator:
-    """Device, precision and processes. A fresh one for each stage, so that nothing of the last stage is saved with it."""
+    """Return a new accelerator: device, precision and processes.
+
+    Each stage uses a new one, which contains no objects of the preceding stage.
+    """
     from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
 
     training = recipe.training
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    # Several processes without a GPU speak over gloo; accelerate would let each train alone unless it is told of the CPU.
+    # Several processes without a GPU communicate with gloo. Without `cpu`, accelerate would let each of them train alone.
     on_cpu = training.device == "cpu" or (several and not torch.cuda.is_available())
-    if several:  # a 1 x 1 convolution's gradient has strides of another name: no news to a user
+    if several:  # this warning about the gradients of 1 x 1 convolutions is irrelevant for the user
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     patience = InitProcessGroupKwargs(timeout=timedelta(seconds=training.process_timeout_s))
-    AcceleratorState._reset_state()  # else the first precision of a Python process would be that of all its stages
+    AcceleratorState._reset_state()  # otherwise, all stages of a process use the precision of the first one
     return Accelerator(mixed_precision=training.precision, cpu=on_cpu, kwargs_handlers=[patience])
 
 
 def training_accelerator(recipe: Recipe) -> Accelerator:
-    """As `build_accelerator`, for training. Raises TrichordError for fp16 on a CPU, where encoders would run in float32."""
+    """Return a new accelerator for training, as `build_accelerator` does.
+
+    Raises:
+        TrichordError: The precision is fp16 and the device is a CPU, on which encoders would run in float32.
+    """
     accelerator = build_accelerator(recipe)
     if recipe.training.precision == "fp16" and accelerator.device.type == "cpu":
         raise TrichordError(
-            "training.precision fp16 needs a GPU: on a CPU encoders would run in float32; set training.precision to bf16 or no"
+            "training.precision fp16 needs a GPU; on a CPU, encoders would run in float32; set training.precision to bf16 or no"
         )
     return accelerator

@@ -33,18 +33,18 @@ class ScoredRun:
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """A row of tables and reports: an order with its runs, or one model.
+    """A row of tables and reports: an order with its runs, or a single model.
 
     Attributes:
-        name: The printed name, different for each system.
-        order: The order of a study; None for a model that was scored alone.
-        folder: The folder that was given.
-        seeds: The seeds of its models; (0,) for a model that was scored alone.
-        scores: The scores of each seed.
-        first_stages: The folder of each seed's first stage; '' where it was not recorded.
-        notes: What limits the meaning of its figures.
+        name: Printed name, which is unique.
+        order: Order of a study. None for a single model.
+        folder: Folder that the user gave.
+        seeds: Seeds of its models. (0,) for a single model.
+        scores: Scores of each seed.
+        first_stages: Folder of the first stage of each seed. '' if it is not recorded.
+        notes: Limitations of its figures.
         left_out: Sentences on runs of its folder that were not scored.
-        study: Path of the study of its models, as it was given to `trichord evaluate`; '' if there is none.
+        study: Path of the study of its models, as given to `trichord evaluate`, or ''.
     """
 
     name: str
@@ -59,29 +59,32 @@ class System:
 
     @property
     def labels(self) -> tuple[int | str, ...]:
-        """What identifies the first stage of each seed."""
+        """Labels that identify the first stage of each seed."""
         return tuple(map(first_stage_label, self.first_stages, self.seeds))
 
     @property
     def num_seeds(self) -> int:
-        """The number of first stages."""
+        """Number of different first stages."""
         return len(set(self.labels))
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure of a system over its runs. Shares are in percent.
+    """A figure of a system, combined over its runs. Shares are in percent.
 
     Attributes:
-        benchmark, of, measure, unit: Those of the rows.
-        order: The order; None for a model that was scored alone.
+        benchmark: Name of the benchmark.
+        of: Scope of the figure, such as a retrieval direction.
+        measure: Name of the measure, such as `R@10`.
+        unit: Unit of the measure: `%`, `rank` or another.
+        order: Order. None for a single model.
         estimate: Mean over first stages of the means over their runs. For a median rank with an interval, the median over all runs
-            and units together.
-        interval: Interval over units and seeds; None if the results of the units are not known, or runs were scored on other units.
+            and units.
+        interval: Interval over units and seeds. None if the results of units are unknown, or runs were scored on different units.
         num_seeds: Number of first stages.
-        num: Number of units of a run; the smallest one if runs differ.
-        chance: Mean of chance over the runs; None if it is not known.
-        num_runs: Number of runs. It is larger than `num_seeds` if runs share first stages.
+        num: Number of units of a run. The smallest number if runs differ.
+        chance: Mean of chance over the runs. None if it is unknown.
+        num_runs: Number of runs. It exceeds `num_seeds` if runs share first stages.
     """
 
     benchmark: str
@@ -98,33 +101,40 @@ class Measure:
 
     @property
     def low(self) -> float | None:
+        """Lower end of the interval."""
         return None if self.interval is None else self.interval.low
 
     @property
     def high(self) -> float | None:
+        """Upper end of the interval."""
         return None if self.interval is None else self.interval.high
 
     @property
     def note(self) -> str:
-        """Return a note on what an interval does not cover; '' if there is none."""
+        """Note on the variation that the interval does not cover, or ''."""
         return "" if self.interval is None else self.interval.note
 
     @property
     def text(self) -> str:
-        """The printed figure: `9.0 [4.8, 16.4]`."""
+        """Printed figure, such as `9.0 [4.8, 16.4]`."""
         return figure_text(self.estimate, self.low, self.high, self.unit)
 
     @property
     def seeds(self) -> str:
-        """The printed number of seeds."""
+        """Printed number of seeds."""
         return seeds_text(self.num_seeds, self.num_runs or self.num_seeds)
 
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """The models of one system that were scored on a benchmark.
+    """The models of a system that were scored on a benchmark.
 
-    scores[i] and scored[i] belong to seeds[i], and first_stages[i] identifies its first stage (`study.plan.first_stage_label`).
+    Attributes:
+        system: System.
+        seeds: Seed of each model.
+        scores: Evaluation of each model.
+        scored: Results of each model on the benchmark.
+        first_stages: Label of the first stage of each model (`study.plan.first_stage_label`).
     """
 
     system: System
@@ -135,16 +145,24 @@ class Models:
 
     @property
     def one(self) -> tuple[Scores, Scored]:
-        """The scores of the first seed."""
+        """Evaluation of the first seed, and its results on the benchmark."""
         return self.scores[0], self.scored[0]
 
     def rows(self, target: str, measure: str) -> list[Measured] | None:
-        """Return the row of each seed; None for seeds without one."""
+        """Return the row of each seed, or None if a seed lacks it."""
         rows = [scored.row(target, measure) for scored in self.scored]
         return None if None in rows else [row for row in rows if row is not None]
 
     def table(self, target: str, measure: str) -> np.ndarray | None:
-        """Return (S, n) the contributions of the units for each seed; None if they are not known or units differ between seeds."""
+        """Return the contributions of the units to a figure.
+
+        Args:
+            target: Scope of the figure without the way of scoring (`study.scores.target_of`).
+            measure: Name of the measure.
+
+        Returns:
+            Array (S, n) of S seeds and n units. None if contributions are unknown, or units differ between seeds.
+        """
         rows = self.rows(target, measure)
         if rows is None or not all(row.each for row in rows):
             return None
@@ -158,19 +176,32 @@ class Models:
         return np.stack(values)
 
     def places(self, other: Models, target: str, measure: str) -> np.ndarray | None:
-        """Return (n,) the places of the units of `other` among those of these models, for first seeds; None if units differ."""
+        """Return the positions of the units of other models among the units of these models, for the first seeds.
+
+        Returns:
+            Array (n,) of indices. None if units differ.
+        """
         one, two = other.rows(target, measure), self.rows(target, measure)
         if not one or not two:
             return None
         return places_of_units(other.one, one[0], self.one, two[0])
 
     def runs(self, target: str, measure: str) -> Runs | None:
-        """Return the contributions of the units in each run; None if `table` returns None."""
+        """Return the contributions of the units in each run, or None if `table` returns None."""
         table = self.table(target, measure)
         return None if table is None else Runs(table, self.first_stages, self.seeds)
 
     def figure(self, target: str, measure: str, level: float = 0.95) -> Measure | None:
-        """Return one measure over the seeds that have it; None if no seed has it."""
+        """Return a figure over the seeds that have it.
+
+        Args:
+            target: Scope of the figure without the way of scoring.
+            measure: Name of the measure.
+            level: Level of the interval.
+
+        Returns:
+            The figure. None if no seed has it.
+        """
         rows = [scored.row(target, measure) for scored in self.scored]
         known = [row for row in rows if row is not None]
         if not known:
@@ -187,7 +218,7 @@ class Models:
         )  # fmt: skip
 
     def figures(self, target: str, level: float = 0.95) -> dict[str, Measure]:
-        """Return all measures of a target."""
+        """Return all figures of a target by measure."""
         rows = (row for scored in self.scored for row in scored.rows if target_of(scored.kind, row.of) == target)
         measures = dict.fromkeys(row.measure for row in rows)
         return {m: figure for m in measures if (figure := self.figure(target, m, level)) is not None}
@@ -231,7 +262,12 @@ def target_names(models: Mapping[str, Models]) -> list[str]:
 
 
 def order_figures(runs: Sequence[ScoredRun], level: float = 0.95) -> list[Measure]:
-    """Return all figures, sorted by benchmark, by target in the order of the rows, and by system as given."""
+    """Return all figures of the orders of a study, sorted by benchmark, by target and by order.
+
+    Args:
+        runs: Runs of the study.
+        level: Level of the intervals.
+    """
     systems = systems_of(runs)
     return [
         figure
@@ -244,7 +280,7 @@ def order_figures(runs: Sequence[ScoredRun], level: float = 0.95) -> list[Measur
 
 
 def notes_of_seeds(figures: Sequence[Measure]) -> list[str]:
-    """Return a sentence for each note on the numbers of seeds and runs, with the orders that it concerns if not all."""
+    """Return a sentence for each note on the numbers of seeds and runs. It names its orders unless it concerns all of them."""
     orders: dict[str, dict[Order | None, None]] = {}
     for figure in figures:
         note = replication_note(figure.num_seeds, figure.num_runs or figure.num_seeds)

@@ -1,6 +1,6 @@
-"""Files of a study folder, read with care: what is damaged ends as one line that says what, where and what to do.
+"""Reading of the files of a study folder, with errors that name the damaged file and say what to do.
 
-Anything may have happened to a file since it was written: torn by a full disk, cut by a copy, without the right to read it.
+A file may have been truncated by a full disk or an interrupted copy, or may not be readable.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ KINDS = {dict: "an object", list: "a list"}
 
 
 def is_there(path: Path) -> bool:
-    """Return whether there is such a file, or a link to one.
+    """Return whether a path is a file, or a link to a file.
 
-    Raises Unavailable when that cannot be known, as in a folder without the right to look into it: what is there must not be
-    made a second time.
+    Raises:
+        Unavailable: This cannot be determined, for example because of the permissions of a folder. The file must not be created
+            again in this case.
     """
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
-    except ValueError:  # no path has such a name
+    except ValueError:  # the name contains a null character
         return False
     except OSError as error:
         reraise_unavailable(path, error)
@@ -48,34 +49,47 @@ def is_there(path: Path) -> bool:
 
 
 def read_json(path: Path, kind: type[dict[str, Any]] | type[list[Any]] = dict, *, mend: str = RUN_AGAIN) -> Any:
-    """The content of a JSON file: an object, or with `kind` list a list. Modalities that an object records are declared.
+    """Read a JSON file. Modalities that it records are declared.
 
     Args:
-        path: The file.
-        kind: `dict` or `list`.
-        mend: What the user can do about a damaged file; ends the message.
+        path: File.
+        kind: Type of the content: `dict` or `list`.
+        mend: Advice for the case that the file is damaged, which is the end of the error message.
 
-    Raises TrichordError when it is not there, cannot be read, holds something else, was changed (`training.seals`), or has a
-    letter that stands for another modality.
+    Returns:
+        The content.
+
+    Raises:
+        TrichordError: The file is missing, cannot be read, has content of another type, was changed (`training.seals`), or uses
+            a letter that denotes another modality.
     """
     try:
         content = read_json_value(path)
     except (OSError, ValueError, MemoryError) as error:
         raise unreadable(path, error, mend=mend) from None
     if not isinstance(content, kind):
-        raise damaged(path, f"what it holds is not {KINDS[kind]}", mend)
+        raise damaged(path, f"its content is not {KINDS[kind]}", mend)
     if isinstance(content, dict) and was_changed(content):
-        raise damaged(path, "it was changed since it was written", mend)
+        raise damaged(path, "it has changed since it was written", mend)
     if isinstance(content, dict):
         declare_recorded(content.get("modalities", {}), path)
     return content
 
 
 def check_sha256(path: Path, recorded: object, *, mend: str = RUN_AGAIN) -> None:
-    """Raise TrichordError when the file's SHA-256 is not what was told; None tells nothing, as older versions."""
+    """Compare a file with its recorded digest.
+
+    Args:
+        path: File.
+        recorded: SHA-256 of the file. None, as in files of early versions, skips the check.
+        mend: Advice for the case that the file is damaged.
+
+    Raises:
+        TrichordError: The digest differs, or the file cannot be read.
+    """
     try:
         if recorded is not None and file_sha256(path) != recorded:
-            raise damaged(path, "it is not the file that was written", mend)
+            raise damaged(path, "it has changed since it was written", mend)
     except OSError as error:
         raise unreadable(path, error, mend=mend) from None
 
@@ -83,9 +97,18 @@ def check_sha256(path: Path, recorded: object, *, mend: str = RUN_AGAIN) -> None
 def read_arrays(
     path: Path, wanted: Callable[[str], bool] | None = None, *, mend: str = RUN_AGAIN
 ) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name: all, or those whose names are `wanted`.
+    """Read arrays of an .npz file.
 
-    Raises TrichordError when the file is not there, cannot be read, or is none.
+    Args:
+        path: File.
+        wanted: Function that returns whether to read the array with a name. None reads all arrays.
+        mend: Advice for the case that the file is damaged.
+
+    Returns:
+        The arrays by name.
+
+    Raises:
+        TrichordError: The file is missing, cannot be read, or is not an .npz file.
     """
     with _opened(path, mend) as arrays:
         contents = {name: arrays[name] for name in arrays.files if wanted is None or wanted(name)}
@@ -95,7 +118,11 @@ def read_arrays(
 
 
 def array_names(path: Path, *, mend: str = RUN_AGAIN) -> list[str]:
-    """The names in an .npz file, sorted. Raises as `read_arrays`."""
+    """Return the sorted names of the arrays of an .npz file.
+
+    Raises:
+        TrichordError: The file is missing, cannot be read, or is not an .npz file.
+    """
     with _opened(path, mend) as arrays:
         return sorted(arrays.files)
 
@@ -108,22 +135,32 @@ def _opened(path: Path, mend: str) -> Iterator[Any]:
         with (
             open_regular(path) as file,
             np.load(file, allow_pickle=False) as arrays,
-        ):  # given a path, it leaks torn files
+        ):  # np.load does not close a damaged file that it opened itself
             yield arrays
-    except Exception as error:  # zip, zlib, header and memory errors: whatever flipped bits make the readers raise
+    except Exception as error:  # errors of zip, zlib, headers and memory: damage can cause any exception
         reraise_unavailable(path, error)
         raise damaged(path, _reason(error), mend) from None
 
 
 def queries_path(out: Path, benchmark: str) -> Path:
-    """Where the clips and captions of a benchmark lie. Different benchmarks have different files: `a/b` is `a%2Fb.json`."""
+    """Return the path of the clips and captions of a benchmark, which is unique: `a/b` has the file `a%2Fb.json`."""
     return out / "queries" / f"{quote(benchmark, safe='')}.json"
 
 
 def read_queries(out: Path, benchmark: str, num_clips: int, *, mend: str = "") -> list[str]:
-    """The captions of a benchmark's clips, in the order in which the ranks number them.
+    """Read the captions of the clips of a benchmark.
 
-    Raises TrichordError when the file cannot be read or is not of `num_clips` clips.
+    Args:
+        out: Study folder.
+        benchmark: Name of the benchmark.
+        num_clips: Expected number of clips.
+        mend: Advice for the case that the file is damaged.
+
+    Returns:
+        The captions, in the order in which the ranks number the clips.
+
+    Raises:
+        TrichordError: The file cannot be read, or has another number of clips.
     """
     path, mend = queries_path(out, benchmark), mend or f"run the study again on {benchmark}, which trains nothing twice"
     queries = read_json(path, list, mend=mend)
@@ -134,15 +171,15 @@ def read_queries(out: Path, benchmark: str, num_clips: int, *, mend: str = "") -
 
 
 def damaged(path: Path, reason: str, mend: str) -> TrichordError:
-    """What to raise for a damaged file."""
+    """Return the error for a damaged file."""
     return TrichordError(f"{path}: cannot be read ({reason}); {mend}")
 
 
 @contextmanager
 def mended_by_deleting(folder: Path) -> Iterator[None]:
-    """Errors of reading a trained stage end with the folder to delete: a second run trains what is not there.
+    """Add the advice to delete a damaged stage to the errors in the block, since a second run trains missing stages.
 
-    A stage that could not be looked at may be whole: its error stays as it is.
+    Errors of a stage that cannot be accessed are not changed, since it may be intact.
     """
     try:
         yield
@@ -153,8 +190,8 @@ def mended_by_deleting(folder: Path) -> Iterator[None]:
 
 
 def deleting(folder: Path) -> str:
-    """What to do about a stage whose model is damaged."""
-    return f"delete the folder {folder} and run the same command again, which trains that stage anew"
+    """Return the advice for a stage with a damaged model."""
+    return f"delete the folder {folder} and run the same command again to train this stage again"
 
 
 def _reason(error: Exception) -> str:
@@ -163,4 +200,4 @@ def _reason(error: Exception) -> str:
     reason = one_line(error)
     if isinstance(error, ValueError) and reason and "pickle" not in reason.lower():
         return reason
-    return "damaged, or not what its name says"  # numpy takes what it does not know for a pickle, and advises to run it
+    return "it is damaged, or not an .npz file"  # NumPy suggests to load unknown files as pickles, which is unsafe

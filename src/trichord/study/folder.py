@@ -1,7 +1,7 @@
-"""The study folder: its claim, its plan and results, and the runs that diverged.
+"""The study folder: its settings, plan and results, and the runs that diverged.
 
-`run.yaml` holds the settings and the fingerprint of the data and is written before the first step. `study.json` holds the plan
-(every requested order and seed with its stages) and the results so far, `stages/` the trained stages, `orders/` the figures,
+`run.yaml` contains the settings and the fingerprint of the data, and is written before the first step. `study.json` contains the
+plan (every requested order and seed with its stages) and the results so far, `stages/` the trained stages, `orders/` the figures,
 ranks and geometry of each order and seed, and `queries/` the clips and captions of each benchmark.
 """
 
@@ -39,7 +39,7 @@ logger = main_process_logger(__name__)
 _version = cache(version)  # reading the metadata of a package takes 10 ms
 PACKAGES = ("trichord", "torch", "numpy", "accelerate", "safetensors", "scipy", "scikit-learn")
 DIVERGED, STORE = "diverged.json", "store.json"
-REBUILT = "it is made anew from this call; name the orders, seeds and benchmarks of other calls again to have them back"
+REBUILT = "it is rebuilt from this call; give the orders, seeds and benchmarks of earlier calls again to restore them"
 
 
 def write_study(
@@ -103,7 +103,7 @@ def _earlier(path: Path) -> dict[str, Any]:
         parts[part] = [entry for entry in entries if is_whole(entry)] if isinstance(entries, list) else []
         if num_lost := (len(entries) if isinstance(entries, list) else 1) - len(parts[part]):
             logger.warning(
-                f"{path}: {num_lost} of its {part} are of another form and left out; name them again to have them back"
+                f"{path}: {num_lost} of its {part} are invalid and left out; give them again to restore them"
             )
     recipe = content.get("recipe")
     return {**parts, "evaluation": recipe.get("evaluation") if isinstance(recipe, dict) else None}
@@ -112,7 +112,7 @@ def _earlier(path: Path) -> dict[str, Any]:
 def _still_true(
     earlier: dict[str, Any], mine: list[dict[str, Any]], results: list[dict[str, Any]], recipe: Recipe
 ) -> list[dict[str, Any]]:
-    """Return earlier results, except those that this call computed again, and those of runs with other training or scoring now."""
+    """Return the earlier results that this call did not compute again and whose training and scoring have not changed."""
     trained = {_run_of(entry): entry["stages"][-1]["key"] for entry in earlier["orders"]}
     defaults, kept = asdict(type(recipe.evaluation)()), earlier["evaluation"]
     scored_alike = isinstance(kept, dict) and {**defaults, **kept} == asdict(recipe.evaluation)
@@ -148,7 +148,13 @@ def is_benchmark(entry: object) -> bool:
 
 @dataclass(frozen=True)
 class PlanEntry:
-    """An order with a seed, as `study.json` lists it. `stages` holds the folder, key, chain and seed of each stage."""
+    """An order with a seed, as listed in `study.json`.
+
+    Attributes:
+        order: Order.
+        seed: Seed.
+        stages: Folder, key, chain and seed of each stage.
+    """
 
     order: Order
     seed: int
@@ -161,7 +167,7 @@ class PlanEntry:
 
 
 def plan_entry(entry: Any) -> PlanEntry | None:
-    """Read an entry of the list `orders` of `study.json`; None if it does not name its order, its seed and each of its stages."""
+    """Read an entry of the list `orders` of `study.json`. Return None if it lacks its order, its seed or a stage."""
     if not _is_run(entry) or not isinstance(entry.get("stages"), list) or not entry["stages"]:
         return None
     try:
@@ -179,13 +185,13 @@ def plan_entry(entry: Any) -> PlanEntry | None:
 
 
 def plan_entries(entries: Any) -> tuple[PlanEntry, ...] | None:
-    """Read the list `orders` of `study.json`; None if it is not a list, or an entry has another form."""
+    """Read the list `orders` of `study.json`. Return None if it is not a list or has an invalid entry."""
     read = tuple(map(plan_entry, entries)) if isinstance(entries, list) else (None,)
     return None if None in read else tuple(entry for entry in read if entry is not None)
 
 
 def _is_name(folder: object) -> bool:
-    """Return whether the text names a folder below `stages`, and none elsewhere."""
+    """Return whether a value is the name of a folder directly in `stages`."""
     return isinstance(folder, str) and folder not in ("", ".", "..") and not set(folder) & {"/", "\0"}
 
 
@@ -195,18 +201,33 @@ def note_divergence(folder: Path, error: Diverged) -> None:
 
 
 def divergence_of(folder: Path) -> str | None:
-    """Return why the training of a stage diverged; None if it did not. A record that cannot be read counts as a divergence."""
+    """Return why the training of a stage diverged, or None if it did not.
+
+    A stage with a record that cannot be read counts as diverged.
+    """
     path = folder / DIVERGED
     if not is_there(path):
         return None
     try:
         return str(read_json(path).get("message", "diverged"))
     except TrichordError:
-        return f"diverged, and its {DIVERGED} does not say why"
+        return f"diverged; {DIVERGED} does not contain the reason"
 
 
 def claim(out: Path, store: Store, recipe: Recipe, *, must_be_new: bool) -> None:
-    """Write `run.yaml`, or compare with an existing one, since a folder holds the runs of one store with one set of settings."""
+    """Write `run.yaml`, or compare it with the existing one.
+
+    All runs in a folder use the same store and the same settings.
+
+    Args:
+        out: Run or study folder.
+        store: Store of the training.
+        recipe: Recipe of the training.
+        must_be_new: Whether an existing `run.yaml` is an error.
+
+    Raises:
+        TrichordError: The folder contains a run with another store or other settings, or, with `must_be_new`, any run.
+    """
     path = out / "run.yaml"
     mine: dict[str, Any] = {
         "store": store.address,
@@ -220,31 +241,39 @@ def claim(out: Path, store: Store, recipe: Recipe, *, must_be_new: bool) -> None
         write_text(path, yaml.safe_dump({**mine, "versions": versions()}, sort_keys=False))
         return
     if must_be_new:
-        raise TrichordError(f"{out}: holds a run already; add --resume to go on with it, or give another --out")
+        raise TrichordError(f"{out}: already contains a run; add --resume to continue it, or give another --out")
     earlier = _read_claim(path)
     if earlier.get("fingerprint") != mine["fingerprint"]:
         raise TrichordError(
-            f"{out}: was run on another store, or the store has changed ({shown_url(str(earlier.get('store')))}); "
+            f"{out}: contains a run on another store, or its store has changed ({shown_url(str(earlier.get('store')))}); "
             "give another --out"
         )
     if changed := _first_difference(earlier["settings"], mine["settings"]):
-        raise TrichordError(f"{out}: was run with other settings ({changed}); give another --out, or the same settings")
+        raise TrichordError(
+            f"{out}: contains a run with other settings ({changed}); give another --out, or use the same settings"
+        )
     check_store(out, store)
 
 
 def check_store(out: Path, store: Store) -> None:
-    """Compare the files of the store with those at the beginning of the run (`store.json`), which the first call records.
+    """Check that the files of the store have not changed since the run started.
 
-    A file with another size or modification time is read and compared with its checksum (`store.unchanged`). Call this when a run
-    starts or continues, and before the model of a stage is saved. Raises TrichordError, which names the file, if a file was
-    changed.
+    The first call records the files in `store.json`. A file with another size or modification time is read and compared with its
+    checksum (`store.unchanged`). Call this when a run starts or continues, and before the model of a stage is saved.
+
+    Args:
+        out: Run or study folder.
+        store: Store of the training.
+
+    Raises:
+        TrichordError: A file has changed. The message names it.
     """
     from trichord.store.unchanged import check_unchanged
 
     path = out / STORE
     noted: dict[str, Any] = {}
     if is_there(path):
-        files = read_json(path, mend="delete that file and go on").get("files")
+        files = read_json(path, mend="delete this file and run the command again").get("files")
         noted = files if isinstance(files, dict) else {}
     now = check_unchanged(store, noted)
     if now != noted:
@@ -252,7 +281,12 @@ def check_store(out: Path, store: Store) -> None:
 
 
 def was_trained_on(model: Path, store: Store) -> bool:
-    """Return whether the run of a model was trained on this store, by its fingerprint or its address."""
+    """Return whether a model was trained on a store, according to the fingerprint or the address in `run.yaml`.
+
+    Args:
+        model: Folder of the stage.
+        store: Store.
+    """
     path = model.parent.parent / "run.yaml"
     if not is_there(path):
         return False
@@ -266,7 +300,10 @@ def was_trained_on(model: Path, store: Store) -> bool:
 
 
 def _read_claim(path: Path) -> dict[str, Any]:
-    mend = "if the folder is of this store and these settings, delete that file and go on; else give another --out"
+    mend = (
+        "if the run used this store and these settings, delete this file and run the command again; "
+        "otherwise, give another --out"
+    )
     try:
         content = read_yaml(path)
     except (OSError, ValueError) as error:
@@ -275,7 +312,7 @@ def _read_claim(path: Path) -> dict[str, Any]:
             path, error.strerror if isinstance(error, OSError) and error.strerror else "damaged", mend
         ) from None
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
-        raise damaged(path, "it holds no settings", mend)
+        raise damaged(path, "it contains no settings", mend)
     return content
 
 
@@ -286,12 +323,13 @@ def _first_difference(a: dict[str, Any], b: dict[str, Any], prefix: str = "") ->
             if inner := _first_difference(a[key], b[key], f"{name}."):
                 return inner
         elif a.get(key) != b.get(key):
-            there, now = (values.get(key, "at its default") for values in (a, b))
-            return f"{name} {there} there, {now} now"
+            earlier, now = (values.get(key, "the default") for values in (a, b))
+            return f"{name} was {earlier} and is now {now}"
     return ""
 
 
 def config_text(store: Store, recipe: Recipe, planned: PlannedStage) -> str:
+    """Return the text of `config.yaml` of a stage: everything that its training depends on."""
     stage = planned.stage
     content = {
         "stage": {
@@ -315,7 +353,7 @@ def versions() -> dict[str, str]:
 
 
 def machine(recipe: Recipe) -> dict[str, Any]:
-    """Return what affects the rounding of figures: number of threads, device, processor and number of processes."""
+    """Return the properties of the machine that affect rounding: threads, device, processor and number of processes."""
     import torch
 
     on_gpu = recipe.training.device != "cpu" and torch.cuda.is_available()

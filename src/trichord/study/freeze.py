@@ -1,8 +1,7 @@
-"""Compute the embeddings of frozen encoders for later stages in advance: on other machines, during another training, or on Ray.
+"""Computation of frozen embeddings for later stages in advance: on other machines, during another training, or on Ray.
 
-A later stage freezes every finished stage of a run that lacks a modality. Any number of processes can compute the passes together
-(`data.frozen_parts`): the same command on several machines that share the file system of the store, an array job, a launch of
-several processes, or a process beside the study that waits for them.
+Any number of processes can compute them together (`data.frozen_parts`): the same command on several machines that share the file
+system of the store, an array job, a launch of several processes, or a process that runs at the same time as the study.
 """
 
 from __future__ import annotations
@@ -46,15 +45,18 @@ def freeze(
     """Compute the missing embeddings of the frozen encoders of later stages for every clip.
 
     Args:
-        run: Run or study folder, or one of its stage folders.
-        store: The store of the training.
-        order: The order whose later stages are prepared; None prepares all that may follow.
+        run: Folder of a run or a study, or of one of its stages.
+        store: Store of the training.
+        order: Order whose later stages are prepared. None prepares all stages that may follow.
         device: `auto` or `cpu`.
-        cluster: The Ray cluster that computes them.
-        workers: Number of Ray actors; None takes as many as fit.
+        cluster: Ray cluster that computes the embeddings. None computes them in this process.
+        workers: Number of Ray actors. None uses as many as fit on the cluster.
 
     Returns:
-        The folders of the passes, all finished. Raises TrichordError when there is no stage that a later one would freeze.
+        The folders of the embeddings, which are complete.
+
+    Raises:
+        TrichordError: There is no finished stage that a later one would freeze.
     """
     from trichord.store import Store
 
@@ -62,7 +64,7 @@ def freeze(
     stages = list(_stages(Path(run), wanted))
     if not stages:
         which = f"that {wanted} would freeze" if wanted else "that a later one would freeze"
-        raise TrichordError(f"{run}: no finished stage {which}; train the first stage, then freeze what it gives")
+        raise TrichordError(f"{run}: contains no finished stage {which}; train the first stage before")
     ready: list[Path] = []
     for folder, stage, recipe in stages:
         recipe.training.device = "cpu" if device == "cpu" else recipe.training.device
@@ -74,7 +76,7 @@ def freeze(
         settings = factories.frozen_settings(recipe, stage, source)
         given = (model, stage, source, reader, settings, accelerator)
         if not settings.enabled:
-            raise TrichordError(f"{folder}: was trained with training.frozen_cache off; there is nothing to make ahead")
+            raise TrichordError(f"{folder}: was trained with training.frozen_cache off, so embeddings are not cached")
         if cluster is not None:
             from trichord.training.frozen_ray import freeze_on_ray
 
@@ -90,13 +92,14 @@ def freeze(
                 ready.append(work.folder)
     if not ready:
         logger.warning(
-            f"nothing is kept in {frozen_folder(data)}: it would be larger than training.frozen_cache_gb or read only once"
+            f"nothing was written to {frozen_folder(data)}: the embeddings would need more than training.frozen_cache_gb or "
+            "be read only once"
         )
     return ready
 
 
 def _stages(run: Path, order: Order | None) -> Iterator[tuple[Path, Stage, Recipe]]:
-    """Yield the folder of each finished stage that a later one freezes, such a later stage, and the recipe of both."""
+    """Yield the folder of each finished stage that a later one freezes, the later stage, and the recipe of both."""
     folders = (
         [run] if is_there(run / DESCRIPTION) else sorted(path.parent for path in run.glob(f"stages/*/{DESCRIPTION}"))
     )

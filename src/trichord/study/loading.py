@@ -1,4 +1,4 @@
-"""Find the trained model that a folder means, check that it fits a store, and load it for scoring."""
+"""Loading of a trained model for scoring: find the model in a folder, and check that it fits a store."""
 
 from __future__ import annotations
 
@@ -27,14 +27,19 @@ if TYPE_CHECKING:
 def load_for_scoring(
     run: Path, store_path: Location | Store, recipe: str | None = None
 ) -> tuple[Store, TrainedModel, Recipe, ScoringSettings]:
-    """Return a store, a model where it is scored, the recipe that says how, and its plain settings.
+    """Load a model and a store for scoring.
 
     Args:
-        run: Run, study or stage folder, or a published .pth file.
-        store_path: Store with the clips, a folder or a URL; one that is open already is taken as it is.
-        recipe: How clips are read and scored; None takes the recipe that trained the model, `mcn` for a published one.
+        run: Folder of a run, a study or a stage, or a published .pth file.
+        store_path: Store with the clips: a folder, a URL or an open store.
+        recipe: Recipe that says how clips are read and scored. None uses the recipe that the model was trained with, or `mcn`
+            for a published model.
 
-    Raises TrichordError when the model's widths are not the store's.
+    Returns:
+        The store, the model on the device of the scoring, the recipe, and the settings of the scoring.
+
+    Raises:
+        TrichordError: There is not exactly one model, or its inputs have other sizes than the features of the store.
     """
     from trichord.store import Store
 
@@ -49,17 +54,29 @@ def load_for_scoring(
 
 
 def items_trained_on(run: Path, trained: TrainedModel, store: Store) -> np.ndarray:
-    """Return the numbers of the videos of a store that a model was trained on; none if it was trained on another store."""
+    """Return the numbers of the videos of a store that a model was trained on.
+
+    Args:
+        run: Folder of a run, a study or a stage.
+        trained: Model in this folder.
+        store: Store. If the model was trained on another one, the result is empty.
+    """
     if not trained.settings or not was_trained_on(find_model(run), store):
         return np.empty(0, np.int64)
     return factories.trained_items(recipe_from_dict(of_this_version(trained.settings)), store)
 
 
 def find_model(run: Path) -> Path:
-    """Return the folder of the model that `run` means: `run` itself, the best checkpoint in it, or the last stage of the one order
-    that was trained there.
+    """Find the model that a path refers to.
 
-    Raises TrichordError when there is none, when there are several to choose from, or when a stage folder holds another stage.
+    Args:
+        run: Model file or folder, folder with checkpoints, or run folder with a single order.
+
+    Returns:
+        `run` itself, the best checkpoint in it, or the folder of the last stage of its order.
+
+    Raises:
+        TrichordError: There is no model or more than one, or a folder contains the model of another stage.
     """
     if is_there(run) or is_there(run / DESCRIPTION):
         check_stage(run)
@@ -74,14 +91,25 @@ def find_model(run: Path) -> Path:
         check_described(run / "stages" / name, described)
     last = sorted(set(descriptions) - {described.get("parent") for described in descriptions.values()})
     if not last:
-        raise TrichordError(f"{run}: no trained model here; give a run folder, a stage folder or a published .pth file")
+        raise TrichordError(
+            f"{run}: contains no trained model; give the folder of a run or a stage, or a published .pth file"
+        )
     if len(last) > 1:
-        raise TrichordError(f"{run}: holds {len(last)} models; give one of them, e.g. {run / 'stages' / last[0]}")
+        raise TrichordError(f"{run}: contains {len(last)} models; give one of them, such as {run / 'stages' / last[0]}")
     return run / "stages" / last[0]
 
 
 def check_widths(run: Path, trained: TrainedModel, store: Store) -> None:
-    """Raise TrichordError if the widths of the store's features are not those that the model reads."""
+    """Check that the features of a store have the sizes that a model reads.
+
+    Args:
+        run: Path of the model, for the message.
+        trained: Model.
+        store: Store.
+
+    Raises:
+        TrichordError: The size of a modality differs.
+    """
     reading = ReadingSettings(trained.visual_streams, audio=trained.audio, text=trained.text)
     for name in trained.trained:
         modality = specification(name)
@@ -92,6 +120,6 @@ def check_widths(run: Path, trained: TrainedModel, store: Store) -> None:
         source = " + ".join(streams) or "words"
         advice = "use features of the same encoder" if streams else "import with the same word vectors"
         raise TrichordError(
-            f"{run}: the model reads {name} of width {wanted}, {store.path} has {width} ({source}); use the store that it was "
-            f"trained on, or {advice}"
+            f"{run}: the model needs {name} features of size {wanted}, but those of {store.path} have size {width} ({source}); "
+            f"use the store that it was trained on, or {advice}"
         )

@@ -1,7 +1,7 @@
-"""One run in one folder at a time.
+"""The lock of a run folder, which ensures that only one run at a time writes to it.
 
-The main process of a launch holds a lock on the file `.lock` of the folder, which says who it is. The system lets go of it
-when the process ends, however it ends; the file stays. Reports, and evaluations of one model, take no lock.
+The main process of a launch locks the file `.lock` in the folder and writes its process ID and machine to it. The system
+releases the lock when the process ends for any reason. The file remains. Reports and evaluations of a single model take no lock.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from trichord.files.locks import FileLock, LockedByAnotherProcess
 from trichord.parallel import on_main
 
 FILE = ".lock"
-_BEGIN = b'{"process": '  # of what a run writes
+_BEGIN = b'{"process": '  # start of the content that a run writes
 
 
 @contextmanager
 def alone_in(out: Path) -> Iterator[None]:
-    """Hold the lock of a run folder, which is created if it is missing.
+    """Hold the lock of a run folder in the block. The folder is created if it is missing.
 
-    Raises TrichordError on all processes of the launch when another run holds it (the message names that run's process and
-    machine), or when a link to a folder lies in it: nothing is written through links.
+    Raises:
+        TrichordError: Another run holds the lock (the message names its process and machine), or the folder contains a link to a
+            folder, through which nothing is written. All processes of the launch raise it.
     """
     locks: list[FileLock] = []
     on_main(partial(_acquire, out, locks))
@@ -47,27 +48,30 @@ def _acquire(out: Path, locks: list[FileLock]) -> None:
         lock = FileLock(out / FILE)
     except LockedByAnotherProcess as error:
         raise TrichordError(
-            f"{out}: another run is at work in this folder ({_told(error.holder)}); wait until it ends, or give another --out"
+            f"{out}: another run is using this folder ({_holder_text(error.holder)}); "
+            "wait until it ends, or give another --out"
         ) from None
     locks.append(lock)
     if not _is_of_a_run(lock.read()) and not (out / "run.yaml").exists():
         lock.release()
-        raise TrichordError(f"{out / FILE}: is not the lock file of a run; move it away, then run the command again")
+        raise TrichordError(
+            f"{out / FILE}: is not the lock file of a run; move it elsewhere, then run the command again"
+        )
     mine = {"process": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     lock.write(json.dumps(mine).encode() + b"\n")
 
 
 def _is_of_a_run(content: bytes) -> bool:
-    """Whether a run wrote the content of the lock file; it may be cut short."""
+    """Return whether a run wrote the content of the lock file, which may be truncated."""
     return _holder(content) is not None or _BEGIN.startswith(content[: len(_BEGIN)])
 
 
-def _told(content: bytes) -> str:
-    return _holder(content) or "it has just begun"  # it has the lock and has not yet written
+def _holder_text(content: bytes) -> str:
+    return _holder(content) or "it has just started"  # it holds the lock and has not written its name yet
 
 
 def _holder(content: bytes) -> str | None:
-    """Who holds the lock, or held it last, by the content of its file; None where no run wrote that."""
+    """Return the current or last holder of the lock from the content of its file, or None if no run wrote it."""
     try:
         holder = json.loads(content)
         return one_line(f"process {int(holder['process'])} on {holder['host']}, since {holder['since']}")[:200]

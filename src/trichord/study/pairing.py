@@ -1,4 +1,4 @@
-"""Pair the rows of two results by their names, whatever the order of the rows."""
+"""Matching of the rows of two results by name."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ import numpy as np
 
 
 def places_of(keys: Sequence[Hashable], others: Sequence[Hashable]) -> np.ndarray | None:
-    """Return (n,) where each key stands among `others`; None where the two do not hold the same keys equally often.
+    """Return the position of each key in another sequence.
 
-    A key that is there several times is paired in order: its first place with the first place, and so on.
+    If a key occurs several times, its first occurrences are matched, then the second ones, and so on.
+
+    Args:
+        keys: Keys.
+        others: Sequence in which the keys are searched.
+
+    Returns:
+        Array (n,) of indices. None if the sequences do not contain the same keys equally often.
 
     Example:
         >>> places_of(["a", "b", "a"], ["b", "a", "a"]).tolist()
@@ -25,7 +32,7 @@ def places_of(keys: Sequence[Hashable], others: Sequence[Hashable]) -> np.ndarra
 
 
 def _numbered(keys: Sequence[Hashable]) -> list[tuple[Hashable, int]]:
-    """Each key with how often it was there before."""
+    """Return each key with the number of its earlier occurrences."""
     seen: Counter[Hashable] = Counter()
     numbered = []
     for key in keys:

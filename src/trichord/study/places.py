@@ -1,4 +1,4 @@
-"""Checks whether a stage folder holds the stage that belongs there.
+"""A check that a stage folder contains the stage that belongs there.
 
 The folder `av-t.seed0.1a2b3c4d` belongs to order `av>t`, seed 0 and the key that begins with `1a2b3c4d`. A user may have copied a
 complete model of another stage there, whose figures would then be reported for the wrong order.
@@ -19,29 +19,30 @@ from trichord.training.checkpoint import FOLDER as CHECKPOINTS
 from trichord.training.models import DESCRIPTION
 
 _NAME = re.compile(r"([a-z]+(?:-[a-z]+)*)\.seed([0-9]+)\.([0-9a-f]{8})")
-Identity = tuple[str, int, str]  # chain, seed, key or the beginning of a key
+Identity = tuple[str, int, str]  # chain, seed, and key or the beginning of a key
 
 
 def identity_of(stage: PlannedStage) -> Identity:
-    """Return what the folder of a planned stage must hold."""
+    """Return the identity of a planned stage, which the model in its folder must have."""
     return stage.stage.chain, stage.seed, stage.key
 
 
 def identity_of_entry(entry: Mapping[str, Any]) -> Identity | None:
-    """Return what the folder of a stage of `study.json` must hold; None where an earlier version did not write it."""
+    """Return the identity of a stage of `study.json`, or None if an early version did not record it."""
     chain, seed, key = (entry.get(part) for part in ("chain", "seed", "key"))
     return (str(chain), int(seed), str(key)) if chain is not None and seed is not None and key is not None else None
 
 
 def check_stage(model: Path, expected: Identity | None = None) -> None:
-    """Check that a model belongs to the stage of its folder. Values that an earlier version did not write are not compared.
+    """Check that a model belongs to the stage of its folder. Values that an early version did not record are not compared.
 
     Args:
-        model: A stage folder, one of its checkpoints, or a file of either. Nothing is checked if it has no description, or if
-            neither `expected` nor the name of the folder says what belongs there.
-        expected: What belongs there; None takes it from the name of the folder.
+        model: Folder of a stage, one of its checkpoints, or a file of either. Nothing is checked if there is no description, or
+            if neither `expected` nor the name of the folder defines an identity.
+        expected: Identity of the stage. None takes it from the name of the folder.
 
-    Raises TrichordError if the folder holds another stage, or its description cannot be read.
+    Raises:
+        TrichordError: The folder contains the model of another stage, or its description cannot be read.
     """
     folder = Path(os.path.abspath(model.parent if is_there(model) else model))
     stage_folder = folder.parent.parent if folder.parent.name == CHECKPOINTS else folder
@@ -51,7 +52,16 @@ def check_stage(model: Path, expected: Identity | None = None) -> None:
 
 
 def check_described(folder: Path, described: Mapping[str, Any], expected: Identity | None = None) -> None:
-    """Check as `check_stage` does, with a description that has been read, or a dump with the same entries."""
+    """Check a model like `check_stage`, with a description that has already been read.
+
+    Args:
+        folder: Folder of the stage.
+        described: Content of the description, or of a dump with the same entries.
+        expected: Identity of the stage. None takes it from the name of the folder.
+
+    Raises:
+        TrichordError: The folder contains the model of another stage.
+    """
     expected = expected or _identity_of_name(folder.name)
     if expected is None:
         return
@@ -60,9 +70,9 @@ def check_described(folder: Path, described: Mapping[str, Any], expected: Identi
     differs = any(described.get(part, value) != value for part, value in wanted.items())
     if differs or not str(described.get("key", key)).startswith(key):
         raise TrichordError(
-            f"{folder}: holds a model of {_text_of(described.get('stage'), described.get('seed'), described.get('key'))}, where "
-            f"{_text_of(chain, seed, key)} belongs; move that folder away and run the study or `trichord train --resume` again, "
-            "which trains this stage anew"
+            f"{folder}: contains a model of {_text_of(described.get('stage'), described.get('seed'), described.get('key'))} "
+            f"instead of {_text_of(chain, seed, key)}; move the folder elsewhere, and run the study or `trichord train --resume` "
+            "again to train this stage again"
         )
 
 

@@ -15,12 +15,19 @@ from trichord.settings import SEED
 from trichord.training.stage import Stage, stages_of
 
 _SEED_OF_STAGE = re.compile(r"\.seed(\d{1,20})\.[0-9a-f]{8}$")
-FORMAT = 1  # raised when the same settings would train differently
+FORMAT = 1  # to be raised when the same settings lead to another training
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage to train. Two plans with equal keys would train the same weights."""
+    """A stage to train.
+
+    Attributes:
+        stage: Stage.
+        seed: Seed.
+        key: Digest of everything that the weights depend on. Stages with equal keys have equal weights.
+        parent: Preceding stage. None for a first stage.
+    """
 
     stage: Stage
     seed: int
@@ -29,13 +36,19 @@ class PlannedStage:
 
     @property
     def folder(self) -> str:
-        """Name of its folder: `av-t.seed0.1a2b3c4d`."""
+        """Name of its folder, such as `av-t.seed0.1a2b3c4d`."""
         return f"{self.stage.slug}.seed{self.seed}.{self.key[:8]}"
 
 
 @dataclass(frozen=True)
 class PlannedOrder:
-    """An order with one seed: its stages, first to last."""
+    """An order with a seed.
+
+    Attributes:
+        order: Order.
+        seed: Seed.
+        stages: Stages, starting with the first.
+    """
 
     order: Order
     seed: int
@@ -54,7 +67,8 @@ def plan_order(
         store_fingerprint: Fingerprint of the data.
         first_stage_seed: Seed of the first stage of orders with several stages. If given, all seeds share that stage.
 
-    Raises TrichordError for a seed that is out of bounds.
+    Raises:
+        TrichordError: A seed is out of bounds.
     """
     SEED.check("seed", seed)
     SEED.check("first_stage_seed", first_stage_seed)
@@ -76,10 +90,19 @@ def plan_study(
     store_fingerprint: str,
     first_stage_seed: int | None = None,
 ) -> list[PlannedOrder]:
-    """Return each pair of an order and a seed once, with all orders of a seed before the next seed, so that an early table
-    compares orders.
+    """Return the plan of a study: each pair of an order and a seed once.
 
-    Raises TrichordError if there is no order or no seed.
+    All orders of a seed come before the next seed, so that the table compares orders as early as possible.
+
+    Args:
+        orders: Orders.
+        seeds: Seeds.
+        recipe: The settings. Those that affect the training are part of the keys.
+        store_fingerprint: Fingerprint of the data.
+        first_stage_seed: Seed of the first stage of orders with several stages. If given, all seeds share that stage.
+
+    Raises:
+        TrichordError: There is no order or no seed, or a seed is out of bounds.
     """
     if not orders:
         raise TrichordError("the list of orders is empty; give at least one, for example av>t")
@@ -93,16 +116,21 @@ def plan_study(
 
 
 def first_stage_label(folder: str, seed: int) -> int | str:
-    """Return what identifies a first stage among those of an order: the seed in the name of its folder, or else the name.
+    """Return a label that identifies a first stage among those of an order.
 
-    A run whose first stage is not known ('') counts as one with a first stage of its own, with the seed of the run.
+    Args:
+        folder: Name of the folder of the first stage. '' if it is unknown.
+        seed: Seed of the run.
+
+    Returns:
+        The seed in the name of the folder, the name if it contains no seed, or `seed` if the name is unknown.
     """
     match = _SEED_OF_STAGE.search(folder)
     return int(match[1]) if match else folder or seed
 
 
 def distinct_stages(plan: list[PlannedOrder]) -> list[PlannedStage]:
-    """Return every stage to train once, parents before children."""
+    """Return each stage to train once, parents before children."""
     return list({stage.key: stage for planned in plan for stage in planned.stages}.values())
 
 

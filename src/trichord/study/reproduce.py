@@ -1,8 +1,8 @@
-"""Run a diverged step again from its dump (`training.divergence`), and report where values stop being finite.
+"""Reproduction of a diverged step from its dump (`training.divergence`), with a report of the first values that are not finite.
 
-One process encodes the batches of all processes, each separately, or together if `training.batch_norm` is global, so that the batch
-statistics are the same. The centroids are those that the loss used. For a gradient, the graph of the whole batch is kept, even if
-the training used chunks.
+A single process encodes the batches of all processes: together if `training.batch_norm` is global, and separately otherwise, so
+that the batch statistics are the same. The centroids are those that the loss used. If the gradient diverged, the graph of the
+whole batch is stored, even if the training used chunks.
 """
 
 from __future__ import annotations
@@ -33,14 +33,25 @@ from trichord.training.divergence import DESCRIPTION, FOLDER, FORMAT, MEMORY, MO
 from trichord.training.models import network_of
 from trichord.training.stage import Stage, prepare_model
 
-MEND = "train the stage again, which writes it anew"
-EXTREME = 100.0  # rows larger than the median row by this factor are reported
+MEND = "train the stage again to write it again"
+EXTREME = 100.0  # rows that are larger than the median row by this factor are reported
 SHOWN = 5  # largest number of rows or names in a line
 
 
 @dataclass(frozen=True)
 class Dump:
-    """The dump of a diverged step. `batches` and `clips` have an entry for each process."""
+    """The dump of a diverged step.
+
+    Attributes:
+        folder: Folder of the dump.
+        described: Content of `divergence.json`.
+        stage: Stage that was trained.
+        recipe: Recipe of the training.
+        model: Network with the weights before the step.
+        memory: State of the clustering. None without clustering.
+        batches: Tensors of the batch of each process.
+        clips: Clips of the batch of each process.
+    """
 
     folder: Path
     described: dict[str, Any]
@@ -54,13 +65,14 @@ class Dump:
 
 @dataclass
 class Reproduction:
-    """The result of running a diverged step again.
+    """The result of the reproduction of a diverged step.
 
     Attributes:
-        title: The step.
-        before, now: The terms in the training and now, with `grad_norm` if the gradient was not finite.
+        title: Description of the step.
+        before: Terms of the loss in the training, with `grad_norm` if the gradient was not finite.
+        now: The same terms in the reproduction.
         same: Whether the same terms are not finite.
-        where: Lines that say where values stop being finite.
+        where: Lines that name the first values that are not finite.
     """
 
     title: str
@@ -72,11 +84,11 @@ class Reproduction:
     def __str__(self) -> str:
         terms = [f"  {name:<20} {self.before[name]:<12g} {self.now[name]:<12g}" for name in self.before]
         verdict = (
-            "the same values are not finite here"
+            "the same values are not finite in both"
             if self.same
-            else "the result differs here: another device or version rounds differently"
+            else "the results differ, since another device or version rounds differently"
         )
-        return "\n".join([self.title, f"  {'':<20} {'then':<12} now", *terms, verdict, *self.where])
+        return "\n".join([self.title, f"  {'':<20} {'training':<12} now", *terms, verdict, *self.where])
 
 
 @accepts_text_paths
@@ -84,9 +96,13 @@ def reproduce(dump: Path) -> Reproduction:
     """Run a diverged step again.
 
     Args:
-        dump: The folder `stages/X/divergence`, or the stage folder that contains it.
+        dump: Folder `stages/X/divergence`, or the folder of the stage that contains it.
 
-    Raises TrichordError if the dump is missing or damaged.
+    Returns:
+        The values of the step, and the first values that are not finite.
+
+    Raises:
+        TrichordError: The dump is missing or damaged.
     """
     read = read_dump(dump)
     device = torch.device("cuda" if read.recipe.training.device != "cpu" and torch.cuda.is_available() else "cpu")
@@ -106,7 +122,7 @@ def reproduce(dump: Path) -> Reproduction:
     result.same = _not_finite(before) == _not_finite(now) != set()
     for module in read.model.modules():
         if isinstance(module, DAVEnet):
-            module.fast = False  # the plain path passes every module
+            module.fast = False  # the fast path does not call every module
     with _watched(read.model) as first:
         _, embeddings = _run(read, device, of_gradient)
     result.where = [*_modules(first, read.model, of_gradient), *_rows(read, embeddings), *_weights(read)]
@@ -114,16 +130,25 @@ def reproduce(dump: Path) -> Reproduction:
 
 
 def read_dump(folder: Path) -> Dump:
-    """Read and check a dump. Raises TrichordError if it is missing or damaged."""
+    """Read and check a dump.
+
+    Args:
+        folder: Folder of the dump, or of the stage that contains it.
+
+    Raises:
+        TrichordError: The dump is missing or damaged.
+    """
     folder = folder / FOLDER if (folder / FOLDER / DESCRIPTION).is_file() else folder
     path = folder / DESCRIPTION
     if not path.is_file():
         raise TrichordError(
-            f"{folder}: no diverged step here (no {DESCRIPTION}); give the folder stages/X/{FOLDER} of a run"
+            f"{folder}: contains no diverged step (there is no {DESCRIPTION}); give the folder stages/X/{FOLDER} of a run"
         )
     described = read_json(path, mend=MEND)
     if described.get("format") != FORMAT:
-        raise damaged(path, f"it has format {described.get('format')}, this version reads {FORMAT}", MEND)
+        raise damaged(
+            path, f"it has format {described.get('format')}, but this version of trichord reads {FORMAT}", MEND
+        )
     try:
         declare_recorded(described.get("modalities", {}), path)
         recipe = recipe_from_dict(described["settings"], source=str(path))
@@ -162,7 +187,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 class _Used:
-    """Stands for the clustering's memory: the centroids that the loss used, and no fit."""
+    """Replacement of the cluster memory, with the centroids that the loss used. It is never fitted."""
 
     def __init__(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.centroids = state["centroids"].to(device)
@@ -175,7 +200,7 @@ class _Used:
 
 
 def _run(dump: Dump, device: torch.device, with_gradient: bool) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """Terms (with the norm of the gradient) and embeddings of the step."""
+    """Return the terms of the loss (with the norm of the gradient) and the embeddings of the step."""
     loss = factories.build_loss(dump.recipe, dump.stage, int(dump.described["seed"]))
     if loss.memory is not None:
         assert dump.memory is not None
@@ -202,7 +227,7 @@ def _terms(loss: CombinedLoss, dump: Dump, outputs: dict[str, Encoded], device: 
 
 
 def _encode(dump: Dump, device: torch.device) -> dict[str, Encoded]:
-    """Return the outputs for the rows of all processes in sequence, with the same rows in each pass as in the training."""
+    """Return the outputs for the rows of all processes, with the same rows in each forward pass as in the training."""
     training = dump.recipe.training
     inputs = [{k[6:]: t.to(device) for k, t in batch.items() if k.startswith("input.")} for batch in dump.batches]
     sizes = [len(next(iter(batch.values()))) if batch else 0 for batch in inputs]
@@ -236,7 +261,7 @@ def _encode(dump: Dump, device: torch.device) -> dict[str, Encoded]:
 
 
 def _chunks(sizes: list[int], chunk: int) -> list[list[slice]]:
-    """Return for each process the rows of each of its passes. All processes have the same number of passes (`gradient_cache`)."""
+    """Return the rows of each forward pass of each process. All have the same number of passes (`gradient_cache`)."""
     if not chunk or sum(sizes) <= chunk * len(sizes):
         return [[slice(0, size)] for size in sizes]
     count = max(-(-size // chunk) for size in sizes)
@@ -245,7 +270,7 @@ def _chunks(sizes: list[int], chunk: int) -> list[list[slice]]:
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
-    """Concatenate rows. Texts (B, L, ...) of different length are padded with zeros, which a mask leaves out."""
+    """Concatenate rows. Texts (B, L, ...) of different length are padded with zeros, which a mask excludes."""
     longest = max(part.shape[1] for part in parts) if parts[0].ndim > 1 else 0
     return torch.cat(
         [
@@ -278,8 +303,7 @@ def _autocast(device: torch.device, precision: str) -> Any:
 
 @contextmanager
 def _watched(model: nn.Module) -> Iterator[dict[str, str]]:
-    """Record the first module whose output is not finite (`output`), and the first with such a gradient of its output
-    (`gradient`)."""
+    """Record the first module whose output is not finite (`output`), and the first one with such a gradient (`gradient`)."""
     first: dict[str, str] = {}
 
     def forward(name: str, module: nn.Module, out: Any) -> None:
@@ -311,11 +335,12 @@ def _modules(first: dict[str, str], model: MCN, of_gradient: bool) -> list[str]:
     if "output" in first:
         return [f"first module whose output is not finite: {first['output']}"]
     if not of_gradient:
-        return ["the output of every module is finite: look at the loss and its weights"]
+        return ["the outputs of all modules are finite; check the loss and its weights"]
     lines = []
     if "gradient" in first:
         lines.append(
-            f"all outputs are finite; on the way back the gradient is first not at the output of {first['gradient']}"
+            "all outputs are finite; the first gradient in the backward pass that is not finite is that of the output of "
+            f"{first['gradient']}"
         )
     largest = {name: float(p.grad.abs().max()) for name, p in model.named_parameters() if p.grad is not None}
     if bad := [name for name, most in largest.items() if not isfinite(most)]:
@@ -323,12 +348,12 @@ def _modules(first: dict[str, str], model: MCN, of_gradient: bool) -> list[str]:
     name = max(largest, key=lambda name: largest[name])
     return [
         *lines,
-        f"every gradient is finite, their norm is not: the largest is that of {name}, up to {largest[name]:.3g}",
+        f"all gradients are finite, but not their norm; {name} has the largest gradient, up to {largest[name]:.3g}",
     ]
 
 
 def _rows(dump: Dump, embeddings: Mapping[str, Tensor]) -> list[str]:
-    """Return lines on the rows with inputs or embeddings that are not finite or extreme, with their videos."""
+    """Return lines on rows whose inputs or embeddings are extreme or not finite, with their videos."""
     lines = []
     names = list(dict.fromkeys(name for batch in dump.batches for name in batch if name.startswith("input.")))
     tensors = {name.removeprefix("input."): [batch[name] for batch in dump.batches if name in batch] for name in names}
@@ -342,7 +367,7 @@ def _rows(dump: Dump, embeddings: Mapping[str, Tensor]) -> list[str]:
         bad = (~torch.isfinite(size)).nonzero().flatten().tolist()
         if bad:
             lines.append(
-                f"{name}: {len(bad)} of {len(size)} rows not finite: {', '.join(_clip(dump, r) for r in bad[:SHOWN])}"
+                f"{name}: {len(bad)} of {len(size)} rows are not finite: {', '.join(_clip(dump, r) for r in bad[:SHOWN])}"
             )
         elif len(size) and float(size.max()) > EXTREME * max(float(size.median()), 1e-30):
             row = int(size.argmax())
@@ -351,7 +376,9 @@ def _rows(dump: Dump, embeddings: Mapping[str, Tensor]) -> list[str]:
                 f"{name}: up to {float(size.max()):.3g}, {times:,.0f} times the median row: {_clip(dump, row)}"
             )
     sources = [one for clips in dump.clips for one in clips.get("bad_inputs", [])]
-    return lines + [f"features not finite: video '{b['video']}', stream {b['stream']}, {b['file']}" for b in sources]
+    return lines + [
+        f"features that are not finite: video '{b['video']}', stream {b['stream']}, {b['file']}" for b in sources
+    ]
 
 
 def _clip(dump: Dump, row: int) -> str:
@@ -363,9 +390,9 @@ def _clip(dump: Dump, row: int) -> str:
 
 
 def _weights(dump: Dump) -> list[str]:
-    state = {**dump.model.state_dict(), **{f"clustering's {k}": t for k, t in (dump.memory or {}).items()}}
+    state = {**dump.model.state_dict(), **{f"{k} of the clustering": t for k, t in (dump.memory or {}).items()}}
     bad = [name for name, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
-    return [f"not finite before the step: {', '.join(bad[:SHOWN])}"] if bad else []
+    return [f"weights that were not finite before the step: {', '.join(bad[:SHOWN])}"] if bad else []
 
 
 def _not_finite(terms: Mapping[str, float]) -> set[str]:

@@ -1,4 +1,7 @@
-"""Run the stages of a plan, evaluate the orders and write the table. Finished stages and evaluations are reused."""
+"""Functions that train the stages of a plan, evaluate the orders and write the table.
+
+Finished stages and evaluations are reused.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,13 @@ logger = main_process_logger(__name__)
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """The result of `train_order`: the folder of each stage, first to last. The last one holds the whole model."""
+    """The result of `train_order`.
+
+    Attributes:
+        order: Order that was trained.
+        stage_folders: Folder of each stage, starting with the first. The last one contains the model with all modalities.
+        num_steps: Number of training steps of this call.
+    """
 
     order: Order
     stage_folders: tuple[Path, ...]
@@ -58,6 +67,7 @@ class TrainSummary:
 
     @property
     def model_folder(self) -> Path:
+        """Folder of the model with all modalities."""
         return self.stage_folders[-1]
 
 
@@ -71,18 +81,23 @@ def train_order(
     *,
     resume: bool = False,
 ) -> TrainSummary:
-    """Train the stages of one order.
+    """Train the stages of an order.
 
     Args:
-        store_path: The store, a folder or a URL.
-        out: Run folder; gets `run.yaml` and `stages/`.
-        order: The order, such as `av>t`.
+        store_path: Store: a folder or a URL.
+        out: Run folder, in which `run.yaml` and `stages/` are written.
+        order: Order, such as `av>t`.
         seed: Seed of initial weights, batches and clustering.
         recipe: All settings.
-        resume: Continue the run in `out`. Without it, a folder that holds a run is an error. A stage that diverged is trained again
-            from its last checkpoint.
+        resume: Whether to continue the run in `out`. Without it, a folder that contains a run is an error. A stage that has
+            diverged is trained again from its last checkpoint.
 
-    Raises Diverged if a stage diverges, which is also recorded in the folder of the stage.
+    Returns:
+        The folders of the stages, and the number of steps.
+
+    Raises:
+        Diverged: A stage diverges, which is also recorded in the folder of the stage.
+        TrichordError: The settings, the store or the folder cannot be used.
     """
     from trichord.store import Store
 
@@ -99,7 +114,7 @@ def train_order(
         for stage in planned.stages:
             folder = out / "stages" / stage.folder
             if why := on_main(partial(_diverged, folder)):
-                logger.info(f"stage {stage.folder} diverged before ({why}): it is trained again")
+                logger.info(f"stage {stage.folder} diverged in an earlier call ({why}); it is trained again")
             steps += _train(stage, out, store, recipe)
     return TrainSummary(planned.order, tuple(out / "stages" / s.folder for s in planned.stages), steps)
 
@@ -118,20 +133,25 @@ def run_study(
 ) -> StudyTable:
     """Train each order with each seed, evaluate the models on every benchmark and write the table.
 
-    A second call continues where the first one stopped.
+    A second call continues where the first one stopped. An order that diverges, or whose embeddings are not finite, is left out
+    with a warning, and the other orders continue.
 
     Args:
-        store_path: The store to train on and to take the benchmarks from, a folder or a URL.
-        out: Study folder; gets `stages/`, `orders/`, `study.json`, `table.md`, `table.csv`, `table.tex`, `orders.png`.
-        orders: The orders, such as ["av>t", "at>v", "vt>a", "avt"].
-        seeds: Each order is trained once for each seed.
+        store_path: Store with the training videos and the benchmarks: a folder or a URL.
+        out: Study folder, in which `stages/`, `orders/`, `study.json`, `table.md`, `table.csv`, `table.tex` and `orders.png` are
+            written.
+        orders: Orders, such as ["av>t", "at>v", "vt>a", "avt"].
+        seeds: Seeds. Each order is trained once for each seed.
         recipe: All settings.
-        benchmarks: Names of benchmarks; None takes all that the store has clips for.
+        benchmarks: Names of benchmarks. None uses all benchmarks for which the store has clips.
         first_stage_seed: If given, all seeds share first stages that are trained with this seed.
 
-    The table shows the orders of this call; `study.json` and `orders/` also keep the results of earlier calls. An order that
-    diverges, or whose embeddings are not finite, is left out with a message, and the other orders continue. Raises Diverged if
-    all orders diverge.
+    Returns:
+        The table of the orders of this call. `study.json` and `orders/` also contain the results of earlier calls.
+
+    Raises:
+        Diverged: All orders diverge.
+        TrichordError: The settings, the store or the folder cannot be used.
     """
     from trichord.store import Store
 
@@ -144,7 +164,8 @@ def run_study(
     names = benchmarks or benchmark_names(store)
     if not names:
         raise TrichordError(
-            f"{store.path}: no clips to evaluate on (every video is in split train); give --benchmarks COLLECTION/train"
+            f"{store.path}: contains no clips for the evaluation (all videos are in split train); "
+            "give --benchmarks COLLECTION/train"
         )
     chosen = [find_benchmark(store, name) for name in dict.fromkeys(names)]
     factories.check_overlaps(recipe, store, chosen)
@@ -169,7 +190,7 @@ def run_study(
         on_main(partial(_note_read_only, stages, out, store, recipe))
         for planned in plan:
             if why := _train_all(planned, out, store, recipe):
-                logger.warning(f"{planned.order} seed {planned.seed}  diverged and is left out: {why}")
+                logger.warning(f"{planned.order} seed {planned.seed}  is left out, since it diverged: {why}")
                 continue
             try:
                 rows = evaluate_order(planned, out, store, recipe, chosen, directions)
@@ -184,7 +205,7 @@ def run_study(
             on_main(write)
             on_main(partial(write_table, table, out))
     if table is None:
-        raise Diverged(f"{out}: every order diverged; lower training.learning_rate, in another --out")
+        raise Diverged(f"{out}: every order diverged; lower training.learning_rate, and give another --out")
     return table
 
 
@@ -195,14 +216,14 @@ def _unscored(orders: Sequence[Order], directions: Sequence[Direction]) -> list[
         if not any(set(direction.modalities) <= set(order.modalities) for direction in directions):
             example = Direction(order.modalities[:1], order.modalities[1:2]).code
             lines.append(
-                f"order {order} is trained and not scored: no direction of evaluation.directions has its modalities alone; "
-                f"add one, such as {example}"
+                f"order {order} is trained but not scored, since every direction of evaluation.directions needs another "
+                f"modality; add a direction such as {example}"
             )
     return lines
 
 
 def _check_new(out: Path) -> None:
-    """Raise TrichordError if a folder without a run has a file with the name of a file of a study that is not one."""
+    """Raise TrichordError if a folder without a run contains a foreign file with the name of a file of a study."""
     if not is_there(out / "run.yaml"):
         is_study = is_there(out / "study.json") and _is_study(out / "study.json")
         refuse_foreign([out / name for name in ("study.json", *TABLE_FILES)], lambda _: is_study, "a file of a study")
@@ -224,13 +245,13 @@ def _scored(planned: PlannedOrder, out: Path, rows: list[dict[str, Any]], benchm
 
 
 def _note_read_only(stages: Sequence[PlannedStage], out: Path, store: Store, recipe: Recipe) -> None:
-    """Say before the first step what a store that cannot be written to costs the later stages."""
+    """Warn before the first step that later stages are slower if the store is read-only."""
     lacking = [s for s in stages if s.stage.frozen and not is_there(out / "stages" / s.folder / DESCRIPTION)]
     folder = frozen_folder(store)
     if lacking and recipe.training.frozen_cache == "auto" and (why := why_not_writable(folder)):
         logger.warning(
-            f"{folder}: cannot be written ({why}): what frozen encoders give is not kept; later stages compute it at every step, "
-            "which takes longer (training.frozen_cache off does the same without this note)"
+            f"{folder}: cannot be written ({why}), so frozen embeddings are not cached; later stages compute them at every "
+            "step, which takes longer (training.frozen_cache off does the same without this warning)"
         )
 
 
@@ -251,7 +272,7 @@ def _train_all(planned: PlannedOrder, out: Path, store: Store, recipe: Recipe) -
 
 
 def _diverged(folder: Path) -> str | None:
-    """Return why a stage diverged; None if it did not, or was finished since."""
+    """Return why a stage diverged, or None if it did not or has been finished since."""
     return None if is_there(folder / DESCRIPTION) else divergence_of(folder)
 
 
@@ -301,8 +322,8 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe) -
     )
     if source.most_clips == 1:
         logger.warning(
-            "note: a batch of one clip has no negatives, so contrast teaches nothing; raise data.videos_per_batch or "
-            "data.clips_per_video, or add videos"
+            "a batch of a single clip has no negatives, so the contrastive loss has no effect; raise data.videos_per_batch "
+            "or data.clips_per_video, or add videos"
         )
     order = planned.stage.order
     title = f"{order} stage {len(order.stages)} seed {planned.seed}"
@@ -327,7 +348,7 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe) -
     )  # fmt: skip
     on_main(partial(check_store, out, store))
     extra["parameters"] = count_parameters(model, planned.stage)
-    if recipe.training.shard == "full":  # of weights in parts, the whole
+    if recipe.training.shard == "full":  # the weights are sharded
         state = gather_weights(model)
         model = factories.build_model(recipe, store, planned.seed)
         model.load_state_dict(dict(state))
@@ -348,7 +369,7 @@ def _is_finished(planned: PlannedStage, folder: Path, recipe: Recipe) -> bool:
     with mended_by_deleting(folder):
         described = read_description(folder)
     check_described(folder, described, identity_of(planned))
-    finish_checkpoints(folder / CHECKPOINTS, recipe.training.keep_best)  # a kill may have come before
+    finish_checkpoints(folder / CHECKPOINTS, recipe.training.keep_best)  # the process may have been killed before this
     return True
 
 

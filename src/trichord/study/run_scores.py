@@ -1,7 +1,7 @@
-"""The runs of a study as scores: the adapter by which a study is read like an evaluation.
+"""An adapter that reads a run of a study like an evaluation.
 
-`orders/ORDER/seed-N.npz` numbers the rows of a benchmark, one for each text. Here every row is a unit, named by its video and span;
-queries that could not be ranked and count as errors are units of their own, the last ones.
+The ranks in `orders/ORDER/seed-N.npz` number the rows of a benchmark, which has a row per text. Here, each row is a unit, which is
+named after its video and its times. Queries that could not be ranked and count as errors are further units at the end.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from trichord.study.scores import Measured, Scored, Scores, finite_number, targe
 
 
 class RunScores(Scores):
-    """The figures of a run of a study, with what each row of its benchmarks contributes to them.
+    """The figures of a run of a study, with the contribution of each row of its benchmarks.
 
     Args:
-        path: Its figures, `orders/ORDER/seed-N.json`; the ranks lie beside them.
-        results: The rows of its figures.
-        benchmarks: What the study says of its benchmarks: `name`, `title`, `protocol`.
-        subject: How the run is called.
+        path: File of the figures, `orders/ORDER/seed-N.json`. The ranks are next to it.
+        results: Rows of the figures.
+        benchmarks: Benchmarks as described in the study, with `name`, `title` and `protocol`.
+        subject: Name of the run.
         store: Path and fingerprint of the store.
-        settings: By which it was scored.
-        captions: Gives the caption of each clip of a benchmark, [] where they are not known; None: nothing is known of captions.
+        settings: Settings of the scoring.
+        captions: Function that returns the caption of each clip of a benchmark, or [] if they are unknown. None if all captions
+            are unknown.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class RunScores(Scores):
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by name, as in the file of an evaluation."""
         arrays: dict[str, np.ndarray] = {}
         for scored in self.benchmarks:
             arrays |= self._of_benchmark(scored)
@@ -77,7 +79,7 @@ class RunScores(Scores):
         for direction, ranks, each in by_direction:
             head, texts = f"{scored.head}/{direction}", ranks.clip if ranks.text is None else ranks.text
             if len(texts) and not 0 <= texts.min() <= texts.max() < len(rows):
-                raise self._damaged(f"{head}/clip numbers clips that are not there")
+                raise self._damaged(f"{head}/clip contains numbers of clips that do not exist")
             places = np.concatenate([texts, len(rows) + np.arange(len(each[MEDIAN_RANK]) - len(texts))])
             for measure, values in each.items():
                 arrays[f"{head}/{measure}/each"] = aligned(values, places, len(rows) + most)
@@ -103,11 +105,11 @@ def _rows(path: Path, name: str, result: dict[str, Any]) -> list[Measured]:
     direction = result["direction"]
     scope, units = f"{direction}, {result.get('fusion', 'sum')}", f"{name}/text_id"
     if target_of("retrieval", scope) != direction:
-        raise damaged(path, f"the fusion rule of {name}/{direction} is none", RUN_AGAIN)
+        raise damaged(path, f"the fusion rule of {name}/{direction} is invalid", RUN_AGAIN)
 
     def number(field: str) -> float:
         if (value := finite_number(result[field])) is None:
-            raise damaged(path, f"the {field} of {name}/{direction} is no number", RUN_AGAIN)
+            raise damaged(path, f"the {field} of {name}/{direction} is not a number", RUN_AGAIN)
         return value
 
     num = int(number("num_queries"))

@@ -1,4 +1,4 @@
-"""Score the runs of a study, and keep what its report needs."""
+"""Scoring of the runs of a study. The results are saved for its report."""
 
 from __future__ import annotations
 
@@ -56,19 +56,26 @@ if TYPE_CHECKING:
 
 logger = main_process_logger(__name__)
 
-CONTENTS = 2  # raised when more is kept of a run: older results are then computed again
-ANEW = "it is made anew"
+CONTENTS = 2  # to be raised when the files of a run contain more; older results are then computed again
+RECOMPUTED = "it is computed again"
 
 
 def results_path(out: Path, planned: PlannedOrder) -> Path:
-    """Where the figures of one order and seed lie; the arrays have the same name with `.npz`."""
+    """Return the path of the figures of an order and seed. The arrays have the same name with `.npz`."""
     return out / "orders" / planned.order.slug / f"seed-{planned.seed}.json"
 
 
 @dataclass
 class Figures:
-    """What is kept of an order and seed: the names of the benchmarks that are there whole, with all that is theirs; and
-    the names of those that are damaged."""
+    """The saved results of an order and seed.
+
+    Attributes:
+        names: Names of the intact benchmarks.
+        rows: Figures of these benchmarks.
+        labels: Kind of the labels of the clips of each benchmark (`clip_labels`).
+        arrays: Ranks, clips and geometry of these benchmarks by name.
+        lost: Names of the damaged benchmarks.
+    """
 
     names: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -85,9 +92,26 @@ def evaluate_order(
     benchmarks: list[Benchmark],
     directions: list[Direction],
 ) -> list[dict[str, Any]]:
-    """Results of one order and seed on these benchmarks, computed or read back; what cannot be read is computed again.
-    Figures of other benchmarks stay, while they are of the same training and scored alike. An order without a direction's
-    modalities leaves it out. The processes of a launch share the embedding; the main one does the rest for all."""
+    """Return the results of an order and seed on benchmarks. Saved results are read, and others are computed.
+
+    Damaged results are computed again. Saved results of other benchmarks are kept if their training and scoring are the same. The
+    processes of a launch share the embedding of clips. The main process does the rest.
+
+    Args:
+        planned: Order and seed.
+        out: Study folder.
+        store: Store with the clips.
+        recipe: All settings.
+        benchmarks: Benchmarks to score.
+        directions: Retrieval directions. Those that need a modality that the order lacks are left out.
+
+    Returns:
+        A result row for each benchmark and direction.
+
+    Raises:
+        Diverged: The embeddings are not finite.
+        TrichordError: The model cannot be read.
+    """
     path = results_path(out, planned)
     identity = {
         "stage": planned.stages[-1].key,
@@ -123,12 +147,17 @@ def evaluate_order(
 
 
 def kept_figures(path: Path, identity: dict[str, Any]) -> Figures:
-    """The figures of `path` that were made under `identity`, each benchmark whole or not at all."""
+    """Read saved results. A benchmark is either complete or left out.
+
+    Args:
+        path: File of the figures.
+        identity: Identity of the training and the scoring. Results with another identity are ignored.
+    """
     figures = Figures()
     if not is_there(path):
         return figures
     try:
-        kept = read_json(path, mend=ANEW)
+        kept = read_json(path, mend=RECOMPUTED)
         identity_there = kept.get("identity")
         if (
             not isinstance(identity_there, dict)
@@ -137,10 +166,10 @@ def kept_figures(path: Path, identity: dict[str, Any]) -> Figures:
             return figures
         rows, labels, names = kept.get("results"), kept.get("labels"), identity_there.get("benchmarks")
         if not isinstance(labels, dict) or not isinstance(names, list) or fault_of_rows(rows):
-            raise damaged(path, fault_of_rows(rows) or "it lacks a part", ANEW)
+            raise damaged(path, fault_of_rows(rows) or "it is incomplete", RECOMPUTED)
         figures.lost = [name for name in names if isinstance(name, str)]
-        check_sha256(path.with_suffix(".npz"), kept.get("arrays_sha256"), mend=ANEW)
-        arrays = read_arrays(path.with_suffix(".npz"), mend=ANEW)
+        check_sha256(path.with_suffix(".npz"), kept.get("arrays_sha256"), mend=RECOMPUTED)
+        arrays = read_arrays(path.with_suffix(".npz"), mend=RECOMPUTED)
     except Unavailable:
         raise
     except TrichordError as error:
@@ -150,13 +179,13 @@ def kept_figures(path: Path, identity: dict[str, Any]) -> Figures:
     for name in names:
         mine = [row for row in rows if row["benchmark"] == name]
         if why := _fault(name, mine, arrays):
-            logger.warning(str(damaged(path.with_suffix(".npz"), why, ANEW)))
+            logger.warning(str(damaged(path.with_suffix(".npz"), why, RECOMPUTED)))
             figures.lost.append(name)
             continue
         figures.names.append(name)
         figures.rows += mine
         figures.labels[name] = str(labels.get(name, ""))
-    # a benchmark's arrays begin with its name; so may those of another (`a` and `a/val`), whose longer name counts
+    # The names of arrays begin with that of their benchmark. With benchmarks `a` and `a/val`, the longest match counts.
     for key, array in arrays.items():
         owner = max((name for name in names if key.startswith(f"{name}/")), key=len, default=None)
         if owner in figures.names:
@@ -165,7 +194,7 @@ def kept_figures(path: Path, identity: dict[str, Any]) -> Figures:
 
 
 def _fault(benchmark: str, rows: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> str:
-    """What is wrong with what is kept of a benchmark; '' for all that a report needs."""
+    """Return what is wrong with the saved results of a benchmark, or ''."""
     faults = [
         fault_of_clips(arrays, benchmark),
         *(fault_of_ranks(arrays, f"{benchmark}/{r['direction']}") for r in rows),
@@ -178,9 +207,9 @@ def _fault(benchmark: str, rows: list[dict[str, Any]], arrays: dict[str, np.ndar
 
 
 def _mend_queries(out: Path, store: Store, benchmark: Benchmark, recipe: Recipe, num_clips: int) -> None:
-    """Write the clips and captions of a benchmark where they are not there whole."""
+    """Write the clips and captions of a benchmark if their file is missing or damaged."""
     try:
-        read_queries(out, benchmark.name, num_clips, mend=ANEW)
+        read_queries(out, benchmark.name, num_clips, mend=RECOMPUTED)
     except Unavailable:
         raise
     except TrichordError as error:
@@ -198,7 +227,7 @@ def _evaluate(
     figures: Figures,
     device: torch.device,
 ) -> None:
-    """Evaluate an order's model on these benchmarks; its figures join `figures` of the main process."""
+    """Evaluate the model of an order on benchmarks. The results are added to `figures` of the main process."""
     folder = out / "stages" / planned.stages[-1].folder
     check_stage(folder, identity_of(planned.stages[-1]))
     with mended_by_deleting(folder):
@@ -235,8 +264,16 @@ def _evaluate(
 
 
 def clip_labels(store: Store, clips: Clips) -> tuple[list[str] | None, str]:
-    """What is known of which clips belong together, and its name: the video, where videos have several clips; else the
-    first folder of the video's name; else nothing."""
+    """Return labels that say which clips belong together.
+
+    Args:
+        store: Store with the clips.
+        clips: Clips.
+
+    Returns:
+        The label of each clip and the kind of the labels: the video if videos have several clips, otherwise the first folder of
+        the id of the video. None and '' if there are no folders.
+    """
     videos = [store.video_id(int(i)) for i in clips.item]
     if len(set(videos)) < len(videos):
         return videos, "video"

@@ -1,6 +1,6 @@
-"""Read the evaluation of one model that `trichord evaluate --out` wrote: figures, and the result of each unit.
+"""Reading of the evaluation of a model that `trichord evaluate --out` wrote: figures, and the result of each unit.
 
-The files may have been edited, truncated or exchanged since. If their parts do not fit together, the error names the file.
+The files may have been edited, truncated or exchanged. If their parts do not fit together, the error names the file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FUSED = re.compile(r"(\w+), (\w+)(?:, dual softmax ([0-9.e+-]+))?(: .+)?", re.D
 class Measured:
     """A figure of `results.json`, with the fields of `tasks.protocol.Row`.
 
-    `each` is the name of its array, or ''. `low` and `high` are the ends of its 95 % interval, None where the file has none.
+    `each` is the name of its array, or ''. `low` and `high` are the ends of its 95 % interval, or None if the file contains none.
     """
 
     of: str
@@ -48,19 +48,22 @@ class Measured:
 
 @dataclass(frozen=True)
 class Scored:
-    """One benchmark of an evaluation.
+    """A benchmark of an evaluation.
 
     Attributes:
-        name: The name by which it was requested.
-        protocol, title, kind, paragraph: Name, title, kind and description of its protocol.
-        head: The prefix of the names of its arrays.
-        options: The options of the evaluation.
-        rows: Its figures.
+        name: Name that the user gave.
+        protocol: Name of its protocol.
+        title: Title of its protocol.
+        kind: Kind of its task, such as `retrieval`.
+        paragraph: Description of its protocol.
+        head: Prefix of the names of its arrays.
+        options: Options of the evaluation.
+        rows: Figures.
         notes: Notes for the reader.
-        results: Retrieval rows by direction, with gallery and policies; () for other kinds.
-        fusion: The fusion rule that `auto` selected, where the rows do not say; otherwise ''.
-        settings: Of a study, further settings of the recipe that it was scored with.
-        clips: The clips that were scored: COLLECTION/SPLIT of a store, or ''.
+        results: Retrieval rows by direction, with gallery and policies. () for other kinds.
+        fusion: Fusion rule that `auto` selected, if the rows do not contain it. Otherwise ''.
+        settings: Further settings of the recipe that a study was scored with.
+        clips: Scored clips of the store, as COLLECTION/SPLIT, or ''.
     """
 
     name: str
@@ -79,28 +82,32 @@ class Scored:
 
     @property
     def key(self) -> tuple[str, str]:
-        """The identity of the benchmark across evaluations: its protocol, and the clips that the user named."""
+        """Identity of the benchmark across evaluations: its protocol, and the clips that the user named."""
         return self.protocol, str(self.options.get("on") or "")
 
     @property
     def heading(self) -> str:
-        """The printed title, with the clips if the user named them."""
+        """Printed title, with the clips if the user named them."""
         return ", ".join(filter(None, (self.title, self.key[1])))
 
     def row(self, target: str, measure: str) -> Measured | None:
-        """Return the figure of a target (see `target_of`); None if there is none."""
+        """Return the figure of a target (`target_of`) and a measure, or None if there is none."""
         return next((r for r in self.rows if r.measure == measure and target_of(self.kind, r.of) == target), None)
 
     def result(self, scope: str) -> dict[str, Any] | None:
-        """Return the retrieval row of the direction at the beginning of `of`; None if there is none."""
+        """Return the retrieval row of the direction at the beginning of a scope, or None if there is none."""
         code = scope.partition(",")[0]
         return next((r for r in self.results if r.get("direction") == code), None)
 
 
 def target_of(kind: str, scope: str) -> str:
-    """Return the target of a figure without the way of scoring: `t2va: caption, votes` for `t2va, sum: caption, votes`.
+    """Return the target of a figure, i.e. its scope without the way of scoring.
 
     Systems that differ in the fusion rule or the windows of clips have the same targets.
+
+    Args:
+        kind: Kind of the task.
+        scope: Scope of the figure, such as `t2va, sum: caption, votes`, whose target is `t2va: caption, votes`.
     """
     scope = _WINDOWS.sub("", scope)
     if kind in ("retrieval", "localization") and (match := _FUSED.fullmatch(scope)):
@@ -109,13 +116,18 @@ def target_of(kind: str, scope: str) -> str:
 
 
 def fusion_of(kind: str, scope: str) -> tuple[str, str]:
-    """Return (fusion rule, scale of the dual softmax) of a figure, each '' if its name does not contain it."""
+    """Return the fusion rule and the scale of the dual softmax of a figure. Each is '' if its scope does not contain it.
+
+    Args:
+        kind: Kind of the task.
+        scope: Scope of the figure.
+    """
     match = _FUSED.fullmatch(_WINDOWS.sub("", scope)) if kind in ("retrieval", "localization") else None
     return (match[2], match[3] or "") if match else ("", "")
 
 
 class Scores:
-    """The evaluation of one model. Use `read_scores` to create it."""
+    """The evaluation of a model. Use `read_scores` to create it."""
 
     def __init__(self, path: Path, content: dict[str, Any], benchmarks: tuple[Scored, ...]) -> None:
         self.path, self.benchmarks = path, benchmarks
@@ -130,13 +142,17 @@ class Scores:
         return read_arrays(self.path / PER_QUERY, lambda name: not name.endswith("/MeanR/each"), mend=AGAIN)
 
     def loaded(self) -> Scores:
-        """Return the scores with their arrays loaded. Raises TrichordError if the arrays are damaged."""
+        """Return the scores with their arrays loaded.
+
+        Raises:
+            TrichordError: The arrays are damaged.
+        """
         assert self.arrays is not None
         return self
 
     @property
     def all_notes(self) -> tuple[str, ...]:
-        """The notes on the model and on all benchmarks."""
+        """Notes on the model and on all benchmarks."""
         return self.notes + tuple(note for scored in self.benchmarks for note in scored.notes)
 
     def scored(self, key: tuple[str, str]) -> Scored | None:
@@ -144,45 +160,65 @@ class Scores:
         return next((one for one in self.benchmarks if one.key == key), None)
 
     def each(self, row: Measured) -> np.ndarray:
-        """Return (n,) float64, the contribution of each unit to a figure, NaN for units that do not count.
+        """Return the contribution of each unit to a figure.
 
-        Raises TrichordError if the contributions are missing or do not match the figure.
+        Args:
+            row: Figure.
+
+        Returns:
+            Array (n,), float64: shares (0 to 1) or ranks (from 1). NaN for units that do not count.
+
+        Raises:
+            TrichordError: The contributions are missing or do not match the figure.
         """
         values = self._array(row.each, "f")
         counted = values[~np.isnan(values)]
         if not len(counted) or not np.isfinite(counted).all() or (row.unit == "rank" and counted.min() < 1):
-            raise self._damaged(f"{row.each} holds values that are neither shares nor ranks")
+            raise self._damaged(f"{row.each} contains values that are neither shares nor ranks")
         computed = float(np.median(counted)) if row.measure == MEDIAN_RANK else float(counted.mean())
         expected = row.value if row.unit == "rank" else row.value / 100
         if not math.isclose(computed, expected, rel_tol=1e-6, abs_tol=1e-6):
             raise self._damaged(
-                f"{row.each} does not match the {row.measure} of {row.value:g} that {RESULTS} has for {row.of}"
+                f"{row.each} does not match {RESULTS}, where the {row.measure} of {row.of} is {row.value:g}"
             )
         return values.astype(np.float64)
 
     def units(self, row: Measured) -> np.ndarray:
-        """Return (n,) the names of the units of a figure."""
+        """Return the names of the units of a figure, an array (n,).
+
+        Raises:
+            TrichordError: The names are missing, or their number is wrong.
+        """
         names = self._array(row.each_of, "U")
         if len(names) != len(self._array(row.each, "f")):
             raise self._damaged(f"{row.each_of} and {row.each} differ in length")
         return names
 
     def named(self, name: str, kinds: str, length: int | None = None) -> np.ndarray | None:
-        """Return another array (n,) whose dtype is of one of `kinds`; None if it is missing or has another length."""
+        """Return another one-dimensional array.
+
+        Args:
+            name: Name of the array.
+            kinds: Allowed kinds of its data type, such as `iu`.
+            length: Required length. None allows any length.
+
+        Returns:
+            The array (n,). None if it is missing, or has another type or length.
+        """
         array = self.arrays.get(name)
         if array is None or array.ndim != 1 or array.dtype.kind not in kinds:
             return None
         return array if length is None or len(array) == length else None
 
     def number(self, name: str) -> int | None:
-        """Return another array that is a single integer; None if it is missing."""
+        """Return another array that is a single integer, or None if it is missing."""
         array = self.arrays.get(name)
         return int(array) if array is not None and array.ndim == 0 and array.dtype.kind in "iu" else None
 
     def _array(self, name: str, kind: str) -> np.ndarray:
         array = self.arrays.get(name)
         if array is None or array.ndim != 1 or array.dtype.kind != kind:
-            raise self._damaged(f"'{one_line(name)[:80]}' is not there or not of its kind")
+            raise self._damaged(f"'{one_line(name)[:80]}' is missing or has another type")
         return array
 
     def _damaged(self, why: str) -> TrichordError:
@@ -190,7 +226,11 @@ class Scores:
 
 
 def read_scores(folder: Path) -> Scores:
-    """Read the folder of one evaluation. Raises TrichordError if it cannot be read."""
+    """Read the folder of an evaluation.
+
+    Raises:
+        TrichordError: The folder cannot be read.
+    """
     return scores_of(folder / RESULTS, read_json(folder / RESULTS, mend=AGAIN))
 
 
@@ -198,20 +238,21 @@ def scores_of(path: Path, content: dict[str, Any]) -> Scores:
     """Return the scores of a `results.json`.
 
     Args:
-        path: The file, for messages. The arrays lie beside it.
-        content: The content of the file. It has no benchmark if the model lacks what each of them needs.
+        path: The file. The arrays are next to it.
+        content: Content of the file. It lists no benchmark if the model lacks a modality that each of them needs.
 
-    Raises TrichordError if a part is missing or has another type.
+    Raises:
+        TrichordError: A part is missing or has another type.
     """
     store, notes = content.get("store"), content.get("notes", [])
     if not isinstance(content.get("subject"), str) or not isinstance(content.get("benchmarks"), list):
-        raise damaged(path, "it does not name a subject and benchmarks", AGAIN)
+        raise damaged(path, "it contains no subject or no list of benchmarks", AGAIN)
     if store is not None and not (
         isinstance(store, dict) and all(isinstance(store.get(p), str) for p in ("path", "fingerprint"))
     ):
         raise damaged(path, "its store has no path and fingerprint", AGAIN)
     if not _texts(notes):
-        raise damaged(path, "its notes are not texts", AGAIN)
+        raise damaged(path, "its notes are not a list of texts", AGAIN)
     return Scores(path.parent, content, tuple(_benchmark(path, entry) for entry in content["benchmarks"]))
 
 
@@ -222,19 +263,19 @@ def _texts(value: object) -> bool:
 def _benchmark(path: Path, entry: object) -> Scored:
     words = ("name", "protocol", "title", "kind", "paragraph")
     if not isinstance(entry, dict) or not all(isinstance(entry.get(part), str) for part in words):
-        raise damaged(path, f"a benchmark lacks its {', '.join(words)}", AGAIN)
+        raise damaged(path, f"a benchmark needs the texts {', '.join(words)}", AGAIN)
     name, rows, results = entry["name"], entry.get("rows"), entry.get("results", [])
     if entry["kind"] not in KINDS:
         raise damaged(path, f"the kind of benchmark {name} is unknown", AGAIN)
     if not isinstance(entry.get("options"), dict) or not _texts(entry.get("notes")):
-        raise damaged(path, f"benchmark {name} lacks its options and notes", AGAIN)
+        raise damaged(path, f"benchmark {name} lacks its options or its notes", AGAIN)
     if not isinstance(rows, list) or not rows:
         raise damaged(path, f"benchmark {name} has no figures", AGAIN)
     if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
         raise damaged(path, f"the results of benchmark {name} are not a list of rows", AGAIN)
     figures = tuple(_row(path, name, row) for row in rows)
     if len({(row.of, row.measure) for row in figures}) < len(figures):
-        raise damaged(path, f"benchmark {name} has a figure twice", AGAIN)
+        raise damaged(path, f"benchmark {name} contains a figure twice", AGAIN)
     fusion = fused if isinstance(fused := entry.get("fusion"), str) else ""
     clips = str(entry["clips"] if "clips" in entry else entry["options"].get("on") or "")
     name, protocol, title, kind, paragraph = (entry[part] for part in words)
@@ -265,10 +306,10 @@ def _row(path: Path, benchmark: str, row: object) -> Measured:
 
 
 def finite_number(value: object) -> float | None:
-    """A finite number as a float; None for anything else."""
+    """Return a finite number as a float, and None for any other value."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     try:
         return float(value) if math.isfinite(value) else None
-    except OverflowError:  # an integer that no float holds
+    except OverflowError:  # the integer is too large for a float
         return None

@@ -1,4 +1,4 @@
-"""The order table: a row for each order and one for chance; R@1, R@5 and R@10 of each benchmark in the columns."""
+"""The order table, with a row for each order and for chance, and columns for R@1, R@5 and R@10 of each benchmark."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trichord.tasks.retrieval.measure import RetrievalResult
 
 TABLE_FILES = ("table.md", "table.csv", "table.tex", "orders.png")
-MAX_TITLE = 60  # characters above a panel
+MAX_TITLE = 60  # largest number of characters of the title of a panel
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class StudyTable:
 
     Attributes:
         direction: Retrieval direction of the cells.
-        orders: The orders of the rows.
+        orders: Orders of the rows.
         benchmarks: Names of the benchmarks, in the order of the columns.
-        titles: The headings of the benchmarks.
+        titles: Headings of the benchmarks.
         figures: Recalls of every order, benchmark and direction.
-        queries: benchmark -> (number of queries, size of the gallery).
-        results: All result rows that the table was made from, in every direction.
+        queries: Number of queries and size of the gallery of each benchmark.
+        results: All result rows from which the table was made, in every direction.
     """
 
     direction: Direction
@@ -58,11 +58,12 @@ class StudyTable:
         direction: Direction,
         runs: Sequence[ScoredRun],
     ) -> StudyTable:
-        """Collect result rows (see `RetrievalResult`, plus `order` and `seed`) into a table of one direction.
+        """Make a table of a direction from result rows.
 
         Args:
-            results: The rows of all runs.
-            titles, benchmarks: Headings and names of the columns.
+            results: Rows of all runs: the fields of `RetrievalResult`, `order` and `seed`.
+            titles: Headings of the benchmarks.
+            benchmarks: Names of the benchmarks.
             direction: Retrieval direction of the cells.
             runs: The same runs with the results of their queries.
         """
@@ -73,7 +74,7 @@ class StudyTable:
 
     @property
     def cells(self) -> dict[tuple[Order, str], tuple[Measure, ...]]:
-        """(order, benchmark) -> R@1, R@5, R@10 in the table's direction; absent where nothing was scored."""
+        """R@1, R@5 and R@10 by order and benchmark, in the direction of the table. Pairs without results are missing."""
         cells: dict[tuple[Order, str], tuple[Measure, ...]] = {}
         for figure in self.figures:
             if figure.order is not None and target_of("retrieval", figure.of) == self.direction.code:
@@ -83,14 +84,14 @@ class StudyTable:
 
     @property
     def chance(self) -> dict[str, tuple[float, ...]]:
-        """benchmark -> the three chance levels."""
+        """Chance of R@1, R@5 and R@10 by benchmark."""
         first: dict[str, tuple[Measure, ...]] = {}
         for (_, name), cells in self.cells.items():
             first.setdefault(name, cells)
         return {name: tuple(cell.chance or 0.0 for cell in cells) for name, cells in first.items()}
 
     def lines(self) -> list[list[str]]:
-        """Rows of text: the label, then three recalls per benchmark. The last row is chance."""
+        """Return the rows as text: the label, then three recalls per benchmark. The last row is chance."""
         out, cells, chances = [], self.cells, self.chance
         for order in self.orders:
             row = [str(order)]
@@ -105,7 +106,7 @@ class StudyTable:
 
     @property
     def caption(self) -> str:
-        """What the figures are and how many seeds they have, in sentences."""
+        """Sentences that describe the figures and their numbers of seeds."""
         sizes = "; ".join(
             f"{title} {self.queries[name][0]} queries, {self.queries[name][1]} clips"
             for name, title in zip(self.benchmarks, self.titles, strict=True)
@@ -120,7 +121,7 @@ class StudyTable:
         return " ".join([sentence, *notes_of_seeds(figures)]) + warning
 
     def _seeds(self, figures: Sequence[Measure]) -> str:
-        """Return the number of seeds of all orders with figures, such as `seeds: 3`, or of each order where they differ."""
+        """Return the number of seeds, such as `seeds: 3`. If orders differ, it is given for each order."""
         seeds = {figure.order: figure.seeds for figure in figures}
         if len(set(seeds.values())) < 2:
             return f"seeds: {next(iter(seeds.values()), '0')}"
@@ -143,18 +144,19 @@ class StudyTable:
 
 
 def to_markdown(table: StudyTable) -> str:
+    """Return the table in Markdown, with its caption."""
     head = ["order"] + [f"{_cell_text(title)} {k}" for title in table.titles for k in ("R@1", "R@5", "R@10")]
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *table.lines()]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{_cell_text(table.caption)}\n"
 
 
 def _cell_text(text: str) -> str:
-    """Text of a Markdown cell: a name from a file makes no cell, line or tag of its own."""
+    """Return the text of a Markdown cell, escaped so that a name from a file cannot add a cell, a line or a tag."""
     return printable(text).replace("|", "\\|").replace("<", "&lt;")
 
 
 def to_csv(table: StudyTable) -> str:
-    """One line per order, seed, benchmark and direction, figures in full: for other programs."""
+    """Return all results as CSV, with a line per order, seed, benchmark and direction, and unrounded figures."""
     fields = ["order", "seed", "benchmark", "direction", *(recall.field for recall in RECALLS), "medr", "meanr"]
     fields += ["num_queries", "num_gallery", "num_missing", "missing"]
     fields += [f"chance_{recall.field}" for recall in RECALLS]
@@ -166,9 +168,9 @@ def to_csv(table: StudyTable) -> str:
 
 
 def inert(text: str) -> str:
-    """Text of a CSV cell: one that a spreadsheet would run as a formula gets an apostrophe before it.
+    """Return the text of a CSV cell. An apostrophe is added before text that a spreadsheet would run as a formula.
 
-    An id such as `-abc_d` is left as it is, so that tables can be joined by ids: it calls nothing and names no other file.
+    An id such as `-abc_d` is not changed, so that tables can be joined by ids. It cannot call a function or refer to a file.
     """
     start = text.lstrip()
     is_id = text.startswith("-") and not re.search(r"[\s(|!\[\]'\"=+*/,;<>^{}]", text)
@@ -179,7 +181,7 @@ def inert(text: str) -> str:
 
 
 def to_latex(table: StudyTable) -> str:
-    """A booktabs table."""
+    """Return the table in LaTeX, for the package booktabs."""
     groups = " & ".join(rf"\multicolumn{{3}}{{c}}{{{_escape(title)}}}" for title in table.titles)
     rules = "".join(rf"\cmidrule(lr){{{2 + 3 * i}-{4 + 3 * i}}}" for i in range(len(table.titles)))
     body = [" & ".join([_order_latex(label), *figures]) + r" \\" for label, *figures in table.lines()]
@@ -213,7 +215,7 @@ def _order_latex(label: str) -> str:
 
 
 def to_rich(table: StudyTable) -> Table:
-    """For a terminal."""
+    """Return the table for a terminal."""
     from rich.table import Table
     from rich.text import Text
 
@@ -231,7 +233,7 @@ def to_rich(table: StudyTable) -> Table:
 
 
 def results_table(results: Sequence[RetrievalResult]) -> Table:
-    """One row per benchmark and direction, for a terminal."""
+    """Return a table of retrieval results for a terminal, with a row per benchmark and direction."""
     from rich.table import Table
     from rich.text import Text
 
@@ -251,7 +253,7 @@ def results_table(results: Sequence[RetrievalResult]) -> Table:
 
 
 def write_table(table: StudyTable, folder: Path) -> None:
-    """`table.md` (all directions, the main one first), `table.csv`, `table.tex` and `orders.png`."""
+    """Write `table.md` (all directions, the main one first), `table.csv`, `table.tex` and `orders.png`."""
     parts = ["# Order study", "", to_markdown(table), "![R@10 by order](orders.png)", ""]
     others = [table.for_direction(d) for d in table.directions if d != table.direction.code]
     if others:
@@ -265,7 +267,12 @@ def write_table(table: StudyTable, folder: Path) -> None:
 
 
 def draw_orders(table: StudyTable, path: Path) -> None:
-    """R@10 of every order as bars, one panel per benchmark, chance as a line."""
+    """Draw R@10 of every order as bars, with a panel per benchmark and chance as a line.
+
+    Args:
+        table: Table.
+        path: PNG file to write.
+    """
     with drawing():
         _draw_orders(table, path)
 

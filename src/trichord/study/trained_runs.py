@@ -1,4 +1,4 @@
-"""The models of a study folder: every order and seed of its plan, each with the stage that holds its whole model."""
+"""The models of a study folder: every order and seed of its plan, with the stage that contains the complete model."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PLAN = "study.json"
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """One order with one seed.
+    """An order with a seed.
 
     Attributes:
-        order: The order.
-        seed: The seed of the run.
-        stage: Name of the folder of its last stage under `stages/`.
-        first_stage: Name of the folder of its first stage; several seeds may share it.
-        why: Why it cannot be evaluated; '' for a finished run.
+        order: Order.
+        seed: Seed.
+        stage: Name of the folder of its last stage in `stages/`.
+        first_stage: Name of the folder of its first stage. Several seeds may share it.
+        why: Reason why it cannot be evaluated. '' for a finished run.
     """
 
     order: Order
@@ -38,16 +38,17 @@ class TrainedRun:
 
     @property
     def first_stage_label(self) -> int | str:
-        """What tells its first stage from those of other runs of the order (`study.plan.first_stage_label`)."""
+        """Label that identifies its first stage among those of the order (`study.plan.first_stage_label`)."""
         return first_stage_label(self.first_stage, self.seed)
 
     @property
     def folder(self) -> str:
-        """Where its evaluation lies: `av-t/seed-0`."""
+        """Folder of its evaluation, such as `av-t/seed-0`."""
         return f"{self.order.slug}/seed-{self.seed}"
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """Modalities of the order."""
         return self.order.modalities
 
     def __str__(self) -> str:
@@ -57,21 +58,28 @@ class TrainedRun:
 def read_plan(study: Path) -> tuple[dict[str, Any], tuple[PlanEntry, ...]]:
     """Return the content of `study.json`, and its orders and seeds.
 
-    Raises TrichordError if the file is missing, cannot be read, or does not name its orders and their stages.
+    Raises:
+        TrichordError: The file is missing, cannot be read, or does not list its orders and their stages.
     """
     path = study / PLAN
     if not is_there(path):
-        raise TrichordError(f"{study}: no study here (no {PLAN}); give the --out folder of a `trichord study`")
+        raise TrichordError(
+            f"{study}: contains no study (there is no {PLAN}); give the --out folder of a `trichord study`"
+        )
     content = read_json(path)
     if (entries := plan_entries(content.get("orders"))) is None:
         raise TrichordError(
-            f"{path}: its orders do not name their stages; run the study again, which trains nothing twice"
+            f"{path}: does not list the stages of its orders; run the study again, which trains nothing twice"
         )
     return content, entries
 
 
 def trained_runs(study: Path) -> list[TrainedRun]:
-    """Return every order and seed of a study, in the order of its plan. Raises what `read_plan` raises."""
+    """Return every order and seed of a study, in the sequence of its plan.
+
+    Raises:
+        TrichordError: The plan cannot be read.
+    """
     return [
         TrainedRun(entry.order, entry.seed, entry.folders[-1], entry.folders[0], _why_not(study, entry.folders))
         for entry in read_plan(study)[1]
@@ -83,13 +91,19 @@ def _why_not(study: Path, stages: Sequence[str]) -> str:
         return ""
     first = next(stage for stage in stages if not is_there(study / "stages" / stage / DESCRIPTION))
     why = divergence_of(study / "stages" / first)
-    return f"diverged ({why})" if why else f"unfinished (stage {first} is not trained)"
+    return f"diverged ({why})" if why else f"unfinished (stage {first} has not been trained)"
 
 
 def chosen_runs(study: Path, orders: Sequence[str | Order] = (), seeds: Sequence[int] = ()) -> list[TrainedRun]:
-    """Return the runs of the given orders and seeds, in the sequence of `orders`. An empty list takes all.
+    """Return the runs of the given orders and seeds, in the sequence of `orders`.
 
-    Raises TrichordError if the study lacks one of them, none of its runs is finished, or a folder holds another stage.
+    Args:
+        study: Study folder.
+        orders: Orders. If empty, all orders of the study.
+        seeds: Seeds. If empty, all seeds of the study.
+
+    Raises:
+        TrichordError: The study lacks one of them, none of the runs is finished, or a folder contains another stage.
     """
     runs = trained_runs(study)
     known = list(dict.fromkeys(run.order for run in runs))
@@ -107,7 +121,7 @@ def chosen_runs(study: Path, orders: Sequence[str | Order] = (), seeds: Sequence
     if all(run.why for run in runs):
         reasons = "; ".join(f"{run}: {run.why}" for run in runs[:3])
         raise TrichordError(
-            f"{study}: no finished run to evaluate ({reasons or 'no run at all'}); go on with the study"
+            f"{study}: contains no finished run to evaluate ({reasons or 'no run at all'}); continue the study"
         )
     for run in runs:
         check_stage(study / "stages" / run.stage)
@@ -115,7 +129,11 @@ def chosen_runs(study: Path, orders: Sequence[str | Order] = (), seeds: Sequence
 
 
 def holds_several(folder: Path) -> bool:
-    """Whether it is a study folder of several orders or seeds; not where its plan cannot be read and one model is there."""
+    """Return whether a folder is that of a study with several orders or seeds.
+
+    Raises:
+        TrichordError: The plan cannot be read, and the folder does not contain exactly one model.
+    """
     from trichord.study.loading import find_model
 
     if is_there(folder / DESCRIPTION) or not is_there(folder / PLAN):

@@ -1,4 +1,4 @@
-"""Checks whether two evaluations can be compared in a figure: they need the same units, true items and choices.
+"""Checks whether two evaluations can be compared in a figure. They need the same units, true items and choices.
 
 Units are matched by name, in any sequence, and with or without the suffixes of media files (`trichord.ids`). If a file of
 embeddings has no ids, its units are matched by number.
@@ -22,7 +22,17 @@ One = tuple[Scores, Scored]
 
 
 def difference_of_scoring(a: One, b: One, target: str, measure: str) -> str:
-    """Return in words how two evaluations with the same figure differ; '' if they can be compared."""
+    """Describe how two evaluations with the same figure differ.
+
+    Args:
+        a: First evaluation and benchmark.
+        b: Second evaluation and benchmark.
+        target: Target of the figure (`study.scores.target_of`).
+        measure: Name of the measure.
+
+    Returns:
+        The first difference in words, or '' if the evaluations can be compared.
+    """
     one, two = _choices(a, target, measure), _choices(b, target, measure)
     for what in {**one, **two}:
         if one.get(what) != two.get(what):
@@ -49,7 +59,17 @@ def difference_of_scoring(a: One, b: One, target: str, measure: str) -> str:
 
 
 def places_of_units(a: One, row_a: Measured, b: One, row_b: Measured) -> np.ndarray | None:
-    """Return (n,) the place of each unit of figure `row_a` among those of `row_b`; None if the units differ."""
+    """Return the positions of the units of a figure among those of another evaluation.
+
+    Args:
+        a: First evaluation and benchmark.
+        row_a: Figure of the first evaluation.
+        b: Second evaluation and benchmark.
+        row_b: Figure of the second evaluation.
+
+    Returns:
+        Array (n,) of indices into the units of `row_b`. None if the units differ.
+    """
     names = names_of_units(a[0], row_a), names_of_units(b[0], row_b)
     if np.array_equal(*names):
         one, two = _captions(*a, row_a, len(names[0])), _captions(*b, row_b, len(names[0]))
@@ -60,7 +80,7 @@ def places_of_units(a: One, row_a: Measured, b: One, row_b: Measured) -> np.ndar
     for spelling in (str, without_media_suffix):
         spelt = [np.array([spelling(name) for name in own.tolist()], np.str_) for own in names]
         if any(len(set(new.tolist())) < len(set(old.tolist())) for new, old in zip(spelt, names, strict=True)):
-            continue  # two units would have one name
+            continue  # two units would have the same name
         keys = [_keys(*a, row_a, spelt[0]), _keys(*b, row_b, spelt[1])]
         if keys[0] is None or keys[1] is None or Counter(keys[0]) != Counter(keys[1]):
             keys = [spelt[0].tolist(), spelt[1].tolist()]
@@ -70,24 +90,30 @@ def places_of_units(a: One, row_a: Measured, b: One, row_b: Measured) -> np.ndar
 
 
 def _keys(scores: Scores, scored: Scored, row: Measured, names: np.ndarray) -> list[Any] | None:
-    """Return name and caption of each unit, which identify the texts of a clip; None if captions are not known."""
+    """Return the name and the caption of each unit, which identify the texts of a clip, or None if captions are unknown."""
     captions = _captions(scores, scored, row, len(names))
     return None if captions is None else list(zip(names.tolist(), captions.tolist(), strict=True))
 
 
 def _captions(scores: Scores, scored: Scored, row: Measured, num: int) -> np.ndarray | None:
-    """Return (n,) the captions of units that are texts; None for other units."""
+    """Return the captions of units that are texts, an array (n,), or None for other units."""
     return scores.named(f"{scored.head}/caption", "U", num) if row.each_of.endswith("/text_id") else None
 
 
 def are_numbered(scores: Scores, scored: Scored) -> bool:
-    """Return whether the clips of an evaluation are named by numbers only, as in a file of embeddings without ids."""
+    """Return whether the clips of an evaluation have only numbers as ids, as in a file of embeddings without ids."""
     ids = scores.named(f"{scored.head}/id", "U")
     return ids is not None and ids.tolist() == [str(i) for i in range(len(ids))]
 
 
 def named_truth(one: One, row: Measured, truth: dict[str, np.ndarray]) -> dict[str, list[tuple[str, ...]]]:
-    """Return the true items of the units by name instead of number, sorted so that the sequence of the units has no effect."""
+    """Return the true items of the units by name instead of number, sorted independently of the sequence of the units.
+
+    Args:
+        one: Evaluation and benchmark.
+        row: Figure.
+        truth: Arrays that contain the true items, by what they contain.
+    """
     scores, scored = one
     ids, videos = (scores.named(f"{scored.head}/{part}", "U") for part in ("id", "video"))
     named: dict[str, list[tuple[str, ...]]] = {}
@@ -119,7 +145,7 @@ def _difference_of_named(one: dict[str, list[tuple[str, ...]]], two: dict[str, l
 
 
 def _difference_of_units(*names: np.ndarray) -> str:
-    """Return how units that cannot be paired differ. Suffixes of media files are named only if nothing else differs."""
+    """Describe how units that cannot be matched differ. Suffixes of media files are mentioned only if nothing else differs."""
     for spelling in (without_media_suffix, str):
         if why := _alone("units", *([spelling(name) for name in own.tolist()] for own in names)):
             return why
@@ -127,7 +153,7 @@ def _difference_of_units(*names: np.ndarray) -> str:
 
 
 def _alone(what: str, one: Sequence[str], two: Sequence[str]) -> str:
-    """Return an item that only one side has; '' if both have the same items in any sequence."""
+    """Describe an item that only one side has, or return '' if both have the same items in any sequence."""
     for here, there, side in ((one, two, "one"), (two, one, "the other")):
         if more := Counter(here) - Counter(there):
             return f"{what} differ: '{_short(next(iter(more)))}' is only in {side}"
@@ -135,7 +161,7 @@ def _alone(what: str, one: Sequence[str], two: Sequence[str]) -> str:
 
 
 def names_of_units(scores: Scores, row: Measured) -> np.ndarray:
-    """Return (n,) the names of the units of a figure. For steps in time, they include the task of each video."""
+    """Return the names of the units of a figure, an array (n,). For steps in time, they include the task of each video."""
     names = scores.units(row)
     head = row.each_of.rpartition("/")[0]
     tasks = scores.named(f"{head}/task", "U", len(names)) if row.each_of.endswith("/video") else None
@@ -143,7 +169,11 @@ def names_of_units(scores: Scores, row: Measured) -> np.ndarray:
 
 
 def captions_of_units(scores: Scores, scored: Scored, row: Measured) -> np.ndarray | None:
-    """Return (n,) the text of each unit: its caption, or the first caption of a clip; None if texts are not known."""
+    """Return the text of each unit.
+
+    Returns:
+        Array (n,) with the caption of each text, or the first caption of each clip. None if texts are unknown.
+    """
     captions = scores.named(f"{scored.head}/caption", "U")
     if captions is None:
         return None
@@ -168,7 +198,7 @@ def _choices(one: One, target: str, measure: str) -> dict[str, Any]:
 
 
 def choices(scored: Scored, row: Measured) -> dict[str, Any]:
-    """Return all choices that affect a figure by name, except the size of the gallery (see `gallery_of`)."""
+    """Return all choices that affect a figure, by name, except the size of the gallery (`gallery_of`)."""
     options, kind = scored.options, scored.kind
     fusion, scale = fusion_of(kind, row.of)
     policy = str(options.get("missing", "auto"))
@@ -191,18 +221,18 @@ def choices(scored: Scored, row: Measured) -> dict[str, Any]:
             " | ".join(map(str, templates)) if isinstance(templates, list) and templates else "none"
         )
     if kind == "probe":
-        chosen["the seed of what is drawn"] = options.get("seed", 0)
+        chosen["the seed of random numbers"] = options.get("seed", 0)
     return chosen
 
 
 def gallery_of(scores: Scores, scored: Scored, row: Measured) -> int | None:
-    """Return the number of ranked items; None if it was not saved."""
+    """Return the number of ranked items, or None if it was not saved."""
     size = (scored.result(row.of) or {}).get("num_gallery")
     return size if isinstance(size, int) else scores.number(f"{_ranked_head(scored, row)}/num_gallery")
 
 
 def _ranked_head(scored: Scored, row: Measured) -> str:
-    """Return the prefix of the names of the arrays of a retrieval figure: direction, and way from clips to videos."""
+    """Return the prefix of the names of the arrays of a retrieval figure: direction, and way of pooling clips to videos."""
     code, _, rest = row.of.partition(",")
     way = rest.partition(": ")[2].replace(", ", "-").replace(" ", "-")
     return f"{scored.head}/{code}/{way}" if way else f"{scored.head}/{code}"
@@ -215,7 +245,7 @@ def _windows(windows: object) -> str:
 
 
 def _truth(one: One, row: Measured) -> dict[str, np.ndarray]:
-    """Return the arrays that hold the true items of the units, by name."""
+    """Return the arrays that contain the true items of the units, by what they contain."""
     scores, scored = one
     if scored.kind in ("retrieval", "localization"):
         ranked = _ranked_head(scored, row)

@@ -1,1 +1,1 @@
-"""The tasks of an evaluation: each holds its measure, the protocols that score it, and the rows that these give."""
+"""The tasks of an evaluation. The package of each task contains its measures, its protocols and the rows of its results."""

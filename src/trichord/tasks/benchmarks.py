@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trichord.nn import MCN
     from trichord.store import Store
 
-CLIPS_PER_BATCH = 64  # one forward; 64 clips of 5,120 frames need 2.6 GB in the first layer at full width
+CLIPS_PER_BATCH = 64  # of a forward pass; 64 clips of 5,120 frames need 2.6 GB in the first layer at full width
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Benchmark:
     """A collection and split of a store, with the protocol under which it is scored.
 
     Attributes:
-        name: As given and printed.
-        collection: Of the store.
-        split: Of the store.
-        missing: `drop` leaves clips that lack a modality out; `miss` counts them as errors.
-        audio_frames: Spectrogram frames of a clip; 0 takes the training length.
+        name: Name that the user gives and that is printed.
+        collection: Collection of the store.
+        split: Split of the collection.
+        missing: Policy for clips that lack a modality: `drop` leaves them out, `miss` counts them as errors.
+        audio_frames: Number of spectrogram frames of a clip. 0 uses the number of the training.
         title: Heading in tables.
-        protocol: One paragraph.
+        protocol: Description in one paragraph.
     """
 
     name: str
@@ -48,22 +48,27 @@ class Benchmark:
 PUBLISHED = {
     "youcook2": Benchmark(
         "youcook2", "youcook2", "val", "drop", 5120, "YouCook2",
-        "The 3,350 of the 3,492 validation clips whose videos are not in HowTo100M (3,339 with full-resolution features), one "
-        "caption each. Every clip that has the modalities of a direction is a query and in the gallery; the other clips are left "
-        "out. Spectrograms are cut to 5,120 frames.",
+        "The 3,350 of the 3,492 validation clips whose videos are not in HowTo100M (3,339 with full-resolution features), with one "
+        "caption each. Every clip that has the modalities of a direction is a query and belongs to the gallery; other clips are "
+        "left out. Spectrograms are cut to 5,120 frames.",
     ),
     "msrvtt": Benchmark(
         "msrvtt", "msrvtt", "test", "miss", 3072, "MSR-VTT",
-        "The 1,000 test clips of JSFusion, one caption each. Clips without features are queries that fail: 968 have audio and "
-        "are scored against 968, and recalls are over 1,000. Spectrograms are cut to 3,072 frames.",
+        "The 1,000 test clips of JSFusion, with one caption each. Clips without features count as errors: 968 clips have audio "
+        "and form the gallery, but recalls are over 1,000. Spectrograms are cut to 3,072 frames.",
     ),
 }  # fmt: skip
 
 
 def find_benchmark(store: Store, name: str) -> Benchmark:
-    """Return a benchmark by name: `youcook2`, `msrvtt`, or any COLLECTION or COLLECTION/SPLIT of the store.
+    """Return a benchmark by name.
 
-    Raises TrichordError that lists what the store has.
+    Args:
+        store: Store with the clips.
+        name: `youcook2`, `msrvtt`, or any COLLECTION or COLLECTION/SPLIT of the store.
+
+    Raises:
+        TrichordError: The store has no such clips. The message lists its benchmarks.
     """
     have = store.collections()
     if name in PUBLISHED and (PUBLISHED[name].collection, PUBLISHED[name].split) in have:
@@ -73,14 +78,14 @@ def find_benchmark(store: Store, name: str) -> Benchmark:
     if not splits:
         known = ", ".join(benchmark_names(store)) or "none"
         raise TrichordError(
-            f"{store.path}: no clips for benchmark '{name}'; the store has {known} (or COLLECTION/SPLIT); "
-            "`trichord evaluate --list` names the others"
+            f"{store.path}: contains no clips of benchmark '{name}'; it has {known} (or COLLECTION/SPLIT); "
+            "`trichord evaluate --list` lists all benchmarks"
         )
     chosen = "test" if "test" in splits else sorted(splits)[0]
     protocol = (
-        f"Clips of {collection}/{chosen}: neighbouring captions are joined until the clip is long enough, each caption is "
-        "used once, clips do not overlap; captions of a whole video are texts of one clip; clips that lack a modality are left "
-        "out."
+        f"Clips of {collection}/{chosen}: neighbouring captions are joined until the clip is long enough. Each caption is used "
+        "once, and clips do not overlap. Captions of a whole video are texts of the same clip. Clips that lack a modality are "
+        "left out."
     )
     return Benchmark(name, collection, chosen, "drop", 0, name, protocol)
 
@@ -92,13 +97,13 @@ def benchmark_names(store: Store) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringSettings(ReadingSettings):
-    """Settings by which clips are read and scored. `audio_frames` applies where the benchmark has none of its own.
+    """Settings by which clips are read and scored. `audio_frames` is used if the benchmark does not define it.
 
     Attributes:
-        min_clip_s: Shortest clip.
-        cosine: Scores are cosines.
-        missing: `auto`, `drop` or `miss`.
-        block: Rows of a score block.
+        min_clip_s: Length of the shortest clip, in seconds.
+        cosine: Whether scores are cosines.
+        missing: Policy for clips that lack a modality: `auto`, `drop` or `miss`.
+        block: Number of rows of a block of scores.
     """
 
     min_clip_s: float
@@ -111,11 +116,21 @@ class ScoringSettings(ReadingSettings):
 def embed_clips(
     model: MCN, store: Store, clips: Clips, modalities: tuple[str, ...], audio_frames: int, settings: ScoringSettings
 ) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
-    """Return by modality the embeddings (N, D) of clips, and which clips (N,) have the modality.
+    """Embed clips.
 
-    Every clip's audio is padded to `audio_frames`, so that an embedding does not depend on the clips beside it. The
-    processes of a launch share the clips, each some neighbouring batches; all of them get all embeddings, the same bits as
-    one process gets.
+    The audio of each clip is padded to `audio_frames`, so that its embedding does not depend on the other clips of the batch. The
+    processes of a launch share the batches. All of them get all embeddings, which are bit-identical to those of a single process.
+
+    Args:
+        model: Network.
+        store: Store with the clips.
+        clips: N clips.
+        modalities: Modalities to embed.
+        audio_frames: Number of spectrogram frames of a clip.
+        settings: Settings by which clips are read.
+
+    Returns:
+        For each modality, the embeddings (N, D) of the clips, float32, and a mask (N,) of the clips that have the modality.
     """
     device = next(model.parameters()).device
     reader = ClipReader(store, modalities, replace(settings, audio_frames=audio_frames))
@@ -138,7 +153,7 @@ def embed_clips(
 
 
 def _whole(batches: list[Tensor], device: torch.device) -> Tensor:
-    """Return the rows of these batches and of those of the other processes, in order."""
+    """Return the rows of the batches of all processes, in order."""
     rows = torch.cat(batches)
     return rows if num_processes() == 1 else gather_rows(rows.to(device)).cpu()
 

@@ -1,12 +1,12 @@
-"""Texts that no store has, such as steps and names of classes, in the joint space of a model.
+"""Embedding of texts that the store does not contain, such as steps and names of classes, in the joint space of a model.
 
-A model of words reads them by the word vectors of the store. For a model of text embeddings, the encoder that made the store's
-text embeddings is loaded: `encoders.json` of the store names it, and `Options.text_encoder` says where it is if it lies
-elsewhere, or if nothing is recorded. An encoder that would give other embeddings than the store's is refused. Of embeddings from
-a file, texts are looked up among the captions.
+A model that reads words uses the word vectors of the store. For a model that reads text embeddings, the encoder of the text
+embeddings of the store is loaded. Its name is recorded in `encoders.json` of the store. `Options.text_encoder` gives its location
+if it has moved or is not recorded. An encoder that computes other embeddings than those of the store is an error. For embeddings
+from a file, texts are looked up among the captions.
 
-P texts, D joint width. The name of a class becomes words by `captions.class_text`; a prompt is a template with the words in
-place of `{}`.
+Notation: P texts, D size of the joint space. `captions.class_text` converts the name of a class to words. A prompt is a template
+with these words in place of `{}`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def prompts_of(name: str, templates: Sequence[str] = ()) -> list[str]:
 
     Args:
         name: Name of the class.
-        templates: Templates that contain `{}`; empty for the name alone.
+        templates: Templates that contain `{}`. If empty, the prompt is the name alone.
 
     Raises:
         TrichordError: A template does not contain `{}`.
@@ -54,7 +54,10 @@ def prompts_of(name: str, templates: Sequence[str] = ()) -> list[str]:
 
 
 def prompts_from_clips(subject: Subject, options: Options) -> bool:
-    """Whether prompts are looked up among the texts of clips: of a file, and of a store whose encoder nobody names."""
+    """Return whether prompts are looked up among the texts of clips.
+
+    This is the case for embeddings from a file, and for a store with text embeddings whose encoder is unknown.
+    """
     if subject.model is None or subject.store is None or subject.settings is None:
         return True
     named = bool(options.text_encoder) or STREAM in read_encoders(subject.store.folder)
@@ -64,8 +67,18 @@ def prompts_from_clips(subject: Subject, options: Options) -> bool:
 def prompt_rows(
     subject: Subject, embedded: Embedded, prompts: Sequence[str], options: Options
 ) -> tuple[np.ndarray, dict[str, list[str]]]:
-    """Embeddings (P, D) of prompts in the subject's joint space, NaN where there is none; and by prompt the words that have no
-    vector."""
+    """Embed prompts in the joint space of a subject.
+
+    Args:
+        subject: Model or embeddings.
+        embedded: Clips whose texts are searched if prompts cannot be embedded.
+        prompts: P texts.
+        options: Options of the user.
+
+    Returns:
+        Embeddings (P, D), with a row of NaN for a prompt without an embedding, and the unknown words of each prompt that has
+        some.
+    """
     if prompts_from_clips(subject, options):
         return found_prompts(embedded, prompts), {}
     assert subject.model is not None and subject.store is not None and subject.settings is not None
@@ -83,14 +96,14 @@ def embed_prompts(
     Word vectors are taken from the store, and for words that the store lacks from the default table if the store was built from it.
 
     Args:
-        model: The model.
+        model: Network.
         store: Store with the word vectors that the model was trained with.
         prompts: P texts.
-        max_words: Largest number of words of a prompt; further words are cut.
+        max_words: Largest number of words of a prompt. Further words are ignored.
 
     Returns:
-        The embeddings (P, D), with a row of NaN for a prompt without any known word; and for each prompt with unknown words the
-        list of these words.
+        Embeddings (P, D), with a row of NaN for a prompt without any known word, and the unknown words of each prompt that has
+        some.
 
     Raises:
         TrichordError: The store has no word vectors.
@@ -130,9 +143,9 @@ def embed_prompts(
 
 
 def found_prompts(embedded: Embedded, prompts: Sequence[str]) -> np.ndarray:
-    """Return the embeddings (P, D) of prompts that occur among the captions of `embedded`, and NaN for the others.
+    """Return the embeddings (P, D) of prompts that are captions of `embedded`, and rows of NaN for the others.
 
-    Case is ignored. Of several equal captions the first counts.
+    Case is ignored. The first of several equal captions is used.
 
     Raises:
         TrichordError: There are no texts with captions.
@@ -157,15 +170,19 @@ def _plain(text: str) -> str:
 
 
 def embed_texts(subject: Subject, texts: Sequence[str], what: str, name: str = "") -> np.ndarray:
-    """Embeddings (P, D) float32 of texts by a model that reads text embeddings, each text as a caption of its own.
+    """Embed texts with a model that reads text embeddings. Each text is treated as a caption.
 
     Args:
-        subject: A model on a store, with `settings.text` embeddings.
-        texts: P of them.
-        what: They are, for messages.
-        name: Of the encoder as `trichord extract --text` takes it; '' takes what the store recorded.
+        subject: Model on a store. `settings.text` is `embeddings`.
+        texts: P texts.
+        what: Description of the texts, for messages.
+        name: Encoder, as given to `trichord extract --text`. '' uses the encoder that is recorded in the store.
 
-    Raises TrichordError when the encoder is not known, not here, or another one.
+    Returns:
+        Embeddings (P, D), float32.
+
+    Raises:
+        TrichordError: The encoder is unknown, cannot be loaded, or computes other embeddings than those of the store.
     """
     model = subject.model
     assert model is not None
@@ -190,25 +207,25 @@ def _encoder(subject: Subject, what: str, name: str, device: str) -> TextModel:
     chosen = name or recorded_name(recorded, STREAM)
     if not chosen:
         raise TrichordError(
-            f"{store.path}: does not say what made its text embeddings, and {what} need some; name the encoder with "
-            "--text_encoder, e.g. st:all-minilm-l6-v2"
+            f"{store.path}: does not record the encoder of its text embeddings, which is needed for {what}; give it with "
+            "--text_encoder, such as st:all-minilm-l6-v2"
         )
     try:
         encoder = load_text_encoder(chosen, device)
     except TrichordError as error:
         raise TrichordError(
             f"{what} need the encoder of the text embeddings, {chosen}, which cannot be loaded: {error} "
-            "(--text_encoder hf:FOLDER or st:FOLDER tells where it is)"
+            "(give its location with --text_encoder hf:FOLDER or st:FOLDER)"
         ) from None
     if recorded and not same_features(recorded, encoder.fingerprint):
         raise TrichordError(
-            f"{store.path}: its text embeddings were made by {recorded['name']} ({recorded['digest']}), "
-            f"{encoder.fingerprint.name} here gives others ({encoder.fingerprint.digest}); use the same encoder and weights"
+            f"{store.path}: its text embeddings were computed by {recorded['name']} ({recorded['digest']}), but "
+            f"{encoder.fingerprint.name} computes others ({encoder.fingerprint.digest}); use the same encoder and weights"
         )
     width = int(model.arguments["word_dim"])
     if encoder.dim != width:
         raise TrichordError(
-            f"{subject.name}: reads text embeddings of width {width}, {chosen} gives {encoder.dim}; name the encoder that it "
-            "was trained behind with --text_encoder"
+            f"{subject.name}: reads text embeddings of size {width}, but those of {chosen} have size {encoder.dim}; give the "
+            "encoder of its training with --text_encoder"
         )
     return encoder

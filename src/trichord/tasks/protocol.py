@@ -1,7 +1,7 @@
-"""What a protocol is: the words that explain it, what it asks for, and the rows that it gives.
+"""Protocols of benchmarks: their descriptions, requirements and results.
 
-`Protocol.run` takes a `Subject` (a model on a store, or embeddings that were made elsewhere) and `Options`, and returns an
-`Outcome`. All processes of a launch call it, since they share the embedding; the main one then computes the figures
+`Protocol.run` takes a `Subject` (a model on a store, or embeddings from a file) and `Options`, and returns an `Outcome`. All
+processes of a launch call it, since they share the embedding of clips. The main process then computes the figures
 (`parallel.on_main`).
 """
 
@@ -27,16 +27,25 @@ Kind = Literal["retrieval", "localization", "classification", "probe", "clusteri
 
 
 def has_interval(measure: str, unit: str) -> bool:
-    """Whether a figure follows from what units give in a way that has an interval: percent and median ranks do."""
+    """Return whether an interval can be computed for a figure. This is the case for percentages and median ranks."""
     return unit == "%" or (unit == "rank" and measure == MEDIAN_RANK)
 
 
 def interval_over_units(
     each: np.ndarray | Runs, measure: str, unit: str, *, shares: bool = False, level: float = 0.95
 ) -> Interval | None:
-    """Return the interval of a figure over units, from the values (n,) of its units or from those of several runs (`Runs`). Units
-    with NaN do not count; they are the same ones in every run. None for figures without an interval (`has_interval`) and for a
-    single unit."""
+    """Compute the interval of a figure over units.
+
+    Args:
+        each: Values (n,) of the units, or those of several runs. Units with NaN do not count. They are the same in all runs.
+        measure: Name of the measure.
+        unit: Unit of the measure.
+        shares: Whether the values are means themselves, as described at `Row.shares`.
+        level: Level of the interval.
+
+    Returns:
+        The interval. None for a figure without an interval (`has_interval`), and for a single unit.
+    """
     runs = Runs.of(each)
     counted = runs.with_values(runs.values[:, ~np.isnan(runs.values[0])])
     if counted.values.shape[1] < 2 or not has_interval(measure, unit):
@@ -46,21 +55,23 @@ def interval_over_units(
 
 @dataclass(frozen=True)
 class Row:
-    """One figure.
+    """A figure.
 
     Attributes:
         protocol: Name of the protocol.
-        of: What it is of: a direction with its fusion, a modality, a task.
-        measure: In full: `R@1`, `recall, pooled per task`.
-        value: In percent, but for ranks and what `unit` says.
-        num: Of queries, videos or items that it is a mean over.
-        chance: The same measure at random, where it is known.
+        of: Scope of the figure: a direction with its fusion rule, a modality, or a task.
+        measure: Name of the measure, such as `R@1` or `recall, pooled per task`.
+        value: Value, in `unit`.
+        num: Number of queries, videos or items that the figure is a mean over.
+        chance: Expected value for random scores. None if it is unknown.
         unit: `%`, `rank` or another.
-        each: (n,) float64, what each unit (query, clip, video) gives: the value is the mean of these in percent, of ranks the
-            mean or median itself. NaN: a unit that does not count. None where a figure is no such mean.
-        each_of: Name among `Outcome.arrays` of the (n,) names of these units; two models are compared over the same ones.
-        shares: Whether what a unit gives is a mean of its own (the recall of a video) or a contribution, and no hit.
-        low, high: Interval over units, of this one model; None without `each`, or with one unit.
+        each: Contribution of each unit (query, clip or video), (n,) float64. The value is their mean, times 100 for percentages;
+            for median ranks, it is their median. NaN marks a unit that does not count. None if the figure is not such a mean.
+        each_of: Name of the array in `Outcome.arrays` with the names (n,) of the units. Two models are compared over the same
+            units.
+        shares: Whether a contribution is a mean itself (such as the recall of a video), and not a hit.
+        low: Lower end of the interval over the units of this model. None without `each`, or with a single unit.
+        high: Upper end of this interval.
     """
 
     protocol: str
@@ -82,7 +93,13 @@ class Row:
         return f"{self.protocol}/{self.of}/{self.measure}/each"
 
     def over(self, each: np.ndarray, each_of: str, *, shares: bool = False) -> Row:
-        """Return the row with the values of its units, and with the interval that follows from them."""
+        """Return the row with the contributions of its units, and with the interval that follows from them.
+
+        Args:
+            each: Contributions (n,) of the units.
+            each_of: Name of the array with the names of the units.
+            shares: Whether a contribution is a mean itself.
+        """
         made = replace(self, each=each, each_of=each_of, shares=shares)
         interval = interval_over_units(each, self.measure, self.unit, shares=shares)
         return made if interval is None else replace(made, low=interval.low, high=interval.high)
@@ -98,9 +115,10 @@ class Outcome:
     """The result of a protocol.
 
     Attributes:
-        rows: The figures, in the order in which they are printed.
-        arrays: By name, per query, video or item; names begin with the protocol's: `youcook2/t2v/greater`.
-        notes: Lines for the reader: sizes that differ from the protocol's, clips left out.
+        rows: Figures, in the order in which they are printed.
+        arrays: Arrays with a value per query, video or item. Their names begin with that of the protocol, such as
+            `youcook2/t2v/greater`.
+        notes: Notes for the reader, for example on sizes that differ from the protocol, or on clips that were left out.
         details: Further plain data for results.json.
     """
 
@@ -110,13 +128,21 @@ class Outcome:
     details: dict[str, Any] = field(default_factory=dict)
 
     def kept(self) -> dict[str, np.ndarray]:
-        """Return `arrays`, with the values of the units of each row."""
+        """Return the arrays to save: `arrays`, and the contributions of the units of each row."""
         return self.arrays | {row.key: row.each for row in self.rows if row.each is not None}
 
 
 def clip_arrays(name: str, embedded: Embedded) -> dict[str, np.ndarray]:
-    """Return the names of the clips and texts that per-query arrays number: (N,) `id`, `video_id`, `start_s`, `end_s`, and (M,)
-    `text_id`, the clip of each text, with `caption` where it is known."""
+    """Return the arrays that name the clips and texts, whose numbers the arrays per query contain.
+
+    Args:
+        name: Prefix of the names of the arrays.
+        embedded: N clips with M texts.
+
+    Returns:
+        Arrays (N,) `id`, `video_id`, `start_s` and `end_s`, and arrays (M,) `text_id`, the clip of each text, and `caption`, if
+        captions are known.
+    """
     arrays = {
         f"{name}/id": embedded.ids,
         f"{name}/video_id": embedded.videos,
@@ -129,26 +155,26 @@ def clip_arrays(name: str, embedded: Embedded) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Options:
-    """The choices of a user. Each kind of protocol reads those that concern it.
+    """The options of a user. Each kind of protocol reads those that concern it.
 
     Attributes:
-        directions: Retrieval directions; empty takes the protocol's own, or `usual`.
+        directions: Retrieval directions. If empty, those of the protocol, or `usual`.
         usual: Directions of the recipe, for plain retrieval.
-        fusion: How several modalities become one side: `sum` or `mean_normalized`; `auto` follows how the model was trained.
-        dual_softmax: Scale of the dual softmax; 0 leaves it out.
-        missing: `auto`, `drop` or `miss`.
-        gallery: Ids of the clips to score; None takes all.
-        on: COLLECTION or COLLECTION/SPLIT of the store, given behind the name of a benchmark that has none of its own
-            (`full-video:my_videos/test`); '' takes the only one that is held out.
-        windows: How long clips are cut; None embeds each whole.
-        audio_window_s: Length of the sound around a second, where steps are looked for (MCN: 8).
-        block: Rows of a score block.
-        labels: File or folder with the labels of clips (`tasks.labels.tables`); '' takes those of the embeddings, or the first
-            folder of a video's name.
-        templates: Sentences around the name of a class, `{}` in its place; empty takes the name alone.
-        text_encoder: Encoder of step texts and class names, for a model that reads text embeddings, as `trichord extract --text`
-            takes it; '' takes the one that the store recorded.
-        seed: Of whatever is drawn.
+        fusion: Rule by which several modalities are combined: `sum` or `mean_normalized`. `auto` uses the rule of the training.
+        dual_softmax: Scale of the dual softmax. 0 disables it.
+        missing: Policy for clips that lack a modality: `auto`, `drop` or `miss`.
+        gallery: Ids of the clips to score. None scores all clips.
+        on: COLLECTION or COLLECTION/SPLIT of the store, which the user appends to the name of a benchmark without clips of its own
+            (`full-video:my_videos/test`). '' uses the only held-out clips.
+        windows: Windows into which long clips are cut. None embeds them whole.
+        audio_window_s: Length of the sound around a second, in seconds, for the localization of steps (MCN: 8).
+        block: Number of rows of a block of scores.
+        labels: File or folder with the labels of clips (`tasks.labels.tables`). '' uses those of the embeddings, or the first
+            folder of the id of a video.
+        templates: Sentences with `{}` in place of the name of a class. If empty, the name alone is used.
+        text_encoder: Encoder of step texts and class names for a model that reads text embeddings, as given to `trichord extract
+            --text`. '' uses the encoder that is recorded in the store.
+        seed: Seed of random numbers.
     """
 
     directions: tuple[str, ...] = ()
@@ -168,32 +194,32 @@ class Options:
 
     @property
     def windows_label(self) -> str:
-        """Return the windows as the names of rows mention them, or ''."""
-        return "" if self.windows is None else self.windows.told
+        """Text of the windows in the scope of a row, or ''."""
+        return "" if self.windows is None else self.windows.text
 
     def missing_or(self, default: str) -> str:
-        """Return the policy for missing clips, with the protocol's own for `auto`."""
+        """Return the policy for missing clips, where `auto` is replaced by the default of the protocol."""
         return default if self.missing == "auto" else self.missing
 
     def fusion_of(self, subject: Subject) -> str:
-        """Return the fusion rule, with the subject's own for `auto`."""
+        """Return the fusion rule, where `auto` is replaced by that of the subject."""
         return subject.fusion if self.fusion == "auto" else self.fusion
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A named way to score a subject.
+    """A named way of scoring a subject.
 
     Attributes:
-        name: As given and printed.
+        name: Name that the user gives and that is printed.
         title: Heading.
-        kind: Of task.
-        paragraph: What is done, with every choice that changes the figure.
-        needs: What a store, or a file of embeddings, must hold.
-        gives: The rows.
-        clips: COLLECTION/SPLIT of a store that it scores; '' where the user says which (`Options.on`).
-        sizes: Published sizes by what is counted, e.g. {"clips": 3350}; a run on others says so.
-        score: Computes the figures.
+        kind: Kind of the task.
+        paragraph: Description of the computation, with every choice that affects the figures.
+        needs: Required content of a store or a file of embeddings.
+        gives: Description of the rows.
+        score: Function that computes the figures.
+        sizes: Published sizes, such as {"clips": 3350}. A note reports a difference.
+        clips: Scored clips of a store, as COLLECTION/SPLIT. '' if the user chooses them (`Options.on`).
         draws: Whether figures depend on `Options.seed`.
     """
 
@@ -209,30 +235,44 @@ class Protocol:
     draws: bool = False
 
     def run(self, subject: Subject, options: Options) -> Outcome:
-        """Score a subject."""
+        """Score a subject.
+
+        Args:
+            subject: Model or embeddings.
+            options: Options of the user.
+        """
         return self.score(self, subject, options)
 
     def row_name(self, options: Options) -> str:
-        """Return the name of the rows: the protocol's, with the clips that the user chose."""
+        """Return the name of the rows: that of the protocol, with the clips that the user chose."""
         return f"{self.name}:{options.on}" if options.on else self.name
 
     def refuse_clips(self, on: str) -> None:
-        """Raise TrichordError if the user names clips although the protocol has its own."""
+        """Check that the user does not choose clips if the protocol defines them.
+
+        Raises:
+            TrichordError: The user does.
+        """
         if self.clips and on:
-            raise TrichordError(f"benchmark {self.name} names its clips itself; leave ':{on}' out")
+            raise TrichordError(f"the clips of benchmark {self.name} cannot be chosen; leave ':{on}' out")
 
     def size_notes(self, sizes_here: Mapping[str, int]) -> list[str]:
-        """Return a note for each size that differs from the published one. Where each clip has one text, both here and there, the
-        number of texts has no note of its own."""
+        """Return a note for each size that differs from the published one.
+
+        If each clip has a single text, the number of texts has no note.
+
+        Args:
+            sizes_here: Sizes of this evaluation.
+        """
         one_each = all(sizes.get("texts") == sizes.get("clips") for sizes in (self.sizes, sizes_here))
         return [
-            f"{self.name}: {sizes_here[what]:,} {what} here, {size:,} in the protocol: figures are not comparable to published ones"
+            f"{self.name}: {sizes_here[what]:,} {what} instead of {size:,}, so figures are not comparable to published ones"
             for what, size in self.sizes.items()
             if what in sizes_here and sizes_here[what] != size and not (what == "texts" and one_each)
         ]
 
     def explanation(self) -> str:
-        """Return the text of `trichord evaluate --explain NAME`."""
+        """Return the text that `trichord evaluate --explain NAME` prints."""
         sizes = ", ".join(f"{size:,} {what}" for what, size in self.sizes.items())
-        lines = [f"{self.name}: {self.title} ({self.kind})", "", self.paragraph, "", f"Needs: {self.needs}"]
-        return "\n".join([*lines, f"Gives: {self.gives}", *([f"Published sizes: {sizes}"] if sizes else [])])
+        lines = [f"{self.name}: {self.title} ({self.kind})", "", self.paragraph, "", f"Requires: {self.needs}"]
+        return "\n".join([*lines, f"Reports: {self.gives}", *([f"Published sizes: {sizes}"] if sizes else [])])

@@ -1,5 +1,7 @@
-"""All protocols by name, and the protocols that the names of benchmarks mean. Each task has a tuple `PROTOCOLS`, which is listed in
-`GROUPS` here."""
+"""The registry of protocols, and the lookup of the protocol of a benchmark.
+
+Each task has a tuple `PROTOCOLS`, which is listed in `GROUPS`.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,11 @@ def protocols() -> dict[str, Protocol]:
 
 
 def find_protocol(name: str) -> Protocol:
-    """Return a protocol by name. Raises TrichordError with the known names."""
+    """Return a protocol by name.
+
+    Raises:
+        TrichordError: The name is unknown. The message lists the known names.
+    """
     known = protocols()
     if name not in known:
         raise TrichordError(
@@ -42,19 +48,33 @@ def find_protocol(name: str) -> Protocol:
 
 
 def default_names(store: Store | None) -> list[str]:
-    """Return the benchmarks that are scored where none is named. Raises TrichordError if the store has no clips for one."""
+    """Return the benchmarks that are scored by default.
+
+    Args:
+        store: Store with the clips. None for embeddings from a file.
+
+    Raises:
+        TrichordError: The store has no held-out clips.
+    """
     if store is None:
         return ["retrieval"]
     names = benchmark_names(store)
     if not names:
-        raise TrichordError(f"{store.path}: holds no clips outside its training split; name some as COLLECTION/train")
+        raise TrichordError(f"{store.path}: has only clips of the split train; give the benchmark as COLLECTION/train")
     return names
 
 
 def resolve(name: str, store: Store | None) -> tuple[str, Protocol, str]:
-    """Return the name of a benchmark, its protocol, and the clips that the user names for it (`Options.on`).
+    """Find the protocol of a benchmark.
 
-    A collection with the name of a protocol is scored under that protocol if it has the protocol's clips.
+    A collection with the name of a protocol is scored under this protocol if it has the clips of the protocol.
+
+    Args:
+        name: Name that the user gave.
+        store: Store with the clips. None for embeddings from a file.
+
+    Returns:
+        The name, the protocol, and the clips that the user chose (`Options.on`).
     """
     head, _, rest = name.partition(":")
     known = protocols()
@@ -69,9 +89,14 @@ def resolve(name: str, store: Store | None) -> tuple[str, Protocol, str]:
 
 
 def explanation_of(name: str, store_path: Location | None = None) -> str:
-    """Return the description of the protocol that scores a benchmark, with the protocol's name if the benchmark has another.
+    """Return the description of the protocol of a benchmark.
 
-    Raises TrichordError for a name that is neither a protocol, nor COLLECTION/SPLIT, nor a collection of the store.
+    Args:
+        name: Name of a protocol, COLLECTION/SPLIT, or collection of the store.
+        store_path: Store with the clips.
+
+    Raises:
+        TrichordError: The name is unknown.
     """
     from trichord.store import Store
 

@@ -1,4 +1,4 @@
-"""The clips that a benchmark scored, as a file of embeddings holds them: scored from the file, they give the same figures."""
+"""Scored clips in the form of a file of embeddings, from which the same figures can be computed again."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from trichord.tasks.subject import Subject
 
 
 def scored_sets(subject: Subject, benchmarks: Sequence[tuple[Protocol, Options]]) -> list[Embedded]:
-    """Return the distinct sets of clips that these benchmarks score. All processes of a launch call it together.
+    """Return the distinct sets of clips that benchmarks score. All processes of a launch call this together.
 
-    What is in memory already is not embedded again; seconds are, as a benchmark keeps but their scores.
+    Clips that are in memory are not embedded again. Seconds are embedded again, since only their scores are kept.
+
+    Args:
+        subject: Model or embeddings.
+        benchmarks: Protocol and options of each benchmark.
     """
     sets: dict[tuple[str, ...], Embedded] = {}
     seen: set[object] = set()
     kinds = {protocol.kind for protocol, _ in benchmarks}
     if "retrieval" in kinds:
         sets |= {tuple(embedded.ids.tolist()): embedded for embedded in subject.made}
-    for protocol, options in sorted(benchmarks, key=lambda one: one[0].kind != "classification"):  # it knows most
+    # Classification comes first, since its clips contain labels and prompts in addition.
+    for protocol, options in sorted(benchmarks, key=lambda one: one[0].kind != "classification"):
         key = (protocol.kind, options)
         if protocol.kind == "retrieval" or key in seen:
             continue

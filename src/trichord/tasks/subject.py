@@ -1,4 +1,4 @@
-"""What is evaluated: a model on a store, or embeddings that were made elsewhere. Either way protocols get `Embedded`."""
+"""The subject of an evaluation: a model on a store, or embeddings from a file. Protocols get `Embedded` in both cases."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Untrained(TrichordError):
-    """The subject does not embed a modality that is needed."""
+    """The subject does not embed a required modality."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,11 @@ class ClipSet:
     """A set of clips of a store.
 
     Attributes:
-        collection, split: Of the store.
-        audio_frames: Spectrogram frames of a clip; 0 takes the model's.
-        texts: `each`: every caption that has times of its own makes a clip of its own, with one text; captions of a whole
-            video are texts of one clip. `all`: all captions of one span are texts of one clip.
+        collection: Collection of the store.
+        split: Split of the collection.
+        audio_frames: Number of spectrogram frames of a clip. 0 uses that of the model.
+        texts: With `each`, every caption with times is a clip with a single text, and captions of a whole video are texts of the
+            same clip. With `all`, all captions with the same times are texts of the same clip.
     """
 
     collection: str
@@ -45,7 +46,7 @@ class ClipSet:
 
     @property
     def address(self) -> str:
-        """Return COLLECTION/SPLIT."""
+        """The clips as COLLECTION/SPLIT."""
         return f"{self.collection}/{self.split}"
 
     @classmethod
@@ -59,11 +60,11 @@ class TextRows:
     """M texts of N clips, each with the embeddings of its clip.
 
     Attributes:
-        texts: A row for each text.
-        embeddings: By modality (M, D).
-        valid: By modality (M,), whether there is one.
-        text_clip: (M,) the clip of each text.
-        first: (N,) the first text of each clip.
+        texts: Clips with a row for each text.
+        embeddings: Embeddings (M, D) by modality.
+        valid: Masks (M,) of the rows that have the modality.
+        text_clip: Index (M,) of the clip of each text.
+        first: Index (N,) of the first text of each clip.
     """
 
     texts: Clips
@@ -73,7 +74,7 @@ class TextRows:
     first: np.ndarray
 
     def by_clip(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray | None]:
-        """Return the embeddings of each clip once, those of its first text, as `score_directions` takes them."""
+        """Return the arguments of `score_directions`: embeddings and masks, with a row per clip (or text), and `text_clip`."""
         if len(self.first) == len(self.texts):
             return self.embeddings, self.valid, None
         vectors = {m: rows if m == "text" else rows[self.first] for m, rows in self.embeddings.items()}
@@ -86,15 +87,15 @@ class Subject:
     """A model on a store (`model`, `store`, `settings`), or embeddings (`given`).
 
     Attributes:
-        name: For messages and results.
-        modalities: That the model was trained on, or that were embedded.
-        model: Has `embed(**inputs)`.
-        store: With the clips.
-        settings: How clips are read and scored.
-        given: Embeddings that were made elsewhere; they stand for every set of clips.
-        fusion: `sum` or `mean_normalized`: how sides of several modalities are made where nobody chooses.
-        centroids: That the model was trained towards; None where it has none.
-        trained_on: Numbers of the items of the store that it was trained on; None where that is another store.
+        name: Name for messages and results.
+        modalities: Modalities that the model was trained on, or that were embedded.
+        model: Network.
+        store: Store with the clips.
+        settings: Settings by which clips are read and scored.
+        given: Embeddings from a file, which are used for every set of clips.
+        fusion: Default rule by which several modalities are combined: `sum` or `mean_normalized`.
+        centroids: Centroids of the model. None if it has none.
+        trained_on: Numbers of the items of the store that the model was trained on. None if it was trained on another store.
     """
 
     name: str
@@ -119,39 +120,63 @@ class Subject:
         centroids: Centroids | None = None,
         trained_on: np.ndarray | None = None,
     ) -> Subject:
-        """Return a model on a store as a subject. `settings.cosine` says whether its scores are cosines."""
+        """Return a model on a store as a subject.
+
+        Args:
+            name: Name for messages and results.
+            model: Network.
+            store: Store with the clips.
+            settings: Settings by which clips are read and scored. `cosine` determines the default fusion rule.
+            modalities: Modalities that the model was trained on.
+            centroids: Centroids of the model.
+            trained_on: Numbers of the items of the store that the model was trained on.
+        """
         fusion = "mean_normalized" if settings.cosine else "sum"
         return cls(name, modalities, model, store, settings, fusion=fusion, centroids=centroids, trained_on=trained_on)
 
     @classmethod
     def of_embeddings(cls, given: Embedded) -> Subject:
+        """Return embeddings from a file as a subject."""
         return cls(given.source, in_order(given.embeddings), given=given)
 
     def needed(self, modalities: tuple[str, ...], why: str) -> None:
-        """Raise Untrained if the subject does not embed one of the modalities."""
+        """Check that the subject embeds all given modalities.
+
+        Args:
+            modalities: Required modalities.
+            why: Name of what requires them, for the message.
+
+        Raises:
+            Untrained: The subject lacks one of them.
+        """
         if lacking := [m for m in modalities if m not in self.modalities]:
             what = "these embeddings lack" if self.given is not None else "this model was not trained on"
             has = ", ".join(self.modalities)
-            raise Untrained(f"{self.name}: {why} needs {lacking[0]}, which {what}; it knows {has}")
+            raise Untrained(f"{self.name}: {why} needs {lacking[0]}, which {what}; available modalities: {has}")
 
     def require_collection(self, collection: str, split: str) -> None:
-        """Raise TrichordError if the store has no clips of a collection and split."""
+        """Check that the store has clips of a collection and split.
+
+        Raises:
+            TrichordError: It has none.
+        """
         if self.store is not None and (collection, split) not in self.store.collections():
             known = ", ".join(f"{c}/{s}" for c, s in self.store.collections())
             raise TrichordError(
-                f"{self.store.path}: has no clips of {collection}/{split}; it has {known}; "
-                f"`trichord import {collection}` brings them"
+                f"{self.store.path}: contains no clips of {collection}/{split}; it has {known}; "
+                f"add them with `trichord import {collection}`"
             )
 
     def embedded(self, clip_set: ClipSet, modalities: tuple[str, ...], windows: Windows | None = None) -> Embedded:
-        """Return the clips of a set in the joint space. They are computed once, by all processes of a launch together.
+        """Return the embeddings of a set of clips, which are computed once. All processes of a launch call this together.
 
         Args:
-            clip_set: Which clips.
-            modalities: Which to embed at least.
-            windows: How long clips are cut; None embeds each whole.
+            clip_set: Set of clips.
+            modalities: Modalities to embed. The result may contain further ones.
+            windows: Windows into which long clips are cut. None embeds them whole.
 
-        Raises TrichordError when the model or the store lacks a modality.
+        Raises:
+            TrichordError: The model or the store lacks a modality or the clips, or embeddings from a file would have to be cut.
         """
         needed = in_order(modalities)
         self.needed(needed, clip_set.address)
@@ -168,9 +193,14 @@ class Subject:
         return self._made[key]
 
     def clip_set(self, name: str, texts: Literal["each", "all"] = "each") -> ClipSet:
-        """Return the clips of COLLECTION or COLLECTION/SPLIT of the store; '' means the only ones that are held out.
+        """Return a set of clips.
 
-        Raises TrichordError when there are none, or several to choose from.
+        Args:
+            name: COLLECTION or COLLECTION/SPLIT of the store. '' selects the only held-out clips.
+            texts: How captions are assigned to clips (`ClipSet.texts`).
+
+        Raises:
+            TrichordError: There are no such clips, or '' is ambiguous.
         """
         if self.given is not None or self.store is None:
             return ClipSet("embeddings", name or "all", texts=texts)
@@ -178,21 +208,26 @@ class Subject:
         if not name and len(held_out) != 1:
             available = ", ".join(held_out) or "none"
             raise TrichordError(
-                f"{self.store.path}: say which clips, as BENCHMARK:COLLECTION; held out are {available}"
+                f"{self.store.path}: choose the clips with BENCHMARK:COLLECTION; collections with held-out clips: {available}"
             )
         return ClipSet.of_benchmark(find_benchmark(self.store, name or held_out[0]), texts)
 
     @property
     def made(self) -> list[Embedded]:
-        """Return all sets that were embedded so far."""
+        """All sets of clips that have been embedded."""
         return [self.given] if self.given is not None else list(self._made.values())
 
     def text_rows(self, clip_set: ClipSet, modalities: tuple[str, ...]) -> TextRows:
-        """Embed the texts of a set with all modalities of their clips, in batches of texts, as a study does.
+        """Embed the texts of a set with all modalities of their clips, in batches of texts, as in a study.
 
-        Where clips have several texts, `embedded` runs in batches of clips instead, which may change the last bits.
+        If clips have several texts, `embedded` uses batches of clips instead, which can change the last bits.
 
-        Raises TrichordError as `embedded`.
+        Args:
+            clip_set: Set of clips.
+            modalities: Modalities to embed.
+
+        Raises:
+            TrichordError: The model or the store lacks a modality or the clips.
         """
         store, texts = self._texts(clip_set, in_order(modalities))
         return TextRows(texts, *self._vectors(texts, in_order(modalities), clip_set), *clips_of_texts(store, texts))
@@ -204,7 +239,7 @@ class Subject:
         else:
             text_clip, first = clips_of_texts(store, texts)
             if windows is None and len(first) == len(texts):
-                return self._found(clip_set, texts, texts, text_clip, *self._vectors(texts, modalities, clip_set))
+                return self._with_names(clip_set, texts, texts, text_clip, *self._vectors(texts, modalities, clip_set))
             clips = texts.take(first)
         seen = tuple(m for m in modalities if m != "text")
         vectors: dict[str, np.ndarray] = {}
@@ -217,7 +252,7 @@ class Subject:
         if "text" in modalities:
             rows, there = self._vectors(texts, ("text",), clip_set)
             vectors, valid = vectors | rows, valid | there
-        return self._found(clip_set, texts, clips, text_clip, vectors, valid)
+        return self._with_names(clip_set, texts, clips, text_clip, vectors, valid)
 
     def _texts(self, clip_set: ClipSet, modalities: tuple[str, ...]) -> tuple[Store, Clips]:
         """Return the store, and the clips of a set with a row for each text."""
@@ -229,7 +264,7 @@ class Subject:
         texts = evaluation_clips(self.store, items, self.settings.min_clip_s)
         if not len(texts):
             raise TrichordError(
-                f"{self.store.path}: no video of {clip_set.address} has captions, which its clips are made of"
+                f"{self.store.path}: no video of {clip_set.address} has captions, from which its clips would be made"
             )
         return self.store, texts
 
@@ -253,7 +288,7 @@ class Subject:
                 )
         return vectors, valid
 
-    def _found(
+    def _with_names(
         self,
         clip_set: ClipSet,
         texts: Clips,
@@ -280,7 +315,7 @@ class Subject:
 
 
 def _visual(store: Store, streams: tuple[str, ...], item: int) -> str:
-    """Whether the visual features of a video are `rows` over time, `pooled` into one, or not there: ``."""
+    """Return whether the visual features of a video are `rows` over time or `pooled` into one, or '' if they are missing."""
     have = [name for name in streams if store.num_rows(name, item)]
     if len(have) < len(streams):
         return ""
@@ -288,7 +323,15 @@ def _visual(store: Store, streams: tuple[str, ...], item: int) -> str:
 
 
 def distinct_spans(texts: Clips) -> tuple[Clips, np.ndarray]:
-    """Return the distinct spans among clips, in order of appearance, with all captions, and the number of the span of each clip."""
+    """Merge clips with the same times.
+
+    Args:
+        texts: M clips.
+
+    Returns:
+        N clips with distinct times, in order of appearance, each with all its captions, and the index (M,) of the merged clip of
+        each given clip.
+    """
     spans = list(zip(texts.item.tolist(), texts.start_s.tolist(), texts.end_s.tolist(), strict=True))
     places: dict[tuple[int, float, float], int] = {}
     text_clip = np.array([places.setdefault(span, len(places)) for span in spans], np.int64)
@@ -301,7 +344,7 @@ def distinct_spans(texts: Clips) -> tuple[Clips, np.ndarray]:
 
 
 def captions_of(store: Store, texts: Clips) -> list[str]:
-    """Return the captions of each clip, joined by blanks."""
+    """Return the captions of each clip, joined by spaces."""
     return [
         " ".join(store.caption_text(int(item), int(c)) for c in captions)
         for item, captions in zip(texts.item, texts.captions, strict=True)
@@ -309,8 +352,11 @@ def captions_of(store: Store, texts: Clips) -> list[str]:
 
 
 def clip_ids(store: Store, clips: Clips) -> list[str]:
-    """Return the names of clips: that of the video if it has one clip, otherwise with the span. Names that repeat get `#2`, `#3`,
-    ..."""
+    """Return unique names of clips.
+
+    The name of a clip is the id of its video. If the video has several clips, their times are appended, and if several clips have
+    the same times, also `#2`, `#3` and so on.
+    """
     of_video = Counter(clips.item.tolist())
     seen: Counter[str] = Counter()
     names: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""Long clips by windows: cut, embed each window, pool (MIL-NCE: ten windows of the training length, their mean)."""
+"""Windows of long clips, which are embedded separately and then pooled (MIL-NCE: the mean of ten windows)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ POOLS = ("mean", "max")
 
 @dataclass(frozen=True)
 class Windows:
-    """A clip longer than `length_s` is cut into `count` windows of that length, evenly spaced from its start to its end.
+    """Windows of equal length, evenly spaced from the start to the end of a clip. Shorter clips are not cut.
 
-    pool: `mean` of the windows' embeddings (published), or `max`, the largest value of each dimension.
+    Attributes:
+        count: Number of windows.
+        length_s: Length of a window, in seconds.
+        pool: How the embeddings of the windows are combined: by their `mean` (published), or by the `max` of each dimension.
     """
 
     count: int
@@ -26,25 +29,33 @@ class Windows:
     def __post_init__(self) -> None:
         if self.count < 1 or not 0 < self.length_s < float("inf"):
             raise TrichordError(
-                f"{self.count} windows of {self.length_s} s cannot be cut; give 1 or more, longer than 0 s"
+                f"{self.count} windows of {self.length_s} s are invalid; give a number of at least 1 and a length above 0 s"
             )
         if self.pool not in POOLS:
-            raise TrichordError(f"windows cannot be pooled by '{self.pool}'; choose {' or '.join(POOLS)}")
+            raise TrichordError(f"unknown pooling of windows '{self.pool}'; expected {' or '.join(POOLS)}")
 
     @property
-    def told(self) -> str:
-        """Return the windows as names of figures have them: `10 windows of 3 s, mean`."""
+    def text(self) -> str:
+        """Text of the windows in the scope of a figure, such as `10 windows of 3 s, mean`."""
         return f"{self.count} window{'s' if self.count > 1 else ''} of {self.length_s:g} s, {self.pool}"
 
     @property
     def note(self) -> str:
-        """Return the windows as notes have them."""
+        """Text of the windows in a note."""
         count = f"{self.count} windows" if self.count > 1 else "one window"
-        return f"clips longer than {self.length_s:g} s by {count} of that length ({self.pool})"
+        return f"clips longer than {self.length_s:g} s are embedded as {count} of this length ({self.pool})"
 
 
 def window_clips(clips: Clips, windows: Windows) -> tuple[Clips, np.ndarray]:
-    """Return the windows of all clips, and the clip (W,) of each. A clip that is no longer than a window is one window."""
+    """Cut clips into windows. A clip that is not longer than a window is a single window.
+
+    Args:
+        clips: N clips.
+        windows: Number and length of the windows.
+
+    Returns:
+        W windows, and the index (W,) of the clip of each window.
+    """
     starts: list[np.ndarray] = []
     ends: list[np.ndarray] = []
     for start, end in zip(clips.start_s.tolist(), clips.end_s.tolist(), strict=True):
@@ -64,8 +75,18 @@ def window_clips(clips: Clips, windows: Windows) -> tuple[Clips, np.ndarray]:
 def pooled(
     vectors: dict[str, np.ndarray], valid: dict[str, np.ndarray], clip_of: np.ndarray, num_clips: int, windows: Windows
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the embeddings (N, D) of clips from those of their windows (W, D) that have the modality, and which clips have such a
-    window."""
+    """Combine the embeddings of windows to embeddings of clips.
+
+    Args:
+        vectors: Embeddings (W, D) of the windows by modality.
+        valid: Masks (W,) of the windows that have the modality. Other windows are ignored.
+        clip_of: Index (W,) of the clip of each window, in increasing order.
+        num_clips: Number N of clips.
+        windows: Windows, which define the pooling.
+
+    Returns:
+        Embeddings (N, D) of the clips by modality, and masks (N,) of the clips that have a window with the modality.
+    """
     out, there = {}, {}
     for modality, rows in vectors.items():
         kept = np.flatnonzero(valid[modality])

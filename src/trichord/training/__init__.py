@@ -1,1 +1,1 @@
-"""Stages and the loop that trains them."""
+"""The stages of a training, the loop that trains them, and the files that it writes."""

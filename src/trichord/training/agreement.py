@@ -1,8 +1,9 @@
-"""All processes of a launch train one model: that their copies are the same is checked, not hoped.
+"""A check that all processes of a launch hold the same model.
 
-Queue and centroids are computed by every process from the same gathered rows, weights from the same averaged gradients. Where
-processors or versions differ they could drift apart unseen. So digests of them are compared whenever k-means has fitted and
-at the end of an epoch; the cost is one pass over the tensors and a gather of a few numbers.
+Every process computes the queue and the centroids from the same gathered rows, and the weights from the same averaged
+gradients. Processes on different hardware or with different library versions could still diverge without notice. Digests of
+these tensors are therefore compared after each fit of k-means and at the end of each epoch. A comparison costs one pass over
+the tensors and a gather of a few numbers.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from trichord.training.stage import Stage
 
 
 class Agreement:
-    """Compares what this process trains with the others'.
+    """Compares the trained tensors of all processes.
 
     Args:
-        model: Its trained weights are compared, where every process holds them whole.
-        memory: Queue and centroids, or None.
-        stage: For the message.
+        model: Network. Its trained weights are compared, except sharded ones, of which each process holds a different part.
+        memory: Queue and centroids. None if the stage has no clustering.
+        stage: Stage that the error message names.
     """
 
     def __init__(self, model: nn.Module, memory: ClusterMemory | None, stage: Stage) -> None:
@@ -32,12 +33,20 @@ class Agreement:
         self.num_fits = memory.num_fits if memory is not None else 0
 
     def check_after_fit(self, position: Position) -> None:
-        """`check`, if k-means has fitted since the last check."""
+        """Call `check` if k-means was fitted since the last check."""
         if self.memory is not None and self.memory.num_fits != self.num_fits:
             self.check(position)
 
     def check(self, position: Position) -> None:
-        """Raise TrichordError on all processes where they differ; it names what, the step and the processes."""
+        """Compare the tensors of all processes, which call this together.
+
+        Args:
+            position: Position in the training, which is compared too.
+
+        Raises:
+            TrichordError: The processes differ. All processes raise it. The message names the tensors, the step and the
+                processes.
+        """
         if self.memory is not None:
             self.num_fits = self.memory.num_fits
         if num_processes() == 1:

@@ -1,7 +1,8 @@
-"""The centroids of a trained model as a file: `centroids.safetensors` beside its weights, one tensor `centroids` (K, D) float32.
+"""The file of the centroids of a trained model: `centroids.safetensors`, with one tensor `centroids` of shape (K, D), float32.
 
-`model.json` names its digest, as `centroids_sha256`. A folder whose description names none has none: a stage without clustering,
-or one that was trained before they were kept. A checkpoint has them in its `clusters.safetensors`, which its own list seals.
+It lies next to the weights, and `model.json` contains its digest as `centroids_sha256`. A folder without this entry has no
+centroids: its stage had no clustering, or an early version of trichord trained it. A checkpoint stores the centroids in
+`clusters.safetensors`, whose digest is in `checkpoint.json`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,15 @@ DIGEST, _NAME = "centroids_sha256", "centroids"
 
 
 def write_centroids(folder: Path, centroids: Tensor | None) -> dict[str, str]:
-    """Write the file, or remove one that is there when there are no centroids (K, D). Returns what the description says of it."""
+    """Write the file, or remove an existing one if there are no centroids.
+
+    Args:
+        folder: Folder of the model.
+        centroids: Tensor of shape (K, D), or None.
+
+    Returns:
+        The entries that describe the file in `model.json`.
+    """
     from safetensors.torch import save_file
 
     if centroids is None:
@@ -37,14 +46,18 @@ def write_centroids(folder: Path, centroids: Tensor | None) -> dict[str, str]:
 
 
 def read_centroids(folder: Path, described: Mapping[str, Any], width: int) -> Centroids | None:
-    """The centroids of a model folder, or of a checkpoint whose files were checked; None where it has none.
+    """Read the centroids of a model folder, or of a checkpoint whose files have been checked.
 
     Args:
-        folder: With the file.
-        described: What its `model.json` says.
-        width: D of the model.
+        folder: Folder of the model or the checkpoint.
+        described: Content of its `model.json`.
+        width: Size D of the embeddings of the model.
 
-    Raises TrichordError when they cannot be read, were changed, or are of another width.
+    Returns:
+        The centroids, or None if the folder has none.
+
+    Raises:
+        TrichordError: The file cannot be read, was changed, or does not fit the model.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -54,7 +67,7 @@ def read_centroids(folder: Path, described: Mapping[str, Any], width: int) -> Ce
         return None
     try:
         if not in_checkpoint and file_sha256(path) != described[DIGEST]:
-            raise TrichordError(f"{path}: the centroids were changed since they were written; {again(folder)}")
+            raise TrichordError(f"{path}: the centroids have changed since they were written; {again(folder)}")
         check_regular(path)
         with safe_open(path, framework="pt") as file:
             rows = file.get_tensor(_NAME)
@@ -64,10 +77,10 @@ def read_centroids(folder: Path, described: Mapping[str, Any], width: int) -> Ce
         return None
     if rows.ndim != 2 or rows.shape[1] != width or not len(rows) or rows.dtype != torch.float32:
         raise TrichordError(
-            f"{path}: holds no centroids of this model: {tuple(rows.shape)} {rows.dtype} for a width of {width}; "
-            f"{again(folder)}"
+            f"{path}: the centroids have shape {tuple(rows.shape)} and type {rows.dtype}, but the model needs (K, {width}) "
+            f"and torch.float32; {again(folder)}"
         )
     if not rows.isfinite().all():
-        raise TrichordError(f"{path}: the centroids are not finite: the model has diverged; train it anew")
+        raise TrichordError(f"{path}: the centroids are not finite, so the model has diverged; train it again")
     loss = described.get("settings", {}).get("loss", {})
     return Centroids(rows, bool(loss.get("cluster_cosine", True)))

@@ -1,10 +1,12 @@
-"""Checkpoints of a stage: when the process dies, the next one goes on from the newest whole one, bit for bit.
+"""Checkpoints of a stage, from which interrupted training continues with bit-identical results.
 
-`checkpoints/step-00000040/` holds `model.safetensors`, `optimizer.safetensors`, `clusters.safetensors`,
-`random-0.safetensors` (one for each process), `state.json` (position, groups, schedule, scaler), `model.json` (what the model
-is, so that `trichord evaluate` reads the folder) and `checkpoint.json`, the list of them. Policy: the last
-`training.keep_checkpoints` stay, and the `training.keep_best` of the lowest mean training loss since the checkpoint before
-(not a validation figure: the study has no validation split). Only best ones outlive the stage.
+A folder such as `checkpoints/step-00000040/` contains `model.safetensors`, `optimizer.safetensors`, `clusters.safetensors`,
+`random-0.safetensors` (one file per process), `state.json` (position, parameter groups, schedule, loss scaler), `model.json`
+(the description of the model, which lets `trichord evaluate` read the folder) and `checkpoint.json` (the list of the files).
+
+The newest `training.keep_checkpoints` checkpoints are kept, and the `training.keep_best` ones with the lowest mean training loss
+since the preceding checkpoint. The training loss is used because the study has no validation split. At the end of the stage,
+only the best ones are kept.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from trichord.files.folders import is_real_folder, remove_folder
 from trichord.files.writing import replace_folder
 from trichord.logs import main_process_logger
 from trichord.training.checkpoint_folder import (
+    MANIFEST,
     Damaged,
     check_files,
     read_manifest,
@@ -41,8 +44,8 @@ if TYPE_CHECKING:
 logger = main_process_logger(__name__)
 
 FOLDER, STATE = "checkpoints", "state.json"
-UNUSED = "unused-"  # before the name of a checkpoint that could not be used
-FILES = re.compile(  # of a checkpoint, also of those that the first versions wrote with accelerate
+UNUSED = "unused-"  # prefix of the name of a checkpoint that could not be used
+FILES = re.compile(  # files of a checkpoint, including those that the first versions wrote with accelerate
     r"(?:[a-z_]+|random-\d+)\.safetensors|(?:state|model|checkpoint|progress)\.json"
     r"|(?:optimizer|scheduler|sampler|dl_state_dict)(?:_\d+)?\.bin|(?:random_states|custom_checkpoint)_\d+\.pkl|scaler\.pt"
 )
@@ -52,7 +55,13 @@ _REMAINS = re.compile(r"\.(?:unused-)?step-\d{8,18}\.(?:partial|old)|\.\.step-\d
 
 @dataclass(frozen=True)
 class Position:
-    """Where training goes on: `step` of the stage, which is step `epoch_step` of epoch `epoch` (all 0-based)."""
+    """Position at which training continues.
+
+    Attributes:
+        step: Number of steps that the stage has finished.
+        epoch: Index of the epoch, starting at 0.
+        epoch_step: Number of steps that the epoch has finished.
+    """
 
     step: int = 0
     epoch: int = 0
@@ -70,17 +79,20 @@ def save_checkpoint(
     keep_best: int = 0,
     description: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a checkpoint and remove those that the policy does not keep. All processes call it.
+    """Write a checkpoint and remove older ones that are no longer needed. All processes call this together.
 
     Args:
-        accelerator: Its processes and device.
-        state: What is written.
-        folder: `checkpoints` of the stage's folder.
-        position: Where training goes on from it.
-        mean_loss: Since the checkpoint before; decides which ones are best.
-        keep_last: Checkpoints to keep, the newest ones.
-        keep_best: Of the others, how many of the lowest `mean_loss`.
-        description: What the model is, as `model.json` says.
+        accelerator: Processes and device.
+        state: State of the training, which is written.
+        folder: Folder `checkpoints` of the stage.
+        position: Position at which training continues from this checkpoint.
+        mean_loss: Mean training loss since the preceding checkpoint, which determines the best checkpoints.
+        keep_last: Number of newest checkpoints to keep.
+        keep_best: Number of checkpoints to keep in addition: those with the lowest `mean_loss`.
+        description: Content of `model.json`. None omits the file.
+
+    Returns:
+        The folder of the checkpoint.
     """
     final = folder / _name(position.step)
     partial = folder / f".{final.name}.partial"
@@ -115,9 +127,18 @@ def save_checkpoint(
 
 
 def load_newest(accelerator: Accelerator, state: TrainingState, folder: Path) -> Position | None:
-    """Set `state` and the random states to the newest checkpoint that is whole and of this stage. All processes call it.
+    """Load the newest complete checkpoint of the stage. All processes call this together.
 
-    A torn, edited or foreign one is set aside with a word, and the one before is used. None when there is none.
+    A checkpoint that is incomplete, was changed or belongs to another training is renamed with a warning, and the preceding one
+    is tried.
+
+    Args:
+        accelerator: Processes and device.
+        state: State of the training, which is set together with the global random states.
+        folder: Folder `checkpoints` of the stage.
+
+    Returns:
+        The position at which training continues, or None if there is no usable checkpoint.
     """
     import torch
     from accelerate.utils import broadcast
@@ -139,15 +160,15 @@ def load_newest(accelerator: Accelerator, state: TrainingState, folder: Path) ->
         set_random_states(read_tensors(path / mine), accelerator.device)
     if manifest["processes"] != accelerator.num_processes:
         logger.warning(
-            f"{path}: written by {manifest['processes']} processes, gone on with by {accelerator.num_processes}: "
-            "the same batches, but sums of other order, and random states of new processes start anew"
+            f"{path}: written by {manifest['processes']} processes and continued by {accelerator.num_processes}: "
+            "the batches are the same, but sums are rounded differently, and random states of new processes start afresh"
         )
     accelerator.wait_for_everyone()
     return position
 
 
 def finish_checkpoints(folder: Path, keep_best: int) -> None:
-    """Remove the checkpoints of a finished stage except the `keep_best` best ones, then the folder if nothing else is in it."""
+    """Remove the checkpoints of a finished stage except the `keep_best` best ones, and the folder if it is then empty."""
     if not is_real_folder(folder):
         return
     _clear_remains(folder)
@@ -155,30 +176,30 @@ def finish_checkpoints(folder: Path, keep_best: int) -> None:
     for unused in folder.glob(f"{UNUSED}*"):
         if _CHECKPOINT.fullmatch(unused.name.removeprefix(UNUSED)):
             remove_folder(unused, FILES)
-    with suppress(OSError):  # a folder that still holds something stays
+    with suppress(OSError):  # the folder is not empty
         folder.rmdir()
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
-    """The folders that are named as checkpoints, oldest first."""
+    """Return the folders that have the name of a checkpoint, oldest first."""
     entries = folder.iterdir() if os.path.isdir(folder) else ()
     return sorted((path for path in entries if _CHECKPOINT.fullmatch(path.name)), key=_step)
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """The one of the lowest mean training loss; of equals the earlier."""
+    """Return the checkpoint with the lowest mean training loss (the earlier one of equals), or None if there is none."""
     losses = _mean_losses(folder)
     return min(losses, key=lambda path: (losses[path], _step(path)), default=None)
 
 
 def _newest_whole(state: TrainingState, folder: Path) -> int:
-    """Step of the newest checkpoint that can be loaded, or -1; those that cannot are set aside."""
+    """Return the step of the newest usable checkpoint, or -1. Unusable ones are renamed."""
     checkpoints = checkpoints_of(folder)
     for path in reversed(checkpoints):
         try:
             manifest = read_manifest(path)
             if manifest.get("stage") != folder.parent.name or manifest.get("step") != _step(path):
-                raise Damaged(f"it is of {manifest.get('stage')}, step {manifest.get('step')}")
+                raise Damaged(f"it belongs to stage {manifest.get('stage')}, step {manifest.get('step')}")
             check_files(path, manifest)
             tensors, numbers, _ = _read(path, manifest)
             fault = state.fault(tensors, numbers)
@@ -190,26 +211,26 @@ def _newest_whole(state: TrainingState, folder: Path) -> int:
             aside = path.with_name(f"{UNUSED}{path.name}")
             if not remove_folder(aside, FILES):
                 raise TrichordError(
-                    f"{aside}: holds files that trichord did not write; move it away, then run the command again"
+                    f"{aside}: contains files that trichord did not write; move it elsewhere, then run the command again"
                 ) from None
             path.rename(aside)
-            logger.warning(f"{path}: the checkpoint is not used ({one_line(error)}); it is set aside as {aside.name}")
+            logger.warning(f"{path}: the checkpoint cannot be used ({one_line(error)}); it was renamed to {aside.name}")
             continue
         if path != checkpoints[-1]:
-            logger.warning(f"{path}: gone on with from here, the newest whole checkpoint")
+            logger.warning(f"{path}: training continues from this checkpoint, the newest complete one")
         return _step(path)
     if checkpoints:
-        logger.warning(f"{folder}: no checkpoint is whole; the stage starts over")
+        logger.warning(f"{folder}: no checkpoint can be used; the stage starts from the beginning")
     return -1
 
 
 def _read(path: Path, manifest: Mapping[str, Any]) -> tuple[Tensors, dict[str, Any], Position]:
     parts, processes = manifest.get("parts"), manifest.get("processes")
     if not isinstance(parts, list) or not isinstance(processes, int) or processes < 1:
-        raise Damaged("its list of parts is of another form")
+        raise Damaged(f"{MANIFEST} has no valid list of parts")
     wanted = [*(f"{part}.safetensors" for part in parts), STATE, *map(_random, range(processes))]
     if lacking := [name for name in wanted if name not in manifest["files"]]:
-        raise Damaged(f"{lacking[0]} is not in its list")
+        raise Damaged(f"{MANIFEST} does not list {lacking[0]}")
     tensors = {part: read_tensors(path / f"{part}.safetensors") for part in parts}
     numbers = read_numbers(path / STATE)
     position = numbers.pop("position", None)
@@ -219,7 +240,7 @@ def _read(path: Path, manifest: Mapping[str, Any]) -> tuple[Tensors, dict[str, A
         or set(position) != set(names)
         or not all(type(position[n]) is int for n in names)
     ):
-        raise Damaged("its position is of another form")
+        raise Damaged("its position is invalid")
     position = Position(**position)
     if min(asdict(position).values()) < 0 or position.step != manifest["step"]:
         raise Damaged(f"its position is {position}")
@@ -236,7 +257,7 @@ def _apply_policy(folder: Path, keep_last: int, keep_best: int) -> None:
 
 
 def _mean_losses(folder: Path) -> dict[Path, float]:
-    """By checkpoint, oldest first; without those whose list is damaged."""
+    """Return the mean loss of each checkpoint, oldest first, except those with a damaged list."""
     losses = {}
     for path in checkpoints_of(folder):
         try:
@@ -247,7 +268,7 @@ def _mean_losses(folder: Path) -> dict[Path, float]:
 
 
 def _clear_remains(folder: Path) -> None:
-    """Remove what killed processes left half written or half removed."""
+    """Remove partial folders that killed processes left behind."""
     for path in folder.iterdir() if is_real_folder(folder) else ():
         if _REMAINS.fullmatch(path.name):
             remove_folder(path, FILES)

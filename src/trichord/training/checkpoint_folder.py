@@ -1,8 +1,10 @@
-"""A checkpoint as a folder: files, and `checkpoint.json`, written last, with the size and SHA-256 of each of them and of
-itself. Nothing is pickled, so reading runs no code; what is read is bounded by the files' sizes.
+"""The folder of a checkpoint: safetensors and JSON files, and `checkpoint.json` with the size and SHA-256 of each of them.
 
-A changed byte, a missing file, a file that is no plain file: `Damaged`, with the reason. A file that could not be looked at, for
-want of rights or a fault of the disk, is `errors.Unavailable`: its checkpoint may be whole and is not set aside.
+`checkpoint.json` is written last and also contains its own digest. Nothing is pickled, so reading executes no code, and memory
+is bounded by the sizes of the files.
+
+A changed, missing or irregular file raises `Damaged` with the reason. A file that cannot be accessed, because of permissions
+or a failing disk, raises `errors.Unavailable`: its checkpoint may be intact and is not set aside.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from trichord.files.writing import umask_mode
 from trichord.training.seals import sealed, was_changed
 
 MANIFEST, FORMAT = "checkpoint.json", 1
-MOST_JSON = 64 << 20  # bytes of a JSON file; that of a model with thousands of parameters has some hundred thousand
+MOST_JSON = 64 << 20  # largest JSON file, in bytes; a model with thousands of parameter tensors needs some 100 kB
 
 
 class Damaged(Exception):
-    """Why a checkpoint cannot be used."""
+    """A checkpoint cannot be used. The message states why."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -43,7 +45,7 @@ def write_numbers(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def seal(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write `checkpoint.json` of all files that are there, with `facts` beside."""
+    """Write `checkpoint.json` with the sizes and digests of all files of the folder, and with `facts`."""
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for path in sorted(folder.iterdir())
@@ -53,24 +55,32 @@ def seal(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What `checkpoint.json` says, itself unchanged. The files are not looked at."""
+    """Read `checkpoint.json`. The files that it lists are not checked.
+
+    Raises:
+        Damaged: The file cannot be read, or it was changed.
+    """
     if not (folder / MANIFEST).exists() and (folder / "progress.json").exists():
-        raise Damaged("it is of an earlier version of trichord, in pickles, which are not read")
+        raise Damaged("an early version of trichord wrote it as pickle files, which are not read")
     content = read_numbers(folder / MANIFEST)
     if "sha256" not in content or was_changed(content):
         raise Damaged(f"{MANIFEST} was changed")
     if content.get("format") != FORMAT:
-        raise Damaged(f"its format is {content.get('format')}, this version of trichord reads {FORMAT}")
+        raise Damaged(f"it has format {content.get('format')}, but this version of trichord reads format {FORMAT}")
     if not isinstance(content.get("files"), dict):
-        raise Damaged(f"{MANIFEST} names no files")
+        raise Damaged(f"{MANIFEST} lists no files")
     return content
 
 
 def check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raise Damaged unless every file of the manifest is there, as it was written."""
+    """Check that every file of the manifest exists and is unchanged.
+
+    Raises:
+        Damaged: A file is missing or was changed, or the manifest is invalid.
+    """
     for name, record in manifest["files"].items():
         if not isinstance(record, dict) or Path(name).name != name or name in ("", ".", ".."):
-            raise Damaged(f"{MANIFEST} names a file {name!r}")
+            raise Damaged(f"{MANIFEST} has an invalid entry {name!r}")
         size = _size(folder / name)
         if size != record.get("bytes"):
             raise Damaged(f"{name} has {size} bytes instead of {record.get('bytes')}")
@@ -79,21 +89,29 @@ def check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def read_numbers(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises Damaged for anything else, and for more than `MOST_JSON` bytes."""
+    """Read a file with a JSON object.
+
+    Raises:
+        Damaged: The file does not contain a JSON object, or it is larger than `MOST_JSON`.
+    """
     if (size := _size(path)) > MOST_JSON:
-        raise Damaged(f"{path.name} has {size} bytes")
+        raise Damaged(f"{path.name} has {size} bytes, more than {MOST_JSON}")
     try:
         content = read_json_value(path)
     except (OSError, ValueError, MemoryError) as error:
         reraise_unavailable(path, error)
         raise Damaged(f"{path.name} cannot be read: {one_line(error)}") from None
     if not isinstance(content, dict):
-        raise Damaged(f"{path.name} holds no object")
+        raise Damaged(f"{path.name} does not contain a JSON object")
     return content
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, whose header is held against the file's size before anything is allocated."""
+    """Read the tensors of a safetensors file. The header is compared with the size of the file before memory is allocated.
+
+    Raises:
+        Damaged: The file cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -110,9 +128,9 @@ def _size(path: Path) -> int:
         status = os.lstat(path)
     except OSError as error:
         reraise_unavailable(path, error)
-        raise Damaged(f"{path.name} is not there ({error.strerror})") from None
+        raise Damaged(f"{path.name} is missing ({error.strerror})") from None
     if not stat.S_ISREG(status.st_mode):
-        raise Damaged(f"{path.name} is no plain file")
+        raise Damaged(f"{path.name} is not a regular file")
     return status.st_size
 
 

@@ -1,14 +1,15 @@
-"""What a step that diverged leaves in `stages/X/divergence/`: all that it was made of, so that it can be run again.
+"""The dump of a diverged training step, in `stages/X/divergence/`, from which `trichord reproduce` runs the step again.
 
-| file | holds |
+| file | content |
 |---|---|
-| `divergence.json` | where it was, what was not finite, the terms, the settings, the widths of the network |
-| `model.safetensors` | weights and buffers as they were before the step |
-| `memory.safetensors` | queue, counters and the centroids that the loss used (a refit of this step included) |
-| `batch-N.safetensors` | what process N encoded (`input.*`, `embedding.*`, `valid.*`); of process 0 also `positives` |
-| `clips-N.json` | the clips of these rows, and the inputs of theirs that are not finite |
+| `divergence.json` | position, value that was not finite, loss terms, settings, arguments of the network |
+| `model.safetensors` | weights and buffers before the step |
+| `memory.safetensors` | queue, counters and centroids that the loss used (after a refit in this step) |
+| `batch-N.safetensors` | inputs of process N (`input.*`, `embedding.*`, `valid.*`); those of process 0 include `positives` |
+| `clips-N.json` | clips of these rows, and those of their inputs that are not finite |
 
-Nothing is pickled, and the step draws no random number. The folder is whole or not there: it is renamed into place.
+Nothing is pickled. A step draws no random numbers, so no random state is needed. The folder is renamed into place when it is
+complete.
 """
 
 from __future__ import annotations
@@ -37,12 +38,19 @@ FOLDER, DESCRIPTION = "divergence", "divergence.json"
 MODEL, MEMORY = "model.safetensors", "memory.safetensors"
 FILES = re.compile(r"(?:model|memory|batch-\d+)\.safetensors|(?:divergence|clips-\d+)\.json")
 FORMAT = 1
-MOST_NAMED = 20  # bad inputs that are listed
+MOST_NAMED = 20  # largest number of bad inputs that are listed
 
 
 @dataclass(frozen=True)
 class BadInput:
-    """A row of the batch that is not finite before anything was computed, and the file that it comes from."""
+    """A row of the batch whose input is not finite.
+
+    Attributes:
+        row: Index of the row.
+        video: ID of the video.
+        stream: Stream of the store with the values.
+        file: File with the values.
+    """
 
     row: int
     video: str
@@ -54,12 +62,15 @@ class BadInput:
 
 
 def bad_inputs(batch: Batch, inputs: Mapping[str, Tensor], reader: ClipReader) -> list[BadInput]:
-    """The rows of a batch whose inputs hold NaN or infinity; at most MOST_NAMED.
+    """Find the rows of a batch whose inputs contain NaN or infinity.
 
     Args:
-        batch: Knows its clips.
-        inputs: What `batch.model_inputs` gave.
-        reader: Knows where they were read.
+        batch: Batch with its clips.
+        inputs: Inputs of the network, as returned by `batch.model_inputs`.
+        reader: Reader of the clips, which knows the files of the inputs.
+
+    Returns:
+        At most `MOST_NAMED` inputs.
     """
     bad_inputs: list[BadInput] = []
     tensors = {**inputs, **{f"{m} embedding": e for m, e in batch.embeddings.items()}}
@@ -76,7 +87,7 @@ def bad_inputs(batch: Batch, inputs: Mapping[str, Tensor], reader: ClipReader) -
 
 
 def _origin(reader: ClipReader, modality: str, item: int) -> tuple[str, str]:
-    """Stream and file that the values of a modality that are not finite come from."""
+    """Return the stream and the file with the values that are not finite."""
     if modality in reader.frozen:
         return f"frozen {modality}", str(getattr(reader.frozen[modality].values, "filename", "the frozen embeddings"))
     store, streams = reader.store, specification(modality).streams(reader.settings)
@@ -97,19 +108,20 @@ def write_dump(
     inputs: Mapping[str, Tensor],
     reader: ClipReader,
 ) -> tuple[list[BadInput], str]:
-    """Write the dump, by all processes of a launch together.
+    """Write the dump. All processes of a launch call this together.
 
     Args:
-        folder: Of the stage; an older dump in it is replaced.
-        accelerator: Knows the processes.
+        folder: Folder of the stage. An older dump is replaced.
+        accelerator: Processes.
         described: Content of `divergence.json`.
-        state: Names and values of the weights and buffers before the step, the same names on every process.
-        memory: State of the clustering, if there is one.
-        batch, inputs: Of this process.
-        reader: What read them.
+        state: Names and values of the weights and buffers before the step, in the same order on every process.
+        memory: State of the clustering. None without clustering.
+        batch: Batch of this process.
+        inputs: Inputs of the network in this process, as returned by `batch.model_inputs`.
+        reader: Reader of the clips.
 
     Returns:
-        The bad inputs of all processes, and what kept the dump from being written, or ''.
+        The bad inputs of all processes, and the reason why the dump could not be written, or ''.
     """
     final, partial = folder / FOLDER, folder / f".{FOLDER}.partial"
     mine, rank = bad_inputs(batch, inputs, reader), accelerator.process_index
@@ -119,7 +131,7 @@ def write_dump(
         problem = _tried(lambda: partial.mkdir(parents=True))
     accelerator.wait_for_everyone()
     problem = problem or _tried(lambda: _write_batch(partial, rank, batch, inputs, mine, reader))
-    weights = {name: _whole(tensor) for name, tensor in state}  # parts of several processes are joined here
+    weights = {name: _whole(tensor) for name, tensor in state}  # gathers sharded tensors, so all processes do it
     accelerator.wait_for_everyone()
     failure = mine
     if accelerator.is_main_process:
@@ -168,7 +180,7 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, also where each process holds a part of it."""
+    """Return the whole tensor. A sharded one is gathered."""
     full = getattr(tensor, "full_tensor", None)
     return tensor.detach() if full is None else full().detach()
 
@@ -179,13 +191,13 @@ def _of_all(partial: Path, num_processes: int) -> list[BadInput]:
         try:
             content = read_json_value(partial / f"clips-{rank}.json")
             bad_inputs += [BadInput(**one) for one in content["bad_inputs"]]
-        except (OSError, ValueError):  # the disk is full, or this machine does not see that process's files
+        except (OSError, ValueError):  # the disk is full, or the process runs on a machine with other disks
             continue
     return bad_inputs
 
 
 def _tried(write: Any) -> str:
-    """Call `write`. Returns why it failed, or '': the divergence matters more than its dump."""
+    """Call `write` and return the reason of a failure, or ''. The error about the divergence must still be raised."""
     from safetensors import SafetensorError
 
     try:

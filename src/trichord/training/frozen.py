@@ -1,9 +1,9 @@
-"""What a stage freezes, computed once: one forward pass of the frozen encoders over every clip that the stage can draw.
+"""The cache of frozen embeddings: a single forward pass of the frozen encoders over every clip that a stage can draw.
 
-A frozen encoder is in eval mode: what it gives for a clip depends on that clip alone, to the rounding of float32 sums (matrix
-products of other batch sizes may add in another order). So it is the same in every epoch, and in every order and seed that
-shares the encoder; `data.frozen` keeps it in the store. All processes of a launch share the pass, and so does any other
-process that needs the same. `training.frozen_cache off` is the slow way, at every step.
+A frozen encoder is in eval mode, so its output for a clip depends on this clip alone, up to the rounding of float32 sums (the
+order of summation in a matrix product may depend on the batch size). The output is therefore the same in every epoch, and in
+every order and seed that shares the encoder. `data.frozen` stores it in the store. All processes of a launch share the work,
+also with any other process that needs the same embeddings. With `training.frozen_cache off`, frozen encoders run at every step.
 """
 
 from __future__ import annotations
@@ -34,13 +34,20 @@ if TYPE_CHECKING:
 
 logger = main_process_logger(__name__)
 
-FORMAT = 1  # raised when the same key would give other values
+FORMAT = 1  # to be raised when the values that belong to a key change
 
 
 @dataclass(frozen=True)
 class FrozenSettings:
-    """enabled: whether anything is kept. most_bytes: for one modality. num_draws: clips that the stage will draw, with
-    repetitions; a cache pays only where that is more than there are. precision: of the pass, as of the stage."""
+    """Settings of the cache.
+
+    Attributes:
+        enabled: Whether embeddings are cached.
+        most_bytes: Largest size of the cache of a modality, in bytes.
+        num_draws: Number of clips that the stage draws, with repetitions. A cache is made only if this exceeds the number of
+            clips.
+        precision: Precision of the forward pass, which is that of the stage.
+    """
 
     enabled: bool
     most_bytes: int
@@ -56,18 +63,24 @@ def frozen_inputs(
     settings: FrozenSettings,
     accelerator: Accelerator,
 ) -> dict[str, FrozenRows]:
-    """By modality, what the stage's frozen encoders give for every clip; {} where it is not worth it or not wanted. What is not
-    there and cannot be written, because the store is read-only, is left out with a word: it is encoded at every step.
+    """Return the output of the frozen encoders of a stage for every clip, and compute what is missing in the cache.
+
+    If the store is read-only, modalities that are missing in the cache are left out with a warning. They are then encoded at
+    every step.
 
     Args:
-        model: Holds the frozen weights.
-        stage: Says what is frozen.
-        source: Draws the stage's clips.
-        reader: Reads their features, under the stage's settings.
-        settings: See there.
-        accelerator: Device and precision; processes.
+        model: Network with the frozen weights.
+        stage: Stage that lists the frozen modalities.
+        source: Training clips of the stage.
+        reader: Reader of the clips with the settings of the stage.
+        settings: Settings of the cache.
+        accelerator: Device, precision and processes.
 
-    Raises TrichordError when the disk is full or fails.
+    Returns:
+        The cached rows by modality. The dictionary is empty if the cache is disabled or would not save time.
+
+    Raises:
+        TrichordError: The disk is full or fails.
     """
     if not settings.enabled:
         return {}
@@ -77,7 +90,9 @@ def frozen_inputs(
     caches: dict[str, FrozenRows] = {}
     for work, encoder in passes:
         if work.folder.name not in kept:
-            logger.warning(f"frozen {work.modality}: {folder} cannot be written ({why}), so it is encoded each step")
+            logger.warning(
+                f"frozen {work.modality}: {folder} cannot be written ({why}), so it is encoded at every step"
+            )
             continue
         try:
             caches[work.modality] = frozen_rows(
@@ -86,10 +101,10 @@ def frozen_inputs(
                 process=accelerator.process_index,
                 num_processes=accelerator.num_processes,
             )
-        except NotWritable as error:  # rights below the folder
-            if accelerator.num_processes > 1:  # the others may have the right
+        except NotWritable as error:  # because of permissions inside the folder
+            if accelerator.num_processes > 1:  # other processes may have the permission
                 raise
-            logger.warning(f"frozen {work.modality}: is encoded each step: {error}")
+            logger.warning(f"frozen {work.modality}: {error}, so it is encoded at every step")
     return caches
 
 
@@ -107,7 +122,18 @@ def frozen_passes(
     settings: FrozenSettings,
     accelerator: Accelerator,
 ) -> list[tuple[FrozenPass, Encoder]]:
-    """The passes that a stage needs, finished or not: what `frozen_inputs` makes and reads. Arguments as there."""
+    """Return the forward passes that a stage needs, finished or not, and the encoder of each.
+
+    `frozen_inputs` computes and reads them.
+
+    Args:
+        model: Network with the frozen weights.
+        stage: Stage that lists the frozen modalities.
+        source: Training clips of the stage.
+        reader: Reader of the clips with the settings of the stage.
+        settings: Settings of the cache.
+        accelerator: Device, precision and processes.
+    """
     if not stage.frozen:
         return []
     listing = list_clips(source)
@@ -119,7 +145,7 @@ def frozen_passes(
         kind, width = _kind(model, modality, num_clips, settings.most_bytes)
         if kind is None:
             logger.info(
-                f"frozen {modality}: {num_clips:,} clips take more than training.frozen_cache_gb, so it is encoded each step"
+                f"frozen {modality}: {num_clips:,} clips need more than training.frozen_cache_gb, so it is encoded at every step"
             )
             continue
         key, described = frozen_key(model, modality, kind, source, reader, settings.precision)
@@ -129,7 +155,7 @@ def frozen_passes(
 
 
 def _kind(model: MCN, modality: str, num_clips: int, most_bytes: int) -> tuple[Kind | None, int]:
-    """Return what to keep, and its width."""
+    """Return the kind of values to cache and their size, or None if they need too much space."""
     embed_dim = int(model.arguments["embed_dim"])
     if 4 * embed_dim * num_clips <= most_bytes:
         return "embedding", embed_dim
@@ -143,7 +169,19 @@ def _kind(model: MCN, modality: str, num_clips: int, most_bytes: int) -> tuple[K
 def frozen_key(
     model: MCN, modality: str, kind: Kind, source: TrainingClips, reader: ClipReader, precision: str
 ) -> tuple[str, dict[str, Any]]:
-    """A name for what the encoder gives, and what it was made of: weights, data, and how clips are cut and read."""
+    """Return the name of the output of an encoder in the cache, and everything that the output depends on.
+
+    Args:
+        model: Network with the frozen weights.
+        modality: Modality of the encoder.
+        kind: Kind of the cached values.
+        source: Training clips of the stage.
+        reader: Reader of the clips with the settings of the stage.
+        precision: Precision of the forward pass.
+
+    Returns:
+        The name, which contains a digest, and the described inputs: weights, data, and the way clips are cut and read.
+    """
     encoder = model.parts(modality)["encoder"]
     assert encoder is not None
     weights = hashlib.sha256()
@@ -160,7 +198,7 @@ def frozen_key(
         "min_clip_s": source.min_clip_s,
         "published_words": source.published_words,
         "precision": precision,
-        **asdict(reader.settings),  # a further field would give all caches another name
+        **asdict(reader.settings),  # a new field changes the name of every cache
     }
     text = json.dumps({"modality": modality, "kind": kind, **described}, sort_keys=True)
     return f"{modality}-{hashlib.sha256(text.encode()).hexdigest()[:16]}", described

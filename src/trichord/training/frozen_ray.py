@@ -1,9 +1,9 @@
-"""The frozen passes of a stage on a Ray cluster: its nodes make the parts that `frozen_inputs` then finds.
+"""The frozen embeddings of a stage on a Ray cluster, whose nodes compute the parts that `frozen_inputs` then reads.
 
-Each actor holds the model and makes parts by `make_parts`, under the leases of any other process that helps. A lost actor
-loses its unfinished part, which another one makes; what the cluster leaves undone, `frozen_inputs` does. Blocks are cut alike
-wherever they are made: on nodes that compute alike (one thread each on a CPU, the same kind of GPU) the values are the same
-bits. The nodes share the file system of the store, under the same path.
+Each actor holds the model and computes parts with `make_parts`. It takes leases as any other process that takes part. If an
+actor is lost, another one computes its unfinished part. Parts that the cluster does not compute are computed by `frozen_inputs`.
+The parts are cut in the same way everywhere, so nodes with equal arithmetic (one thread each on a CPU, or GPUs of the same kind)
+give bit-identical values. The nodes share the file system of the store under the same path.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = main_process_logger(__name__)
 
-ROWS_PER_ACTOR = 8  # runs of parts that an actor makes of a pass: a slow one leaves more to the others
+ROWS_PER_ACTOR = 8  # groups of parts per actor and forward pass; fast actors take over groups of slow ones
 
 
 def freeze_on_ray(
@@ -44,16 +44,25 @@ def freeze_on_ray(
     *,
     workers: int | None = None,
 ) -> int:
-    """Make the passes that `frozen_inputs` with the same arguments reads. Call it on one process, before that.
+    """Compute the embeddings that `frozen_inputs` reads when it is called with the same arguments.
+
+    Call this in a single process, before `frozen_inputs`.
 
     Args:
-        options: The cluster and what each worker takes of it.
-        model, stage, source, reader, settings, accelerator: As for `frozen_inputs`; the workers compute on the same kind of
-            device.
-        workers: Actors; None: as many as the cluster has room for.
+        options: The cluster, and the resources of each worker.
+        model: Network with the frozen weights.
+        stage: Stage that lists the frozen modalities.
+        source: Training clips of the stage.
+        reader: Reader of the clips with the settings of the stage.
+        settings: Settings of the cache.
+        accelerator: Device and precision. The workers use the same kind of device.
+        workers: Number of actors. None uses as many as fit on the cluster.
 
     Returns:
-        The parts that were made. Raises TrichordError when the cluster cannot be reached or cannot do it.
+        The number of parts that were computed.
+
+    Raises:
+        TrichordError: The cluster cannot be reached or fails, or the embeddings cannot be written.
     """
     if not settings.enabled:
         return 0
@@ -85,22 +94,25 @@ def freeze_on_ray(
     except OSError as error:
         raise TrichordError(
             f"{folder}: the frozen embeddings cannot be written ({error.strerror or one_line(error)}); "
-            "free the space or the rights, or set training.frozen_cache to off"
+            "free disk space or correct the permissions, or set training.frozen_cache to off"
         ) from None
     finally:
         cluster.close()
-    logger.info(f"frozen {', '.join(work.modality for work, _ in passes)}: {made} parts by {count} workers on Ray")
+    logger.info(
+        f"frozen {', '.join(work.modality for work, _ in passes)}: {count} workers on Ray computed {made} parts"
+    )
     return made
 
 
 class PartMaker(NodeActor):
-    """Actor with the encoders of the passes, which computes parts."""
+    """Actor that holds the frozen encoders and computes parts of the cache."""
 
     nothing = {"made": 0}
 
     def begin(
         self, device: str, model: MCN, stage: Stage, source: TrainingClips, reader: ClipReader, settings: FrozenSettings
     ) -> None:
+        """Prepare the encoders. The arguments are those of `frozen_inputs`."""
         import torch
         from accelerate import Accelerator
 
@@ -113,10 +125,11 @@ class PartMaker(NodeActor):
         self._leases = Leases(next(iter(self._passes.values()))[0].folder.parent)
 
     def work(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Compute the parts with the numbers `row["parts"]` of the forward pass `row["key"]`."""
         key, numbers = row["key"], {int(number) for number in row["parts"]}
         if key not in self._passes:
-            raise TrichordError(f"holds other weights or another store than the driver's: no pass {key}")
+            raise TrichordError(f"the weights or the store differ from those of the driver: there is no pass {key}")
         work, encoder = self._passes[key]
-        parts = plan_parts(work, self._leases) or []  # none: the driver made room already
+        parts = plan_parts(work, self._leases) or []  # the driver has already planned them
         mine = [part for part in parts if part.number in numbers]
         return {"made": make_parts(work, mine, encoder, self._leases)}

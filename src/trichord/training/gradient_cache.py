@@ -1,17 +1,18 @@
-"""Large contrast batches in little memory, with the exact gradient: two passes over chunks of the batch.
+"""Gradient caching: exact gradients of large contrastive batches in little memory, by two passes over chunks of the batch.
 
-The loss couples all clips, but only through the outputs of the encoders. So the first pass encodes the batch chunk by chunk
-without keeping the graph; the loss of all outputs gives the gradient at each of them; the second pass encodes each chunk again,
-this time with its graph, and sends that gradient through it (Gao et al., Scaling Deep Contrastive Learning Batch Size under
-Memory Limited Setup, 2021). The graph in memory is that of one chunk; the cost is one more forward pass.
+The loss couples all clips, but only through the outputs of the encoders. The first pass encodes the batch chunk by chunk
+without storing the graph. The loss of all outputs then yields the gradient with respect to each output. The second pass encodes
+each chunk again, this time with its graph, and propagates this gradient through it (Gao et al., Scaling Deep Contrastive
+Learning Batch Size under Memory Limited Setup, 2021). Memory holds the graph of a single chunk. The cost is a second forward
+pass.
 
-Batch norm. Its statistics are those of a chunk, in both passes alike (`norm` = "chunk"): the gradient is exactly that of a
-network whose batch norm sees chunks, and differs from that of one which sees the whole batch. With "running" the running
-statistics normalise, so that chunks and the whole batch give the same; they then stay as they are. Running statistics are
-updated once per chunk and step, by the second pass.
+Batch norm: with `norm="chunk"`, both passes normalise with the statistics of the chunk. The gradient is then exactly that of a
+network whose batch norm sees chunks, and differs from that of a network whose batch norm sees the whole batch. The second pass
+updates the running statistics, once per chunk and step. With `norm="running"`, both passes normalise with the running
+statistics, which do not change, so chunks and the whole batch give the same result.
 
-Several processes take as many chunks as the one with the most, of their own rows. Batch norm over all processes then sees the
-first chunks of all, then the second ones, and so on: up to `chunk` rows of each process at a time.
+Several processes use the same number of chunks: the largest number that any of them needs for its rows. Batch norm over all
+processes sees the first chunk of each process, then the second ones, and so on, with up to `chunk` rows of each process.
 """
 
 from __future__ import annotations
@@ -34,22 +35,35 @@ Norm = Literal["chunk", "running"]
 
 
 def chunks_of(num_rows: int, chunk: int) -> list[slice]:
-    """Parts of at most `chunk` rows, as even as can be, so that no batch norm sees a rest of a few rows. Several processes
-    get the same number of parts, whatever rows they have."""
+    """Split rows into chunks of nearly equal size, so that batch norm never sees a remainder of a few rows.
+
+    Several processes get the same number of chunks, even if their numbers of rows differ.
+
+    Args:
+        num_rows: Number of rows of this process.
+        chunk: Largest number of rows of a chunk.
+
+    Returns:
+        The slices of the chunks.
+    """
     count = most(-(-num_rows // chunk))
     bounds = [round(i * num_rows / count) for i in range(count + 1)]
     return [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
 
 
 class GradientCache:
-    """The two passes of one step.
+    """The two passes of a training step.
 
     Args:
-        network: Called with keyword tensors of B rows, it gives `Encoded` by modality; may be wrapped for several processes.
-        accelerator: For autocast, and to hold back the exchange of gradients until the last chunk.
-        trained: Modalities that train; the others are encoded once, without a gradient.
-        chunk: Rows of a chunk, at most.
-        norm: What batch norm sees, see the module.
+        network: Module that takes tensors of B rows as keyword arguments and returns `Encoded` by modality. It may be wrapped
+            for several processes.
+        accelerator: Provides autocast, and delays the exchange of gradients until the last chunk.
+        trained: Modalities that are trained. The others are encoded once, without a gradient.
+        chunk: Largest number of rows of a chunk.
+        norm: Statistics that batch norm uses: `chunk` or `running`, see the description of the module.
+
+    Raises:
+        ValueError: `chunk` or `norm` is invalid.
     """
 
     def __init__(
@@ -62,13 +76,22 @@ class GradientCache:
         norm: Norm = "chunk",
     ) -> None:
         if not (chunk > 0 and norm in ("chunk", "running")):
-            raise ValueError(f"chunk is {chunk} and norm '{norm}'; give a chunk above 0, and the norm chunk or running")
+            raise ValueError(
+                f"chunk is {chunk} and norm is '{norm}'; expected a chunk above 0, and norm chunk or running"
+            )
         self.trained = tuple(trained)
         self.network, self.accelerator, self.chunk, self.norm = network, accelerator, chunk, norm
         self.leaves: dict[str, Encoded] = {}
 
     def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Encoded]:
-        """First pass: outputs of all rows, as leaves that collect the gradient of the loss."""
+        """Run the first pass.
+
+        Args:
+            inputs: Tensors of B rows by name.
+
+        Returns:
+            The outputs of all rows by modality. They are leaf tensors, which accumulate the gradient of the loss.
+        """
         parts: dict[str, list[Encoded]] = {}
         with torch.no_grad(), _unchanged_norms(self.network, self.norm):
             for rows in self._slices(inputs):
@@ -78,7 +101,13 @@ class GradientCache:
         return self.leaves
 
     def backward(self, inputs: Mapping[str, Tensor]) -> None:
-        """Second pass, after `backward` of the loss of `encode`'s outputs: gradients of the parameters."""
+        """Run the second pass, which accumulates the gradients of the parameters.
+
+        Call `backward` of the loss of the outputs of `encode` before.
+
+        Args:
+            inputs: The tensors that `encode` was called with.
+        """
         wanted = {m: out for m, out in self.leaves.items() if any(t.grad is not None for t in _tensors(out))}
         some = {name: tensor for name, tensor in inputs.items() if modality_of_tensor(name) in wanted}
         slices = self._slices(some)
@@ -125,7 +154,7 @@ def _batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 @contextmanager
 def _norms(network: nn.Module, norm: Norm) -> Iterator[None]:
-    """Batch norms that train use their running statistics meanwhile, where `norm` asks for it."""
+    """Let batch norms in train mode use their running statistics in the block, if `norm` is `running`."""
     changed = _batch_norms(network) if norm == "running" else []
     for module in changed:
         module.eval()
@@ -138,7 +167,7 @@ def _norms(network: nn.Module, norm: Norm) -> Iterator[None]:
 
 @contextmanager
 def _unchanged_norms(network: nn.Module, norm: Norm) -> Iterator[None]:
-    """`_norms`, and the running statistics are afterwards what they were before."""
+    """Apply `_norms` and restore the running statistics after the block."""
     kept = [(buffer, buffer.clone()) for module in _batch_norms(network) for buffer in module.buffers()]
     with _norms(network, norm):
         try:

@@ -1,12 +1,11 @@
-"""Stops a step whose loss or gradient is not finite, before the weights are touched, on all processes alike.
+"""The guard that stops training before a loss or gradient that is not finite changes the weights.
 
-Each process looks at its own values and all exchange one flag: none steps alone, and none waits for one that stopped. The
-cost is one synchronisation a step, two small exchanges where there are several processes, and a copy of the buffers (running
-statistics), which the forward pass moves. What it finds is written down (`training.divergence`), and the error names the
-input that was bad, if one was.
+Each process checks its own values, and all processes exchange a flag, so either all of them stop or none. The cost per step is
+one synchronisation, two small exchanges if there are several processes, and a copy of the buffers (running statistics), which
+the forward pass changes. The step is saved by `training.divergence`, and the error names the inputs that were not finite.
 
-With fp16 an infinite gradient is the scaler's affair: it leaves the step out and halves its scale. Below a scale of 1 there
-is nothing left to halve, so an infinite gradient there stops the training too.
+With fp16, the loss scaler skips a step with an infinite gradient and halves its scale. At a scale of 1 or below, an infinite
+gradient is not caused by the scale and stops the training, too.
 """
 
 from __future__ import annotations
@@ -33,18 +32,20 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 LEAST_SCALE = 1.0
-LEAST_TEMPERATURE = 1e-3  # below it scores leave what floats tell apart
+LEAST_TEMPERATURE = 1e-3  # a smaller one makes scores too large for float32
 
 
 class Guard:
-    """Looks at every step of a stage.
+    """Checks every step of a stage.
 
     Args:
-        accelerator: Knows the processes, and the scaler of fp16.
-        model: As it was before it was wrapped for several processes.
-        stage, loss, reader: Of the stage.
-        folder: Of the stage; gets `divergence/`.
-        described: What a reproduction needs beside that: `settings` (the recipe), `seed`.
+        accelerator: Processes, and the loss scaler of fp16.
+        model: Network, not wrapped for several processes.
+        stage: Stage that is trained.
+        loss: Loss of the stage.
+        reader: Reader of the training clips.
+        folder: Folder of the stage, in which `divergence/` is written.
+        described: Further content of the description of a diverged step: `settings` (the recipe) and `seed`.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Guard:
         self._kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self._copied: dict[
             torch.dtype, tuple[list[Tensor], list[Tensor]]
-        ] = {}  # of each kind at once: copies and buffers
+        ] = {}  # copies and buffers by data type, which are copied in one call
         for name, buffer in model.named_buffers():
             for tensors, tensor in zip(
                 self._copied.setdefault(buffer.dtype, ([], [])), (self._kept[name], buffer), strict=True
@@ -70,27 +71,47 @@ class Guard:
                 tensors.append(tensor)
 
     def begin(self, position: Position, batch: Batch, inputs: Mapping[str, Tensor]) -> None:
-        """A step begins: call it before the forward pass."""
+        """Save the buffers at the begin of a step. Call this before the forward pass.
+
+        Args:
+            position: Position of the step.
+            batch: Batch of this process.
+            inputs: Inputs of the network, as returned by `batch.model_inputs`.
+        """
         self._position, self._batch, self._inputs = position, batch, inputs
         for kept, buffers in self._copied.values():
             torch._foreach_copy_(kept, buffers)
 
     def check_loss(self, terms: Mapping[str, Tensor]) -> None:
-        """Raises Diverged unless the loss is finite on every process; call it before the backward pass."""
+        """Check that the loss is finite on every process. Call this before the backward pass.
+
+        Args:
+            terms: The loss under the key `loss`, and its terms.
+
+        Raises:
+            Diverged: The loss is not finite on at least one process.
+        """
         self._terms = terms
         if on_any_process(not bool(torch.isfinite(terms["loss"]))):
             bad = [name for name, term in terms.items() if name != "loss" and not bool(torch.isfinite(term))]
-            self._stop("loss", f"the loss is not finite ({', '.join(bad) or 'their sum'})", None)
+            self._stop("loss", f"the loss is not finite ({', '.join(bad) or 'the sum of its terms'})", None)
 
     def check_gradient(self, norm: float) -> None:
-        """Raises Diverged unless the gradient's norm is finite on every process; call it before the optimizer's step."""
+        """Check that the gradient is finite on every process. Call this before the step of the optimizer.
+
+        Args:
+            norm: Norm of the gradient.
+
+        Raises:
+            Diverged: The norm is not finite on at least one process, and the loss scaler cannot correct this.
+        """
         if not on_any_process(not math.isfinite(norm)):
             return
         scaler = self.accelerator.scaler
         if scaler is None:
             self._stop("gradient", "the gradient is not finite", norm)
         elif scaler.get_scale() <= LEAST_SCALE:
-            self._stop("gradient", f"the gradient is not finite even at the loss scale {scaler.get_scale():g}", norm)
+            self._stop("gradient", f"the gradient is not finite even with a loss scale of {scaler.get_scale():g}", norm)
 
     def _state(self) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self.model.state_dict().items():
@@ -125,12 +146,10 @@ class Guard:
         )
         dump = self.folder / FOLDER
         advice = (
-            f"the step could not be written down ({problem})"
-            if problem
-            else f"`trichord reproduce {dump}` shows it again"
+            f"the step could not be saved ({problem})" if problem else f"`trichord reproduce {dump}` repeats the step"
         )
         raise Diverged(
-            f"stage {self.stage.chain}, step {self._position.step + 1}: {what}; the weights were not touched: "
+            f"stage {self.stage.chain}, step {self._position.step + 1}: {what}; the weights were not changed: "
             f"{self._advice(kind, bad)}; {advice}"
         )
 
@@ -144,10 +163,8 @@ class Guard:
         if bad:
             more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
             store = self.reader.store.path
-            return (
-                f"the features of {bad[0]}{more} hold NaN or infinity; `trichord store verify {store}` says what to do"
-            )
+            return f"the features of {bad[0]}{more} contain NaN or infinity; `trichord store verify {store}` explains what to do"
         temperature = self._temperature()
         if temperature is not None and temperature < LEAST_TEMPERATURE:
-            return f"raise loss.temperature, by which scores are divided: it is {temperature:g}, usual are 0.01 to 1"
-        return "lower training.learning_rate" + (", or look at the batch's features" if kind == "loss" else "")
+            return f"raise loss.temperature, by which scores are divided: it is {temperature:g}, usual values are 0.01 to 1"
+        return "lower training.learning_rate" + (", or check the features of the batch" if kind == "loss" else "")

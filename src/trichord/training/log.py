@@ -1,4 +1,4 @@
-"""What a stage says while it trains: a progress bar or plain lines, JSON lines always, TensorBoard if wanted."""
+"""The log of a stage: a progress bar or plain lines, JSON lines in `metrics.jsonl`, and optionally TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ logger = main_process_logger(__name__)
 
 
 class StageLog:
-    """Progress of one stage, on the main process only (`enabled`).
+    """Log of a stage, which only the main process writes.
 
     Args:
-        folder: Of the stage; gets `metrics.jsonl` and `tensorboard/`.
-        title: Printed in front, e.g. `AV→T 2/2`.
-        num_steps: Steps of the whole stage.
-        first_step: Steps already done; later lines of an interrupted run are cut from `metrics.jsonl`.
-        log_every_steps: Distance of plain lines, where there is no terminal.
-        tensorboard: Write events.
-        enabled: False on all processes but one.
+        folder: Folder of the stage, in which `metrics.jsonl` and `tensorboard/` are written.
+        title: Start of each line, such as `AV→T 2/2`.
+        num_steps: Number of steps of the whole stage.
+        first_step: Number of steps that are already done. Lines of later steps, which an interrupted run wrote, are removed from
+            `metrics.jsonl`.
+        log_every_steps: Number of steps between two plain lines, which are printed where there is no terminal.
+        tensorboard: Whether to write events for TensorBoard.
+        enabled: Whether to log. False on all processes except the main process.
     """
 
     def __init__(
@@ -76,12 +77,19 @@ class StageLog:
             self.writer.close()
 
     def sync(self) -> None:
-        """Bring the lines so far to the disk: a checkpoint that is there must not know of steps that they lack."""
+        """Flush `metrics.jsonl` to disk, so that it contains all steps up to the checkpoint that is written next."""
         if self.enabled and self.path.exists():
             sync(self.path)
 
     def step(self, step: int, epoch: int, values: dict[str, float], num_clips: int) -> None:
-        """Record step `step` (0-based), just finished; `num_clips` are those of all processes."""
+        """Log a finished step.
+
+        Args:
+            step: Index of the step in the stage, starting at 0.
+            epoch: Index of the epoch, starting at 0.
+            values: Values to log by name. `loss` is required.
+            num_clips: Number of clips of the step in all processes.
+        """
         if not self.enabled:
             return
         self.clips += num_clips
@@ -107,7 +115,15 @@ class StageLog:
 
 
 def cut_lines(path: Path, num_steps: int) -> float:
-    """Drop the lines of steps that a resumed run does again, and a torn last line. Returns the seconds spent until then."""
+    """Remove the lines of steps that a resumed run repeats, and an incomplete last line.
+
+    Args:
+        path: The file `metrics.jsonl`.
+        num_steps: Number of steps to keep.
+
+    Returns:
+        The training time of the steps that are kept, in seconds.
+    """
     if not path.is_file():
         return 0.0
     kept, seconds = [], 0.0
@@ -124,7 +140,7 @@ def cut_lines(path: Path, num_steps: int) -> float:
 
 
 def clock(seconds: float) -> str:
-    """75 -> '1:15'."""
+    """Format a duration: 75 gives `1:15`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,7 +1,8 @@
-"""Memory of a training process on Linux: freed blocks are kept for the next step instead of being given back.
+"""Memory management of a training process on Linux: freed blocks are kept for the next step.
 
-The C library maps every large block anew and gives it back when it is freed, so each step has the system clear gigabytes
-of gradients and activations again. The cost of keeping them: the process stays as large as it ever was.
+By default, the C library maps each large block anew and returns it to the system when it is freed. The system then clears
+gigabytes of memory for gradients and activations at each step. When freed blocks are kept, this work is saved, but the process
+never becomes smaller.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # numbers of glibc's mallopt()
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to keep what is freed, from now on and for the whole process. False: it cannot be told."""
+    """Let the C library keep freed memory, for the rest of the process.
+
+    Returns:
+        Whether the C library supports this.
+    """
     if not sys.platform.startswith("linux"):
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not there in musl
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl does not have it
     if mallopt is None:
         return False
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))

@@ -1,7 +1,8 @@
-"""Trained models as files: `model.safetensors` with the weights, `model.json` with what they are and all digests, and where
-the last stage clustered, `centroids.safetensors` (`training.centroids`).
+"""The files of trained models.
 
-Nothing in them is run. What a file claims is held against what it has before a network of those widths is made.
+`model.safetensors` contains the weights, `model.json` the description and all digests, and `centroids.safetensors` the centroids
+if the last stage had clustering (`training.centroids`). Reading executes no code from these files. The shapes in the description
+are compared with those of the weights before a network is allocated.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ PUBLISHED_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 
 @dataclass
 class TrainedModel:
-    """A model and what is known of it.
+    """A model and its description.
 
     Attributes:
-        model: In eval mode, on the CPU.
-        trained: Modalities whose weights were trained; the others are at their initial values.
-        visual_streams: Store streams that make its video features.
-        audio: `spectrogram` or `embeddings`: what its audio encoder reads.
-        text: `words` or `embeddings`: what its text encoder reads.
-        settings: The recipe that trained it; empty for a published checkpoint.
-        notes: What a reader should know, e.g. ignored keys of a published file.
-        centroids: That the last stage trained towards; None without clustering, and of files that hold none.
+        model: Network in eval mode, on the CPU.
+        trained: Modalities whose weights were trained. The others have their initial weights.
+        visual_streams: Streams of the store that are concatenated to video features.
+        audio: Input of the audio encoder: `spectrogram` or `embeddings`.
+        text: Input of the text encoder: `words` or `embeddings`.
+        settings: Recipe of the training. Empty for a published checkpoint.
+        notes: Remarks for the user, such as ignored keys of a published file.
+        centroids: Centroids of the last stage. None without clustering, and for files without centroids.
     """
 
     model: MCN
@@ -67,14 +68,18 @@ def save_model(
     extra: dict[str, Any],
     centroids: torch.Tensor | None = None,
 ) -> None:
-    """Write a model folder; the description comes last, so that a folder with one is complete.
+    """Write a model folder. The description is written last, so a folder with a description is complete.
 
     Args:
-        folder: Is made; what it holds of a model is replaced.
-        model: Its weights and buffers are written.
-        trained, visual_streams, audio, text, settings: As of `TrainedModel`.
-        extra: More entries of the description.
-        centroids: (K, D) float32; None removes those that are there.
+        folder: Folder, which is created. Files of a model that it contains are replaced.
+        model: Network, whose weights and buffers are written.
+        trained: Modalities whose weights were trained.
+        visual_streams: Streams of the store that are concatenated to video features.
+        audio: Input of the audio encoder.
+        text: Input of the text encoder.
+        settings: Recipe of the training.
+        extra: Further entries of the description.
+        centroids: Centroids of shape (K, D), float32. None removes an existing file of centroids.
     """
     from safetensors.torch import save_file
 
@@ -100,7 +105,7 @@ def description_of(
     settings: dict[str, Any],
     extra: dict[str, Any],
 ) -> dict[str, Any]:
-    """What `model.json` says of a model; arguments as of `save_model`."""
+    """Return the content of `model.json` without digests. The arguments are those of `save_model`."""
     return {
         "format": 1,
         "arguments": model.arguments,
@@ -115,9 +120,17 @@ def description_of(
 
 
 def load_model(path: Path | str) -> TrainedModel:
-    """A model folder of ours (a stage, or one of its checkpoints), or a published checkpoint file (.pth).
+    """Load a model.
 
-    Raises TrichordError for anything else, for a torn file, and for weights of other widths than described.
+    Args:
+        path: Folder of a stage, one of its checkpoints, or a published checkpoint file (.pth).
+
+    Returns:
+        The model in eval mode, on the CPU.
+
+    Raises:
+        TrichordError: There is no model at `path`, a file is incomplete or was changed, or the weights do not fit the
+            description.
     """
     path = Path(path)
     if path.is_file() and path.suffix in PUBLISHED_SUFFIXES:
@@ -126,7 +139,7 @@ def load_model(path: Path | str) -> TrainedModel:
         path = path.parent
     if not (path / DESCRIPTION).is_file():
         raise TrichordError(
-            f"{path}: no trained model here (no {DESCRIPTION}); give a stage folder of a run, or a published .pth file"
+            f"{path}: contains no trained model (there is no {DESCRIPTION}); give the folder of a stage, or a published .pth file"
         )
     if (path / MANIFEST).is_file():
         _require_whole(path)
@@ -144,7 +157,7 @@ def load_model(path: Path | str) -> TrainedModel:
             centroids=read_centroids(path, described, model.arguments["embed_dim"]),
         )
         if description.audio not in get_args(AudioInput) or description.text not in get_args(TextInput):
-            raise ValueError("its audio or text is of an unknown kind")
+            raise ValueError("unknown kind of audio or text input")
     except TrichordError:
         raise
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -154,17 +167,21 @@ def load_model(path: Path | str) -> TrainedModel:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """What `model.json` of a folder says. Raises TrichordError when it cannot be read or was changed."""
+    """Read `model.json` of a folder.
+
+    Raises:
+        TrichordError: The file cannot be read, was changed, or has an unknown format.
+    """
     try:
         described = read_numbers((folder / DESCRIPTION).resolve())
     except Damaged as error:
         raise _no_description(folder, error) from None
     if was_changed(described) or (described.get("format") == FORMAT and "sha256" not in described):
-        raise TrichordError(f"{folder / DESCRIPTION}: was changed since it was written; {again(folder)}")
+        raise TrichordError(f"{folder / DESCRIPTION}: has changed since it was written; {again(folder)}")
     if described.get("format", 1) not in (1, FORMAT):
         format_name = one_line(described["format"])[:20]
         raise TrichordError(
-            f"{folder / DESCRIPTION}: has format {format_name}, this version reads 1 and {FORMAT}; update it"
+            f"{folder / DESCRIPTION}: has format {format_name}, but this version of trichord reads 1 and {FORMAT}; update trichord"
         )
     return described
 
@@ -178,12 +195,20 @@ def _no_description(folder: Path, error: object) -> TrichordError:
 
 def _texts(values: object) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise TypeError("a list of names is none")
+        raise TypeError("expected a list of names")
     return tuple(values)
 
 
 def network_of(arguments: dict[str, Any], path: Path) -> MCN:
-    """Return a network of these arguments. One that does not fit the weights file `path` is refused before it takes memory."""
+    """Return a network that fits a file of weights.
+
+    Args:
+        arguments: Arguments of `MCN`.
+        path: File of the weights. Its shapes are compared with those of the network before memory is allocated.
+
+    Raises:
+        TrichordError: The arguments are invalid, or the weights do not fit them.
+    """
     try:
         with torch.device("meta"):
             model = MCN(**arguments)
@@ -201,8 +226,16 @@ def _require_whole(path: Path) -> None:
 
 
 def load_weights(model: MCN, path: Path) -> None:
-    """Fill a model from a safetensors file whose keys and shapes must be exactly its own, and its bytes those that the
-    description beside it names (one of format 1 names none)."""
+    """Load the weights of a model from a safetensors file.
+
+    Args:
+        model: Network whose weights are replaced.
+        path: File with exactly the keys and shapes of the network. If the description in the same folder contains a digest
+            (since format 2), the file must have this digest.
+
+    Raises:
+        TrichordError: The file cannot be read, was changed, or does not fit the network.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -210,7 +243,7 @@ def load_weights(model: MCN, path: Path) -> None:
     described = read_description(path.parent) if (path.parent / DESCRIPTION).is_file() else {}
     try:
         if "weights_sha256" in described and file_sha256(path) != described["weights_sha256"]:
-            raise TrichordError(f"{path}: the weights were changed since they were written; {again(path.parent)}")
+            raise TrichordError(f"{path}: the weights have changed since they were written; {again(path.parent)}")
         tensors = load_file(path)
     except (OSError, SafetensorError, MemoryError) as error:
         raise unreadable(path, error, mend=again(path.parent)) from None
@@ -219,7 +252,7 @@ def load_weights(model: MCN, path: Path) -> None:
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Of the tensors of a safetensors file, from its header, which the library holds against the file's size."""
+    """Return the shapes of the tensors of a safetensors file from its header, which the library checks against the file size."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -235,13 +268,14 @@ def _check_fit(model: MCN, shapes: Mapping[str, tuple[int, ...]], path: Path) ->
     if wrong := [key for key in own if key in shapes and shapes[key] != own[key]]:
         key = wrong[0]
         raise TrichordError(
-            f"{path}: weights of other widths: {key} is {shapes[key]}, the model wants {own[key]}; "
-            "use the recipe that trained them"
+            f"{path}: the weights do not fit the model: {key} has shape {shapes[key]} instead of {own[key]}; "
+            "use the recipe that they were trained with"
         )
     missing, extra = sorted(set(own) - set(shapes)), sorted(set(shapes) - set(own))
     if missing or extra:
         raise TrichordError(
-            f"{path}: weights of another model: missing {missing[:3]}, extra {extra[:3]}; use the recipe that trained them"
+            f"{path}: the weights belong to another model: missing {missing[:3]}, unexpected {extra[:3]}; "
+            "use the recipe that they were trained with"
         )
 
 

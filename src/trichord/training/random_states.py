@@ -1,7 +1,7 @@
-"""The global random states of a process, as tensors: Python's, numpy's, torch's and, on a GPU, its device's.
+"""The global random states of a process as tensors: those of Python, NumPy, PyTorch and the GPU.
 
-Nothing in trichord draws from them: batches and k-means have generators of their own. A module of yours may (dropout), and a
-resumed run must then draw what an uninterrupted one would.
+Trichord itself does not use them, since batches and k-means have their own generators. A module that a user adds may use them,
+such as dropout, and a resumed run must then draw the same numbers as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from trichord.errors import one_line
 
 
 def seed_random_states(text: str) -> None:
-    """Set all of them from a text that names the stage, the seed and the process."""
+    """Seed all random states of the process.
+
+    Args:
+        text: Text that is hashed to the seed. It names the stage, the seed of the study and the process.
+    """
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
     random.seed(seed)
     np.random.seed(seed)
@@ -25,12 +29,22 @@ def seed_random_states(text: str) -> None:
 
 
 def random_states(device: torch.device) -> dict[str, Tensor]:
-    """Names to tensors: `python` (625,), `python_gauss` (0 or 1,), `numpy_key` (624,), `numpy_rest` (3,) float64 (position,
-    has_gauss, gauss), `torch` bytes, `cuda` bytes where `device` is a GPU."""
+    """Return the random states of the process.
+
+    Args:
+        device: Device of the training. The state of a GPU is included.
+
+    Returns:
+        Tensors by name: `python` (625,) int64, `python_gauss` (0,) or (1,) float64, `numpy_key` (624,) int64, `numpy_rest` (3,)
+        float64 (position, has_gauss, gauss), `torch` uint8 and, on a GPU, `cuda` uint8.
+
+    Raises:
+        RuntimeError: NumPy's global generator is not the Mersenne Twister.
+    """
     _, words, gauss = random.getstate()
     legacy = np.random.get_state(legacy=False)
     if not (isinstance(legacy, dict) and legacy["bit_generator"] == "MT19937"):
-        raise RuntimeError("numpy's global generator was replaced")
+        raise RuntimeError("the global generator of NumPy is not the Mersenne Twister and cannot be saved")
     states = {
         "python": torch.tensor(words, dtype=torch.int64),
         "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
@@ -44,18 +58,23 @@ def random_states(device: torch.device) -> dict[str, Tensor]:
 
 
 def fault_of_random_states(states: dict[str, Tensor]) -> str:
-    """Why `set_random_states` cannot take them; '' if it can."""
+    """Return why `set_random_states` cannot set these states, or ''."""
     try:
         random.Random().setstate(_python(states))
         np.random.RandomState().set_state(_numpy(states))
         torch.Generator().set_state(states["torch"])
     except (KeyError, ValueError, TypeError, OverflowError, RuntimeError) as error:
-        return f"a random state is of another form: {one_line(error)}"
+        return f"a random state is invalid: {one_line(error)}"
     return ""
 
 
 def set_random_states(states: dict[str, Tensor], device: torch.device) -> None:
-    """Go on where `random_states` was taken. The state of a GPU is left out on a machine without."""
+    """Restore the random states of the process.
+
+    Args:
+        states: Tensors that `random_states` returned.
+        device: Device of the training. The state of a GPU is ignored on other devices.
+    """
     random.setstate(_python(states))
     np.random.set_state(_numpy(states))
     torch.set_rng_state(states["torch"])

@@ -1,4 +1,4 @@
-"""The learning rate over the steps of a stage."""
+"""The schedule of the learning rate in a stage."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ from collections.abc import Callable
 
 
 def used_warmup_steps(warmup_steps: int, num_steps: int) -> int:
-    """At most a tenth of the run: the published 5,000 steps would keep a short run from ever reaching its rate."""
+    """Return the number of warm-up steps, limited to a tenth of the stage.
+
+    A short stage would not reach its learning rate with the 5,000 warm-up steps of the published model.
+    """
     return min(warmup_steps, num_steps // 10)
 
 
 def rate_factor(schedule: str, *, warmup_steps: int, num_steps: int) -> Callable[[int], float]:
-    """Factor on the learning rate at each step (0-based).
+    """Return the factor of the learning rate as a function of the step, which starts at 0.
 
-    Linear warm-up over `warmup_steps` (factor (step + 1) / warmup), then `constant` at 1 or `cosine` from 1 to 0 at
-    `num_steps`. Past `num_steps` the cosine stays at 0: it never rises again.
+    The factor is (step + 1) / `warmup_steps` during the warm-up. Afterwards it is 1, or falls from 1 to 0 at `num_steps` along a
+    cosine and stays there.
+
+    Args:
+        schedule: `constant` or `cosine`.
+        warmup_steps: Number of warm-up steps.
+        num_steps: Number of steps of the stage.
+
+    Raises:
+        ValueError: The schedule is unknown.
     """
     if schedule not in ("cosine", "constant"):
         raise ValueError(f"unknown schedule '{schedule}'; expected cosine or constant")

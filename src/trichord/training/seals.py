@@ -1,6 +1,6 @@
-"""JSON files that tell when they were changed: the last entry, `sha256`, is the digest of all others.
+"""JSON files with a digest of their content, which reveals changes. The last entry, `sha256`, is the digest of all others.
 
-Files written by earlier versions have none; they are taken as they are.
+Files of early versions have no digest and are read without this check.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 
 SEAL = "sha256"
 
-_EXPORTED = "config.json"  # lies beside the weights of a model that `trichord export-model` wrote
+_EXPORTED = "config.json"  # file next to the weights of a model that `trichord export-model` wrote
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content with its digest, as it is written to a file."""
+    """Return the content with its digest, to be written to a file."""
     return {**content, SEAL: digest(content)}
 
 
 def was_changed(content: Mapping[str, Any]) -> bool:
-    """Whether what was read from a file is not what was written; False where it has no digest."""
+    """Return whether the content of a file differs from what was written. Content without a digest is never reported."""
     if SEAL not in content:
         return False
     expected = digest({key: value for key, value in content.items() if key != SEAL})
@@ -30,7 +30,7 @@ def was_changed(content: Mapping[str, Any]) -> bool:
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 of the content, whatever the order of its keys; '' for JSON nested too deeply to be ours."""
+    """Return the SHA-256 of the content, independent of the order of keys, or '' if it is nested too deeply."""
     try:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     except RecursionError:
@@ -38,6 +38,6 @@ def digest(content: Mapping[str, Any]) -> str:
 
 
 def again(folder: Path) -> str:
-    """What to do about a damaged model: one that was exported was not trained here."""
+    """Return the advice for a damaged model. An exported model cannot be trained again from its folder."""
     exported = (folder / _EXPORTED).is_file()
     return "get the model again, or export it again" if exported else "train the stage again"

@@ -1,9 +1,10 @@
-"""Weights in parts: of every trained module each process keeps its part of weights, gradients and Adam's moments (torch's
-FSDP2), and the whole of a unit only while it computes.
+"""Sharding of trained weights over processes with PyTorch FSDP2.
 
-Loss and gradients are those of whole copies. The price is traffic: weights are gathered in the forward and the backward pass.
-It pays where a copy of weights, gradients and moments (16 bytes a weight) is much of a device's memory. Frozen modules stay
-whole. Checkpoints and models are written whole, so that any number of processes reads them.
+Each process stores a part of the weights, the gradients and the moments of Adam of each trained module. The whole weights of a
+unit exist only while it computes. Loss and gradients are the same as without sharding. The cost is communication: weights are
+gathered in the forward and the backward pass. Sharding is useful if weights, gradients and moments (16 bytes per weight) fill
+much of the memory of a device. Frozen modules are not sharded. Checkpoints and models contain whole tensors, so that any number
+of processes can read them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 
 
 def shard_trained(model: MCN, stage: Stage, *, heads: bool) -> None:
-    """Split what the stage trains over all processes, in place: each gated unit, and what else a module holds."""
+    """Shard the modules that a stage trains over all processes, in place. Each gated unit is a unit of its own.
+
+    Args:
+        model: Network on the device of the training.
+        stage: Stage that lists the trained modalities.
+        heads: Whether the reconstruction heads are trained.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -39,23 +46,32 @@ def shard_trained(model: MCN, stage: Stage, *, heads: bool) -> None:
 
 
 def is_sharded(tensor: Tensor) -> bool:
+    """Return whether each process stores only a part of the tensor."""
     return hasattr(tensor, "full_tensor")
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, without gradient. Of one in parts: all processes call it together."""
+    """Return the whole tensor, without gradient. All processes call this together for a sharded tensor."""
     gather: Any = getattr(tensor, "full_tensor", None)
     return tensor.detach() if gather is None else gather().detach()
 
 
 def own_part(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor."""
+    """Return the part of a tensor that this process stores."""
     local: Any = getattr(tensor, "to_local", None)
     return tensor if local is None else local()
 
 
 def split_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, the same on all processes, in parts as `like` is; as it is where `like` is whole."""
+    """Shard a tensor.
+
+    Args:
+        tensor: Whole tensor, the same on all processes.
+        like: Tensor of the same shape whose sharding is used.
+
+    Returns:
+        The sharded tensor, or `tensor` if `like` is not sharded.
+    """
     if not is_sharded(like) or tensor.shape != like.shape:
         return tensor
     from torch.distributed.tensor import DTensor, distribute_tensor
@@ -65,12 +81,20 @@ def split_like(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def gather_weights(model: nn.Module) -> Mapping[str, Tensor]:
-    """Weights and buffers of a model, whole, on the CPU of every process. All processes call it."""
+    """Return the whole weights and buffers of a model on the CPU of every process. All processes call this together."""
     return {name: whole(tensor).cpu() for name, tensor in model.state_dict().items()}
 
 
 def norm_and_clip(parameters: Iterable[nn.Parameter], limit: float) -> float:
-    """Norm of the gradients of parameters that are in parts, after which they are scaled to `limit` if it is above 0."""
+    """Compute the global norm of the gradients of sharded parameters, and clip the gradients. All processes call this together.
+
+    Args:
+        parameters: Parameters, of which at least one is sharded and has a gradient.
+        limit: Largest norm. The gradients are scaled down to it if it is above 0.
+
+    Returns:
+        The norm before clipping.
+    """
     gradients = [p.grad for p in parameters if p.grad is not None]
     own = [own_part(g) for g in gradients if is_sharded(g)]
     squares = torch.stack([torch.zeros((), device=gradients[0].device), *(g.float().square().sum() for g in own)]).sum()

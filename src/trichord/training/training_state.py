@@ -1,6 +1,7 @@
-"""Everything that a step of training changes, as named tensors and plain numbers, and back: what a checkpoint holds.
+"""The state of a training as named tensors and JSON values: everything that a step changes and a checkpoint contains.
 
-A part is checked as a whole before anything is set, so that what does not fit leaves the running objects as they were.
+The values of a checkpoint are checked before any of them is loaded, so that a checkpoint that does not fit leaves the state
+unchanged.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ Tensors = dict[str, dict[str, Tensor]]
 
 @dataclass
 class TrainingState:
-    """The running objects of a stage, of which the checkpoint is made.
+    """The objects of a stage whose state a checkpoint contains.
 
     Attributes:
-        model: Not wrapped. All its weights and buffers count, those that are frozen too.
-        optimizer: Its parameters are the model's.
-        schedule: Of the learning rate.
-        memory: Queue and centroids; None where nothing is clustered.
-        scaler: Of the loss, with fp16.
+        model: Network, not wrapped. All its weights and buffers are saved, including frozen ones.
+        optimizer: Optimizer of the parameters of the model.
+        schedule: Schedule of the learning rate.
+        memory: Queue and centroids. None without clustering.
+        scaler: Loss scaler. None without fp16.
     """
 
     model: nn.Module
@@ -39,8 +40,12 @@ class TrainingState:
     scaler: Any = None
 
     def tensors(self) -> Tensors:
-        """By part (`model`, `optimizer` and, if any, `clusters`) and name, on the CPU. Those of the optimizer are named
-        PARAMETER/WHAT. With several processes, all call it."""
+        """Return the tensors of the state on the CPU. All processes call this together.
+
+        Returns:
+            Tensors by part (`model`, `optimizer` and, with clustering, `clusters`) and name. The names of the part `optimizer`
+            are PARAMETER/STATE, such as `video.weight/exp_avg`.
+        """
         parts = {
             "model": {name: written(tensor) for name, tensor in self.model.state_dict().items()},
             "optimizer": {
@@ -54,31 +59,41 @@ class TrainingState:
         return parts
 
     def numbers(self) -> dict[str, Any]:
-        """What JSON holds: the optimizer's groups with the names of their parameters, schedule and scaler."""
+        """Return the JSON values of the state: parameter groups of the optimizer, schedule and loss scaler."""
         names = {id(parameter): name for name, parameter in self._parameters().items()}
         groups = [{**group, "params": [names[id(p)] for p in group["params"]]} for group in self.optimizer.param_groups]
         scaler = self.scaler.state_dict() if self.scaler is not None else {}
         return {"groups": groups, "schedule": self.schedule.state_dict(), "scaler": scaler}
 
     def fault(self, tensors: Mapping[str, Mapping[str, Tensor]], numbers: Mapping[str, Any]) -> str:
-        """Why these are not of this training; '' if they can be loaded."""
+        """Return why the values of a checkpoint do not fit this training, or '' if they can be loaded.
+
+        Args:
+            tensors: Tensors by part and name, as returned by `tensors`.
+            numbers: JSON values, as returned by `numbers`.
+        """
         mine = self.numbers()
         if wrong := _unlike(mine, numbers, "settings"):
             return wrong
         wanted = {"model", "optimizer"} | ({"clusters"} if self.memory is not None else set())
         if set(tensors) != wanted:
-            return f"it holds {', '.join(sorted(tensors))} and not {', '.join(sorted(wanted))}"
+            return f"it contains {', '.join(sorted(tensors)) or 'nothing'} instead of {', '.join(sorted(wanted))}"
         model = self.model.state_dict()
         if names := sorted(set(model) ^ set(tensors["model"])):
-            return f"its model is another: {names[0]} is not in both"
+            return f"it is of another model: only one of them has {names[0]}"
         for name, tensor in model.items():
             other = tensors["model"][name]
             if other.shape != tensor.shape or other.dtype != tensor.dtype:
-                return f"its model is another: {name} is {tuple(other.shape)} {other.dtype}"
+                return f"it is of another model: {name} has shape {tuple(other.shape)} and type {other.dtype}"
         return self._fault_of_optimizer(tensors["optimizer"]) or self._fault_of_clusters(tensors.get("clusters"))
 
     def load(self, tensors: Mapping[str, Mapping[str, Tensor]], numbers: Mapping[str, Any]) -> None:
-        """Go on where these were taken. Call it only when there is no `fault`."""
+        """Set the state to the values of a checkpoint. Call this only if `fault` returns ''.
+
+        Args:
+            tensors: Tensors by part and name, as returned by `tensors`.
+            numbers: JSON values, as returned by `numbers`.
+        """
         own = self.model.state_dict()
         self.model.load_state_dict({name: split_like(tensor, own[name]) for name, tensor in tensors["model"].items()})
         parameters = self._parameters()
@@ -99,7 +114,7 @@ class TrainingState:
             self.memory.load_state_dict(tensors["clusters"])
 
     def _parameters(self) -> dict[str, nn.Parameter]:
-        """The optimizer's parameters by name, in its order."""
+        """Return the parameters of the optimizer by name, in its order."""
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         return {names[id(p)]: p for group in self.optimizer.param_groups for p in group["params"]}
 
@@ -109,43 +124,45 @@ class TrainingState:
         for key, tensor in tensors.items():
             name, _, what = key.rpartition("/")
             if name not in parameters or (tensor.ndim and tensor.shape != parameters[name].shape):
-                return f"its optimizer is another: {key} is of no parameter, or of another shape"
+                return f"it is of another optimizer: {key} belongs to no parameter, or has another shape"
             parts.setdefault(name, set()).add(what)
-        return "" if len(set(map(frozenset, parts.values()))) <= 1 else "its optimizer lacks a part"
+        return "" if len(set(map(frozenset, parts.values()))) <= 1 else "the state of its optimizer is incomplete"
 
     def _fault_of_clusters(self, tensors: Mapping[str, Tensor] | None) -> str:
         if self.memory is None or tensors is None:
             return ""
         try:
-            copy.copy(self.memory).load_state_dict(tensors)  # it sets attributes alone: the running one stays
+            copy.copy(self.memory).load_state_dict(tensors)  # sets only attributes of the copy
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
-            return f"its clustering is another: {one_line(error)}"
+            return f"it is of another clustering: {one_line(error)}"
         return ""
 
 
 def written(tensor: Tensor) -> Tensor:
-    """A tensor as it is written: all of it, on the CPU."""
+    """Return a tensor as it is saved: whole, contiguous and on the CPU."""
     return whole(tensor).cpu().contiguous()
 
 
 def _unlike(mine: Any, other: Any, name: str) -> str:
-    """Where two JSON values differ in their keys, lengths or kinds; '' where they do not. Numbers may differ."""
+    """Return how two JSON values differ in their keys, lengths or types, or ''. Numbers may differ."""
     if isinstance(mine, Mapping):
         if not isinstance(other, Mapping) or set(mine) != set(other):
-            return f"{name} have other keys"
+            return f"its {name} have other keys"
         return next(filter(None, (_unlike(mine[key], other[key], f"{name}.{key}") for key in mine)), "")
     if isinstance(mine, list | tuple):
         if not isinstance(other, list | tuple) or len(mine) != len(other):
-            return f"{name} has another length"
+            return f"its {name} have another length"
         if mine and isinstance(mine[0], str):
-            return "" if list(mine) == list(other) else f"{name} are others"
+            return "" if list(mine) == list(other) else f"its {name} have other values"
         return next(filter(None, (_unlike(a, b, name) for a, b in zip(mine, other, strict=True))), "")
     kinds = (int, float) if isinstance(mine, int | float) and not isinstance(mine, bool) else type(mine)
     return (
-        "" if isinstance(other, kinds) and isinstance(mine, bool) == isinstance(other, bool) else f"{name} is no number"
+        ""
+        if isinstance(other, kinds) and isinstance(mine, bool) == isinstance(other, bool)
+        else f"its {name} have another type"
     )
 
 
 def _as_in(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON knows no tuples: those of `own` (Adam's betas) are tuples again."""
+    """Convert lists to tuples where `own` has tuples (such as the betas of Adam), since JSON has no tuples."""
     return {key: tuple(value) if isinstance(own[key], tuple) else value for key, value in given.items()}

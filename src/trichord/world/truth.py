@@ -111,7 +111,7 @@ def world_information(world: Path, *, split: str = "train") -> Information:
     if split not in ("train", "test"):
         raise TrichordError(f"a world has no split '{split}'; give train or test")
     if not path.exists():
-        raise TrichordError(f"{path} does not exist; give a folder that `trichord world` wrote")
+        raise TrichordError(f"{path}: does not exist; give a folder that `trichord world` wrote")
     try:
         existing = json.loads(read_text(path))
         parameters = existing["parameters"]

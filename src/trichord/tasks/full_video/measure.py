@@ -1,18 +1,18 @@
-"""Full-video retrieval: find the video that a caption, or all captions of a video, belong to, by the scores of its clips.
+"""Full-video retrieval: finds the video that a caption, or all captions of a video, belong to, by the scores of its clips.
 
-S(c, k) is the dot product of caption c and clip k. Five ways to go from clips to videos, each a protocol row of its own:
+S(c, k) is the dot product of caption c and clip k. There are five ways of pooling from clips to videos, each with its own rows:
 
 | way | query | score of a video |
 |---|---|---|
-| `caption, best clip` | one caption | the largest S of its clips |
-| `caption, mean clip` | one caption | the mean S of its clips |
-| `video, mean of best` | all captions of a video | the mean over them of the largest S of its clips |
-| `video, mean of mean` | all captions of a video | the mean S of all pairs of a caption and a clip |
-| `video, votes` | all captions of a video | the votes: each caption has one, for the video of its best clip (ties share it) |
+| `caption, best clip` | a caption | largest S of its clips |
+| `caption, mean clip` | a caption | mean S of its clips |
+| `video, mean of best` | all captions of a video | mean over the captions of the largest S of its clips |
+| `video, mean of mean` | all captions of a video | mean S of all pairs of a caption and a clip |
+| `video, votes` | all captions of a video | number of votes: each caption votes for the video of its best clip (ties share it) |
 
-Ties and missing ones are those of `ranks`: votes tie often, and such ranks are expected ones. Scores of clips, and means of
-scores, are made in float64 and rounded once, to float32; a mean is the sum of the scores over their number, so that means
-tie which are the same.
+Ties and missing items are treated as in `ranks`. Votes often tie, and the ranks are then expected values. Scores of clips and
+means of scores are computed in float64 and rounded once to float32. A mean is the sum of the scores divided by their number, so
+that equal means tie.
 """
 
 from __future__ import annotations
@@ -25,12 +25,18 @@ from trichord.errors import TrichordError
 from trichord.evaluation.counts import RankCounts, distinct_rows, matrix_counts
 
 WAYS = ("caption, best clip", "caption, mean clip", "video, mean of best", "video, mean of mean", "video, votes")
-MOST_CELLS = 1 << 23  # of a block of scores, float64: 64 MB
+MOST_CELLS = 1 << 23  # largest size of a block of float64 scores: 64 MB
 
 
 @dataclass(frozen=True, eq=False)
 class VideoRanks:
-    """Counts of one way, and for each query (Q,) the video that it is or belongs to."""
+    """The result of a way of pooling.
+
+    Attributes:
+        way: Name of the way.
+        counts: Counts of each query.
+        video: Index (Q,) of the video of each query.
+    """
 
     way: str
     counts: RankCounts
@@ -40,26 +46,32 @@ class VideoRanks:
 def full_video_ranks(
     texts: np.ndarray, text_video: np.ndarray, clips: np.ndarray, clip_video: np.ndarray, block: int = 1024
 ) -> list[VideoRanks]:
-    """Return the counts of all five ways. Memory grows with M + N, and with the square of the number of videos.
+    """Compute the counts of all five ways. Memory grows with M + N, and with the square of the number of videos.
 
     Args:
-        texts: (M, D) captions.
-        text_video: (M,) the video of each, numbered from 0; every video has a caption and a clip.
-        clips: (N, D) clips.
-        clip_video: (N,) the video of each.
-        block: Most captions at a time.
+        texts: Embeddings (M, D) of captions.
+        text_video: Index (M,) of the video of each caption, from 0. Every video has a caption and a clip.
+        clips: Embeddings (N, D) of clips.
+        clip_video: Index (N,) of the video of each clip.
+        block: Largest number of captions that are processed at a time.
+
+    Returns:
+        The counts of each way.
+
+    Raises:
+        TrichordError: A video has no caption or no clip.
     """
     num_videos = int(clip_video.max(initial=-1)) + 1
     everyone = np.arange(num_videos)
     if not all(np.array_equal(np.unique(videos), everyone) for videos in (text_video, clip_video)) or not num_videos:
-        raise TrichordError("every video needs a caption and a clip to be found by; leave out those that lack one")
+        raise TrichordError("every video needs at least one caption and one clip; leave out the other videos")
     order = np.argsort(clip_video, kind="stable")
     sorted_clips = clips[order].astype(np.float64)
     firsts = np.flatnonzero(np.diff(clip_video[order], prepend=-1))
     best_sum, votes = np.zeros((num_videos, num_videos)), np.zeros((num_videos, num_videos))
     parts: list[RankCounts] = []
     rows = max(1, min(block, MOST_CELLS // len(clips)))
-    with np.errstate(all="ignore"):  # infinite rows give NaN scores, which have their rule
+    with np.errstate(all="ignore"):  # infinite rows have NaN scores, for which `ranks` has a rule
         for start in range(0, len(texts), rows):
             video_of_text = text_video[start : start + rows]
             wide = texts[start : start + rows].astype(np.float64) @ sorted_clips.T
@@ -86,11 +98,10 @@ def full_video_ranks(
 def _mean_counts(
     texts: np.ndarray, num_texts: np.ndarray, clips: np.ndarray, num_clips: np.ndarray, truth: np.ndarray, block: int
 ) -> RankCounts:
-    """Return the counts of mean scores between sets of captions and sets of clips, from the sum of the rows of each set and its
-    size."""
+    """Return the counts of mean scores between sets of captions and sets of clips, given the sum and the size of each set."""
     first, copy_of = distinct_rows(
         np.column_stack([clips, num_clips])
-    )  # videos of the same clips tie, wherever they lie
+    )  # videos with the same clips tie regardless of their position
     parts: list[RankCounts] = []
     for start in range(0, len(texts), block):
         here = slice(start, start + block)

@@ -1,4 +1,4 @@
-"""The protocols by which captions find full videos."""
+"""The protocols of full-video retrieval, in which captions are the queries."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from trichord.tasks.subject import Subject
 def _run(selection: Selection, groups: Groups, protocol: Protocol, subject: Subject, options: Options) -> Outcome:
     name = protocol.row_name(options)
     if options.dual_softmax:
-        raise TrichordError(f"benchmark {protocol.name} has no dual softmax; leave it out")
+        raise TrichordError(f"benchmark {protocol.name} does not support the dual softmax; leave it out")
     known = [code for code in all_directions(subject.modalities) if code.startswith("t2")]
     asked = directions_of(subject, replace(options, usual=tuple(known)), name)
     directions = [d for d in asked if d.query == ("text",)]
     if not directions:
         subject.needed(("text",), f"benchmark {protocol.name}")
         raise TrichordError(
-            f"benchmark {protocol.name}: captions find videos, as in t2v or t2va; {asked[0].code} does not"
+            f"benchmark {protocol.name}: captions must be the queries, as in t2v or t2va; {asked[0].code} is another direction"
         )
     embedded, notes = selection.embedded(protocol, name, subject, options, directions)
     missing, fusion = options.missing_or(selection.missing), options.fusion_of(subject)
@@ -38,7 +38,7 @@ def _run(selection: Selection, groups: Groups, protocol: Protocol, subject: Subj
     sizes = {"clips": embedded.num_clips, "texts": embedded.num_texts}
     notes += group_notes
     if others := [d.code for d in asked if d not in directions]:
-        notes.append(f"{name}: captions find videos; {', '.join(others)} left out")
+        notes.append(f"{name}: {', '.join(others)} left out, since captions must be the queries")
     outcome.notes = [*notes, *protocol.size_notes(sizes), *outcome.notes]
     return outcome
 
@@ -56,20 +56,21 @@ def _protocol(
 PROTOCOLS: tuple[Protocol, ...] = (
     _protocol(
         Selection(YOUCOOK2), youcook2_videos, "youcook2-videos", "YouCook2, full videos",
-        "Captions find the video. Which clips are of one video is what the store or the file says; where each clip has a video "
-        "of its own, as in the releases, and all are named as YouCook2's clips are (the 11 characters of the video, then a "
-        "separator or digits), it is the first 11 characters. Where no two clips are of one video, or all are, that is an "
-        "error. Five ways from clips to videos, each a row: one caption as the query and a video's best clip, or the mean over "
-        "its clips; all captions of a video as the query, by the mean of each one's best clip, the mean over all pairs, or "
-        "votes, one for the video of each caption's best clip (clips that tie share it). Captions and clips of a video are "
-        "those of the benchmark, without what lies between them.",
+        "Captions are the queries, and videos are ranked. The store or the file defines the video of each clip. If each clip has "
+        "its own video, as in the releases, and all names have the form of YouCook2 clips (the 11 characters of the video, then "
+        "a separator or digits), the video is given by the first 11 characters. It is an error if no two clips belong to the "
+        "same video, or if all do. There are five ways of pooling from clips to videos, each with its own rows. With a caption "
+        "as the query: the best clip of a video, or the mean over its clips. With all captions of a video as the query: the "
+        "mean over the captions of the best clip, the mean over all pairs, or votes, where each caption votes for the video of "
+        "its best clip (clips that tie share the vote). Captions and clips of a video are those of the benchmark, without the "
+        "parts between them.",
         IMPORT.format("youcook2"),
         clips=3350, texts=3350,
     ),
     _protocol(
         Selection(None), own_videos, "full-video", "Full videos of any clips",
-        "As youcook2-videos, but clips are of one video as the store or the file says, whatever their names. Say which clips "
-        "as full-video:COLLECTION/SPLIT.",
-        "Text, and clips of which several are of one video.",
+        "As youcook2-videos, but the store or the file defines the video of each clip, regardless of names. Choose the clips "
+        "with full-video:COLLECTION/SPLIT.",
+        "Text, and videos with several clips.",
     ),
 )  # fmt: skip

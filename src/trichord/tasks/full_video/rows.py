@@ -1,4 +1,4 @@
-"""Rows of full-video retrieval, and which clips are of one video."""
+"""The rows of full-video retrieval, and the assignment of clips to videos."""
 
 from __future__ import annotations
 
@@ -16,47 +16,64 @@ from trichord.tasks.protocol import Outcome
 from trichord.tasks.retrieval.measure import QueryRanks, fuse
 from trichord.tasks.retrieval.protocols import ranked_rows
 
-VIDEO_ID = 11  # characters of the name of a video on YouTube
-# The import names clips that a release calls alike, by their video, VIDEO, VIDEO#2, ...
+VIDEO_ID = 11  # number of characters of the id of a YouTube video
+# If a release names clips after their video, the import names them VIDEO, VIDEO#2 and so on.
 YOUCOOK2_CLIP = re.compile(rf"[\w-]{{{VIDEO_ID}}}(?:[^A-Za-z].*)?", re.ASCII | re.DOTALL)
 Groups = Callable[[str, Embedded], tuple[np.ndarray, list[str]]]
 
 
 def own_videos(name: str, embedded: Embedded) -> tuple[np.ndarray, list[str]]:
-    """Return the video (N,) that each clip is cut from, and notes. Raises TrichordError if each clip has a video of its own, or
-    all have the same."""
+    """Return the video (N,) of each clip as recorded, and notes.
+
+    Args:
+        name: Name of the benchmark, for messages.
+        embedded: N clips.
+
+    Raises:
+        TrichordError: No two clips belong to the same video, or all do.
+    """
     if not _are_shared(embedded):
         raise TrichordError(
-            f"benchmark {name}: no two clips of {embedded.source} are of one video; give the video that each clip is cut from "
-            "(`videos` in a file of embeddings), or take benchmark retrieval"
+            f"benchmark {name}: no two clips of {embedded.source} belong to the same video; give the video of each clip "
+            "(`videos` in a file of embeddings), or use the benchmark retrieval"
         )
     return _several(name, embedded, embedded.videos), []
 
 
 def youcook2_videos(name: str, embedded: Embedded) -> tuple[np.ndarray, list[str]]:
-    """Return the video (N,) of each clip, as `own_videos` does. If each clip has a video of its own and all have names of YouCook2
-    clips, the video is the first 11 characters of the name."""
+    """Return the video (N,) of each clip, and notes.
+
+    If each clip has its own video and all have names of YouCook2 clips, the video is given by the first 11 characters of the name.
+    Otherwise, the videos are those of `own_videos`.
+
+    Args:
+        name: Name of the benchmark, for messages.
+        embedded: N clips.
+
+    Raises:
+        TrichordError: No two clips belong to the same video, or all do.
+    """
     if _are_shared(embedded):
         return _several(name, embedded, embedded.videos), []
     names = embedded.videos.tolist()
     if other := next((clip for clip in names if not YOUCOOK2_CLIP.fullmatch(clip)), None):
         raise TrichordError(
-            f"benchmark {name}: no two clips of {embedded.source} are of one video, and '{other}' is not named as a clip of "
-            f"YouCook2 is (the {VIDEO_ID} characters of its video, then a separator or digits); give the video that each clip "
-            "is cut from (`videos` in a file of embeddings)"
+            f"benchmark {name}: no two clips of {embedded.source} belong to the same video, and '{other}' is not the name of a "
+            f"YouCook2 clip (the {VIDEO_ID} characters of its video, then a separator or digits); give the video of each clip "
+            "(`videos` in a file of embeddings)"
         )
     videos = np.array([clip[:VIDEO_ID] for clip in names], np.str_)
     if len(set(videos.tolist())) == len(set(names)):
         raise TrichordError(
-            f"benchmark {name}: no two clips of {embedded.source} have the same first {VIDEO_ID} characters, those of the video; "
-            "give the video that each clip is cut from (`videos` in a file of embeddings)"
+            f"benchmark {name}: no two clips of {embedded.source} have the same first {VIDEO_ID} characters, which name the video; "
+            "give the video of each clip (`videos` in a file of embeddings)"
         )
     note = f"{name}: clips are grouped by the first {VIDEO_ID} characters of their names"
     return _several(name, embedded, videos), [f"{note}: {len(set(videos.tolist())):,} videos"]
 
 
 def _are_shared(embedded: Embedded) -> bool:
-    """Whether some video has two clips. Clips of one span, where it is known, are one clip with several captions."""
+    """Return whether a video has several clips. Clips with the same known times are a single clip with several captions."""
     spans = zip(embedded.videos.tolist(), embedded.start_s.tolist(), embedded.end_s.tolist(), strict=True)
     clips = {(video, start, end) if end > start else (video, i) for i, (video, start, end) in enumerate(spans)}
     return len(clips) > len(set(embedded.videos.tolist()))
@@ -65,8 +82,8 @@ def _are_shared(embedded: Embedded) -> bool:
 def _several(name: str, embedded: Embedded, videos: np.ndarray) -> np.ndarray:
     if len(set(videos.tolist())) == 1:
         raise TrichordError(
-            f"benchmark {name}: all {embedded.num_clips:,} clips of {embedded.source} are of one video, '{videos[0]}', and "
-            "there is no other to tell it from; give clips of several videos, or take benchmark retrieval"
+            f"benchmark {name}: all {embedded.num_clips:,} clips of {embedded.source} belong to the same video, '{videos[0]}', so "
+            "there is nothing to rank; give clips of several videos, or use the benchmark retrieval"
         )
     return videos
 
@@ -81,18 +98,22 @@ def full_video_outcome(
     block: int = 1024,
     windows: str = "",
 ) -> Outcome:
-    """Return the rows and per-query ranks of the five ways from clips to videos. A video takes part if it has a caption and a clip
-    with the modalities of the direction.
+    """Return the rows and the ranks of the queries of the five ways from clips to videos.
+
+    A video takes part if it has a caption, and a clip with the modalities of the direction.
 
     Args:
-        name: Of the benchmark.
-        embedded: The clips.
-        video_of: (N,) name of the video of each.
-        directions: With text alone as the query.
-        fusion, missing, block: As of `tasks.retrieval.measure.score_direction`.
-        windows: As `Windows.told`, where clips were cut.
+        name: Name of the benchmark.
+        embedded: N clips.
+        video_of: Name (N,) of the video of each clip.
+        directions: Directions with text alone as the query.
+        fusion: Rule by which several modalities are combined: `sum` or `mean_normalized`.
+        missing: Policy for queries that cannot be ranked: `drop` or `miss`.
+        block: Number of rows of a block of scores.
+        windows: `Windows.text` if clips were cut.
 
-    Raises TrichordError where no video has all that a direction needs.
+    Raises:
+        TrichordError: No video has the modalities of a direction.
     """
     videos, of_clip = np.unique(video_of, return_inverse=True)
     of_text = of_clip[embedded.text_clip]

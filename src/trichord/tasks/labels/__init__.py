@@ -1,1 +1,1 @@
-"""Clips with labels: zero-shot classification, probes, nearest neighbours and clusters."""
+"""Tasks on clips with labels: zero-shot classification, linear probes, nearest neighbours and clustering."""

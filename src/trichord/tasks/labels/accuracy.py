@@ -38,7 +38,14 @@ class Scored:
 
     @classmethod
     def of(cls, clip: np.ndarray, truth: np.ndarray, counts: RankCounts, missing: np.ndarray | None = None) -> Scored:
-        """Return the scored items from counts of all items except those marked in `missing` (n,), which are always wrong."""
+        """Return the scored items from counts.
+
+        Args:
+            clip: Index (n,) of each item.
+            truth: Class (n,) of each item.
+            counts: Counts of the items that are not missing.
+            missing: Mask (n,) of the items that are always wrong. None means no item.
+        """
         greater = np.full(len(clip), counts.num_gallery, np.int64)
         equal = np.ones(len(clip), np.int64)
         present = np.ones(len(clip), bool) if missing is None else ~missing
@@ -49,7 +56,14 @@ class Scored:
     def of_scores(
         cls, clip: np.ndarray, truth: np.ndarray, scores: np.ndarray, missing: np.ndarray | None = None
     ) -> Scored:
-        """Return the scored items from scores (items that are not missing, C); items whose class is C or more are always wrong."""
+        """Return the scored items from scores.
+
+        Args:
+            clip: Index (n,) of each item.
+            truth: Class (n,) of each item. An item whose class is C or more is always wrong.
+            scores: Scores (items that are not missing, C).
+            missing: Mask (n,) of the items that are always wrong. None means no item.
+        """
         present_truth = truth if missing is None else truth[~missing]
         known = present_truth < scores.shape[1]
         greater, equal = np.full(len(present_truth), scores.shape[1], np.int64), np.ones(len(present_truth), np.int64)
@@ -90,7 +104,7 @@ class Scored:
 
 
 Fold = tuple[np.ndarray, np.ndarray]
-"""Indices (m,) of the clips that a fold tests, each once, and their contributions (m,), whose mean is the figure of the fold."""
+"""Indices (m,) of the test clips of a fold, each once, and their contributions (m,), whose mean is the figure of the fold."""
 
 
 def mean_of_folds(folds: Sequence[Fold]) -> float:

@@ -1,4 +1,4 @@
-"""Embedded clips with their labels and folds: what classification, probes and clustering score."""
+"""Embedded clips with their labels and folds, for classification, probes and clustering."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from trichord.tasks.protocol import Options
     from trichord.tasks.subject import Subject
 
-FOLDER = "class"  # name of the labels that are the first folder of a video's name
-_NO_LABELS = ("visual",)  # labels of clips that `Subject` adds
+FOLDER = "class"  # name of the labels that are taken from the first folder of the id of a video
+_NO_LABELS = ("visual",)  # labels that `Subject` adds and that are not scored
 _OTHER_TESTS = ("test", "val")
 
 
@@ -30,12 +30,12 @@ class Labelled:
     """N clips with labels and folds.
 
     Attributes:
-        embedded: The clips.
-        labels: By labelling (N,) the class of each clip, '' where unknown.
-        classes: By labelling all classes, in order; a class need not have a clip here.
-        folds: By name (N,) `train`, `test` or ''; empty where nothing says what is tested.
-        columns: Labels and folds by name (N,) as they were given, as a file of embeddings holds them.
-        notes: For the reader.
+        embedded: Clips.
+        labels: Class (N,) of each clip by labelling. '' if it is unknown.
+        classes: All classes by labelling, sorted. A class may have no clip.
+        folds: Role (N,) of each clip by fold: `train`, `test` or ''. Empty if there are no folds.
+        columns: Labels and folds (N,) by name, unchanged, as in a file of embeddings.
+        notes: Notes for the reader.
     """
 
     embedded: Embedded
@@ -46,18 +46,23 @@ class Labelled:
     notes: list[str] = field(default_factory=list)
 
     def tests(self) -> dict[str, np.ndarray]:
-        """Return the indices of the test clips by fold; without folds, all clips under the name ''."""
+        """Return the indices of the test clips by fold. Without folds, these are all clips, under the name ''."""
         if not self.folds:
             return {"": np.arange(self.embedded.num_clips)}
         return {name: np.flatnonzero(part == "test") for name, part in self.folds.items()}
 
     def known_classes(self) -> dict[str, list[str]]:
-        """Return the classes of the labellings that have a class without clips."""
+        """Return the classes of each labelling that has a class without clips."""
         return {name: names for name, names in self.classes.items() if set(names) - set(self.labels[name].tolist())}
 
 
 def usable(subject: Subject, modalities: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Return the given modalities that the subject embeds and its store has. Default: all except text."""
+    """Return the modalities that the subject embeds and that its store has.
+
+    Args:
+        subject: Model or embeddings.
+        modalities: Modalities to check. If empty, all modalities except text.
+    """
     modalities = modalities or tuple(m for m in in_order(subject.modalities) if m != "text")
 
     def has(modality: str) -> bool:
@@ -75,16 +80,18 @@ def usable(subject: Subject, modalities: tuple[str, ...] = ()) -> tuple[str, ...
 
 
 def labelled(subject: Subject, options: Options, modalities: tuple[str, ...], *, train: bool) -> Labelled:
-    """Return the clips that `options` name, with labels from `options.labels`, from the embeddings or from the names of the
-    videos.
+    """Return the clips that `options` select, with their labels.
+
+    Labels are taken from `options.labels`, from the file of embeddings, or from the ids of the videos.
 
     Args:
-        subject: What is evaluated.
-        options: Which clips and labels.
-        modalities: To embed at least.
-        train: Whether clips to learn from are needed.
+        subject: Model or embeddings.
+        options: Options of the user.
+        modalities: Modalities to embed.
+        train: Whether training clips are needed.
 
-    Raises TrichordError when there are no labels, or none to learn from.
+    Raises:
+        TrichordError: There are no labels, or no training clips.
     """
     table = read_labels(Path(options.labels)) if options.labels else None
     folds = [] if table is None else [name for name in table.columns if is_fold(name)]
@@ -96,8 +103,8 @@ def labelled(subject: Subject, options: Options, modalities: tuple[str, ...], *,
         have = [split for collection, split in subject.store.collections() if collection == chosen.collection]
         splits = have if folds else ["train", chosen.split] if train else [chosen.split]
         if train and not folds and (chosen.split == "train" or "train" not in have):
-            what = "a split to test on" if chosen.split == "train" else "a split train to learn from"
-            raise TrichordError(f"{subject.store.path}: {chosen.collection} has not {what}; give folds with --labels")
+            what = "split with test clips" if chosen.split == "train" else "split train with training clips"
+            raise TrichordError(f"{subject.store.path}: {chosen.collection} has no {what}; give folds with --labels")
         parts = {s: subject.embedded(replace(chosen, split=s), modalities, options.windows) for s in splits}
     embedded = joined(list(parts.values()))
     own = {name: values for name, values in embedded.labels.items() if name not in _NO_LABELS}
@@ -112,10 +119,10 @@ def labelled(subject: Subject, options: Options, modalities: tuple[str, ...], *,
         labels, classes = _folders(embedded, subject.store, chosen.collection)
     if not labels:
         raise TrichordError(
-            f"{embedded.source}: has no labels; give a table with --labels FILE, or name videos CLASS/VIDEO"
+            f"{embedded.source}: contains no labels; give a table with --labels FILE, or name videos CLASS/VIDEO"
         )
     notes = [
-        f"{lost:,} of {embedded.num_clips:,} clips have no {name} and are left out"
+        f"{lost:,} of {embedded.num_clips:,} clips have no label of {name} and are left out"
         for name, values in labels.items()
         if (lost := int((values == "").sum()))
     ]
@@ -157,8 +164,10 @@ def joined(parts: list[Embedded]) -> Embedded:
 def _folders(
     embedded: Embedded, store: Store | None, collection: str
 ) -> tuple[dict[str, np.ndarray], dict[str, set[str]]]:
-    """Return the first folder of the name of each video (after a folder of a split), and the folders of all videos of the
-    collection. Both are empty if a clip has no folder, or all have the same."""
+    """Return the first folder of the id of each video (after a folder of a split), and those of all videos of the collection.
+
+    Both are empty if a clip has no folder, or all have the same folder.
+    """
     values = [_folder(video) for video in embedded.videos.tolist()]
     every = set(values)
     if store is not None:
@@ -174,8 +183,10 @@ def _folder(video: str) -> str:
 
 
 def _folds(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the columns whose names begin with `fold`, otherwise `split`. The test clips are those marked `test`, or `val` if
-    none is."""
+    """Return the columns whose names begin with `fold`, or otherwise the column `split`.
+
+    The test clips are those with the value `test`, or `val` if there are none.
+    """
     names = sorted(name for name in columns if name.startswith("fold")) or [n for n in ("split",) if n in columns]
     out = {}
     for name in names:

@@ -37,7 +37,13 @@ def agreement(cluster: np.ndarray, label: np.ndarray) -> Agreement:
 
 
 def chance_agreement(cluster: np.ndarray, label: np.ndarray, seed: int = 0) -> Agreement:
-    """Return the mean agreement over random permutations of the labels."""
+    """Return the mean agreement over random permutations of the labels.
+
+    Args:
+        cluster: Cluster (n,) of each item, from 0.
+        label: Label (n,) of each item, from 0.
+        seed: Seed of the permutations.
+    """
     rng = np.random.default_rng(seed)
     permuted = [agreement(cluster, rng.permutation(label)) for _ in range(LABEL_PERMUTATIONS)]
     return Agreement(*(float(np.mean([getattr(a, name) for a in permuted])) for name in ("nmi", "ari", "purity")))
@@ -56,10 +62,17 @@ def purity_hits(cluster: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 
 def cluster_embeddings(rows: np.ndarray, num_clusters: int, seed: int = 0) -> np.ndarray:
-    """Return the k-means cluster (n,) of each row (n, D), computed on unit vectors; the best of STARTS starts.
+    """Cluster rows by k-means on unit vectors, with the best of STARTS starts.
 
-    `geometry.measure_geometry` describes how many clusters there are at most. The computation uses one thread, so equal rows give
-    equal clusters.
+    The computation uses a single thread, so equal rows have equal clusters.
+
+    Args:
+        rows: Rows (n, D).
+        num_clusters: Number of clusters. `geometry.measure_geometry` describes the upper limit.
+        seed: Seed of the starts.
+
+    Returns:
+        Cluster (n,) of each row.
     """
     from threadpoolctl import threadpool_limits
 

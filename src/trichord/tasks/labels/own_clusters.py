@@ -1,4 +1,4 @@
-"""Clips and the centroids that their own model was trained towards: which clips have one, by video, audio, and the means."""
+"""Assignment of clips to the centroids that their model was trained with, by video, by audio, and by means of modalities."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ Side = tuple[str, ...]
 def own_sides(
     embedded: Embedded, centroids: Centroids, sides: Sequence[Side]
 ) -> Iterator[tuple[Side, np.ndarray, np.ndarray]]:
-    """Yield each of `sides`, and, if texts are embedded, all modalities together, as the training loss uses them. With each side:
-    the clips (n,) that have all of it, and the nearest centroid (n,) of each.
+    """Find the nearest centroid of each clip.
 
-    A clip with several texts counts with their mean, of the texts at length one if the loss compares cosines.
+    A clip with several texts is represented by their mean. If the loss compares cosines, the texts are normalized before.
+
+    Args:
+        embedded: Clips.
+        centroids: Centroids of the model.
+        sides: Combinations of modalities.
+
+    Yields:
+        Each side, the indices (n,) of the clips that have all its modalities, and their nearest centroids (n,). If texts are
+        embedded, another side contains all modalities, as in the training loss.
     """
     rows, valid = dict(embedded.embeddings), dict(embedded.valid)
     every = tuple(m for m in rows if any(m in side for side in sides) or m == "text")

@@ -40,7 +40,7 @@ class LinearProbe:
     Attributes:
         scores: (m, C) scores of the test rows.
         penalty: The inverse regularization strength that was chosen.
-        validated: Cross-validation accuracy of each of `PENALTIES`, in percent; empty if there was no choice.
+        validated: Cross-validation accuracy of each of `PENALTIES`, in percent. Empty if there was no choice.
         converged: Whether L-BFGS converged within MOST_STEPS iterations.
     """
 
@@ -87,7 +87,7 @@ def linear_probe(
 def _fitted(
     train: np.ndarray, kind: np.ndarray, test: np.ndarray, penalty: float
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return the scores (m, classes of `kind`), the classes, and whether the fit converged; with one class all scores are 0."""
+    """Return the scores (m, classes of `kind`), the classes, and whether the fit converged. With one class, all scores are 0."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -110,7 +110,7 @@ def _fitted(
 
 
 def _parts(kind: np.ndarray, groups: np.ndarray | None, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the training rows and validation rows of each fold; empty if there is only one group.
+    """Return the training rows and validation rows of each fold. Empty if there is only one group.
 
     Groups are assigned as a whole, so that each class is spread over the folds as evenly as possible.
     """
@@ -145,7 +145,7 @@ def knn_scores(
     neighbours: Sequence[int] = NEIGHBOURS,
     temperature: float = TEMPERATURE,
 ) -> dict[int, np.ndarray]:
-    """Return the votes (m, C) of the k nearest training rows, by k; if k exceeds the number of rows, all rows vote.
+    """Return the votes (m, C) of the k nearest training rows, by k. If k exceeds the number of rows, all rows vote.
 
     Args:
         train: (n, D) training rows.

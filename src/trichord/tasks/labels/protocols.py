@@ -1,4 +1,4 @@
-"""The protocols that need labels: zero-shot classification, linear probe, nearest neighbours, clusters."""
+"""The protocols that need labels: zero-shot classification, linear probe, nearest neighbours and clustering."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _zero_shot(protocol: Protocol, subject: Subject, options: Options) -> Outcom
         classes[label] = class_embeddings(rows, owner, len(names), run.fusion == "mean_normalized")
         if silent := [name for name, row in zip(names, classes[label], strict=True) if not np.isfinite(row).all()]:
             outcome.notes.append(
-                f"{run.name}: {len(silent)} of {len(names)} classes of {label} have no text and are never chosen: "
+                f"{run.name}: {len(silent)} of {len(names)} classes of {label} have no text embedding and are never chosen: "
                 f"{', '.join(silent[:5])}{', ...' if len(silent) > 5 else ''}"
             )
             if len(silent) == len(names):
@@ -67,15 +67,14 @@ def _zero_shot(protocol: Protocol, subject: Subject, options: Options) -> Outcom
 
 
 def _silent_classes(name: str, label: str, example: str, prompt: str, by_words: bool) -> str:
-    """Return the error message for a labelling without a class that has an embedding. `prompt` is the first text of the class
-    `example`."""
+    """Return the error message for a labelling none of whose classes has an embedding. `prompt` is a text of class `example`."""
     if by_words:
         reason = (
             f"none of their words has a vector ('{example}' is read as '{prompt}'); import the clips with other --words"
         )
     else:
         reason = f"none of them is a caption of the clips ('{example}' would be '{prompt}'); add a text for each class"
-    return f"benchmark {name}: the classes of the labels '{label}' cannot be told by name: {reason}"
+    return f"benchmark {name}: the names of the classes of '{label}' cannot be embedded: {reason}"
 
 
 # ---- probes
@@ -83,7 +82,7 @@ def _silent_classes(name: str, label: str, example: str, prompt: str, by_words: 
 
 @dataclass(frozen=True, eq=False)
 class _Fold:
-    """Training and test rows of a probe. `names` are the classes, those of the training rows first."""
+    """Training and test rows of a probe. `names` lists the classes, starting with those of the training rows."""
 
     train: np.ndarray
     kind: np.ndarray
@@ -98,8 +97,8 @@ class _Fold:
 def _folds(run: LabelRun, side: tuple[str, ...], label: str, outcome: Outcome) -> Iterator[tuple[str, _Fold]]:
     if not run.data.folds:
         raise TrichordError(
-            f"benchmark {run.name}: {run.data.embedded.source} does not say which clips to learn from; give labels a column "
-            "split or fold-1, with train and test"
+            f"benchmark {run.name}: {run.data.embedded.source} does not define training clips; add a column split or fold-1 "
+            "with the values train and test to the labels"
         )
     labels = run.data.labels[label]
     for fold, part in run.data.folds.items():
@@ -108,13 +107,13 @@ def _folds(run: LabelRun, side: tuple[str, ...], label: str, outcome: Outcome) -
         seen, kind = np.unique(labels[learn], return_inverse=True)
         if len(seen) < 2:
             raise TrichordError(
-                f"benchmark {run.name}: training clips of {fold} have {len(seen)} classes of {label} with {side_name(side)}; "
-                "it takes two or more"
+                f"benchmark {run.name}: the training clips of {fold} with {side_name(side)} have {len(seen)} classes of {label}; "
+                "at least two are needed"
             )
         unseen = sorted(set(labels[clips].tolist()) - set(seen.tolist()))
         names = [*seen.tolist(), *unseen]
         if unseen:
-            note = f"{run.name}: {len(unseen)} classes of {label} have no training clip in {fold}: theirs are errors"
+            note = f"{run.name}: {len(unseen)} classes of {label} have no training clip in {fold}; their clips count as errors"
             outcome.notes += [note] * (note not in outcome.notes)
         place = {name: i for i, name in enumerate(names)}
         truth = np.array([place[name] for name in labels[clips].tolist()], np.int64)
@@ -138,7 +137,7 @@ def _linear(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
                 scope = f"{run.of(side, label)}, {fold}"
                 chosen.append({"of": scope, "penalty": probe.penalty, "validated": list(probe.validated)})
                 if not probe.converged:
-                    outcome.notes.append(f"{run.name}: {scope}: the fit did not converge; its figure may be low")
+                    outcome.notes.append(f"{run.name}: {scope}: the fit did not converge, so the figure may be too low")
             add_figure(run, outcome, run.of(side, label), folds, names)
             num = sum(len(scored.clip) for scored in folds.values())
             scope, value = f"{run.of(side, label)}: the most frequent class", 100.0 * mean_of_folds(usual)
@@ -146,7 +145,9 @@ def _linear(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
             outcome.rows.append(Row(run.name, scope, "top-1", value, num).over(values, f"{run.name}/id"))
         outcome.details["probes"] = chosen
         penalties = ", ".join(dict.fromkeys(f"{probe['penalty']:g}" for probe in chosen))
-        outcome.notes.append(f"{run.name}: inverse penalties {penalties}, by cross-validation on the training clips")
+        outcome.notes.append(
+            f"{run.name}: inverse penalties {penalties} were chosen by cross-validation on the training clips"
+        )
         return outcome
 
     return on_main(figures)
@@ -182,7 +183,8 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
     run, outcome = start_run(protocol, subject, options, train=False, text=text, by_fold=False)
     if own is None and subject.model is not None:
         outcome.notes.append(
-            f"{run.name}: no rows of the model's own centroids: it was trained without clustering, or is of a file without them"
+            f"{run.name}: there are no rows of own centroids, since the model was trained without clustering or its file "
+            "contains none"
         )
 
     def figures() -> Outcome:
@@ -201,14 +203,14 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
                 known = values[there] != ""
                 if known.sum() < 2:
                     outcome.notes.append(
-                        f"{run.name}: fewer than two clips with {label} have {side_name(side)}: no row"
+                        f"{run.name}: fewer than two clips with a label of {label} have {side_name(side)}, so there is no row"
                     )
                     continue
                 count = f"{len(np.unique(cluster[known]))} of {num_own} used"
                 scope = f"{run.of(side, label)}, own centroids"
                 _add_clusters(run, outcome, label, scope, count, there[known], cluster[known])
         if used:
-            outcome.notes.append(f"{run.name}: own centroids that a clip is nearest to: {', '.join(used.values())}")
+            outcome.notes.append(f"{run.name}: own centroids that are nearest to a clip: {', '.join(used.values())}")
         return outcome
 
     return on_main(figures)
@@ -217,8 +219,11 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
 def _add_clusters(
     run: LabelRun, outcome: Outcome, label: str, scope: str, count: str, clips: np.ndarray, cluster: np.ndarray
 ) -> None:
-    """Add the rows and arrays of clusters (n,) of clips (n,) to an outcome. `of` is the name of the rows; `told` is the number of
-    clusters, which goes into `details`, so that models with other numbers have rows of the same name."""
+    """Add the rows and arrays of clusters (n,) of clips (n,) to an outcome.
+
+    `count`, the number of clusters as text, is added to `details` and not to the scope, so that the rows of models with different
+    numbers of clusters have the same name.
+    """
     names, kind = np.unique(run.data.labels[label][clips], return_inverse=True)
     got, chance = agreement(cluster, kind), chance_agreement(cluster, kind, run.seed)
     for measure, key in MEASURES.items():
@@ -237,61 +242,64 @@ def _add_clusters(
 
 
 _LABELS = (
-    "Labels are those of `--labels` (a table, a world's world.json, or the folder of UCF101's or HMDB51's official lists), else "
-    "those in the file of embeddings, else the first folder of a video's name."
+    "Labels are taken from `--labels` (a table, the world.json of a world, or the folder of the official lists of UCF101 or "
+    "HMDB51), otherwise from the file of embeddings, or otherwise from the first folder of the id of a video."
 )
 _FOLDS = (
-    "Folds are the columns `fold...` of the labels, else `split`; in a store without them the split train and the one that is "
-    "held out. Of several folds each has a row, and their mean; its interval is over the clips that a fold tests."
+    "Folds are the columns `fold...` of the labels, or otherwise `split`. In a store without these, the training clips are those "
+    "of the split train, and the test clips are the held-out ones. If there are several folds, each has a row, and so has their "
+    "mean, whose interval is over the clips that are tested in a fold."
 )
 _SIDES = (
-    "Video, audio, and the two joined as in retrieval (`--fusion`), each a row; clips that lack one are left out there."
+    "There is a row for video, for audio, and for both combined as in retrieval (`--fusion`). Clips that lack a modality are left "
+    "out of its rows."
 )
 _MISSING = "`--missing miss` counts these as errors."
 _ACCURACY = (
-    "top-1, top-5 (of more than 5 classes), top-1 as the mean over classes; ties at their expected value; chance"
+    "top-1, top-5 (for more than 5 classes), top-1 as the mean over classes; ties have their expected value; chance"
 )
 
 PROTOCOLS: tuple[Protocol, ...] = (
     Protocol(
         "zero-shot-classification", "Zero-shot classification by class names", "classification",
-        "The class whose name scores highest with the clip; nothing is learnt from labels. A name is cut into words "
-        "(ApplyEyeMakeup and apply_eye_makeup: apply eye makeup) and put into each of `--templates`, if there are any; several "
-        "give the mean of their embeddings. Of embeddings from a file, a class's text is one of their captions. All classes "
-        "of the labels can be chosen, whether or not a clip shows them. With folds, the test clips of each. "
+        "Each clip is assigned the class whose name has the highest score. Nothing is learnt from labels. A name is split into "
+        "words (ApplyEyeMakeup and apply_eye_makeup become apply eye makeup), which replace the placeholder of each of "
+        "`--templates`. With several templates, the mean of their embeddings is used. For embeddings from a file, the text of a "
+        "class must be one of their captions. All classes of the labels can be chosen, even those without a clip. With folds, "
+        "the test clips of each fold are scored. "
         f"{_SIDES} {_MISSING} {_LABELS} {_FOLDS}",
         "Clips with video or audio, labels, and a model of text (or a text for each class).", _ACCURACY, _zero_shot,
     ),
     Protocol(
         "linear-probe", "Linear probe of frozen embeddings", "probe",
-        "Multinomial logistic regression on embeddings that stay as they are, standardised by the training clips; its inverse "
-        f"penalty is the best of {', '.join(f'{c:g}' for c in PENALTIES)} in threefold cross-validation on the training clips "
-        "alone, clips of one video on one side. Clips of a class without training clips are errors. "
+        "Multinomial logistic regression on frozen embeddings, which are standardized with the training clips. Its inverse "
+        f"penalty is the best of {', '.join(f'{c:g}' for c in PENALTIES)} in threefold cross-validation on the training clips, "
+        "where clips of the same video are in the same fold. Clips of a class without training clips count as errors. "
         f"{_SIDES} {_MISSING} {_LABELS} {_FOLDS}",
         "Training and test clips with video or audio, and labels.",
         f"{_ACCURACY}; top-1 of always choosing the most frequent training class", _linear, draws=True,
     ),
     Protocol(
         "knn", "Nearest neighbours of frozen embeddings", "probe",
-        f"The k training clips of highest cosine vote with weight exp(cosine / 0.07), k of {', '.join(map(str, NEIGHBOURS))} as "
-        "far as there are so many (Wu et al. 2018; DINO). Clips that tie for the last place share it. "
+        "The k training clips with the highest cosines vote with weight exp(cosine / 0.07) (Wu et al. 2018; DINO). k is "
+        f"{', '.join(map(str, NEIGHBOURS))}, up to the number of training clips. Clips that tie for the last place share it. "
         f"{_SIDES} {_MISSING} {_LABELS} {_FOLDS}",
         "Training and test clips with video or audio, and labels.", f"{_ACCURACY}; for each k", _knn,
     ),
     Protocol(
         "clustering", "Clusters of embeddings against labels", "clustering",
-        "k-means (the best of ten starts) of embeddings of length one, as many clusters as the clips have classes, but at most "
-        "a quarter as many as clips. NMI is normalised by the mean of the entropies. Chance is the mean over 20 permutations "
-        "of the labels; purity rises with the number of clusters by itself. Its interval is over clips, the clusters as they "
-        "are; of t labels that are equally frequent in a cluster, a clip of any counts 1/t. NMI and ARI are no means over clips "
-        "and have none. A model that was trained towards centroids is also scored by these (own centroids): each clip belongs "
-        "to the one of the last fit with the largest cosine, as training labels its clips. Where modalities are joined it is "
-        "their mean, of vectors of length one if the model was trained so (loss.cluster_cosine), whatever `--fusion` says; "
-        "where clips have texts, one more row has the mean of all modalities, which is what training clusters; several texts "
-        "count with their mean. That row means little where a caption is the name of the class. "
-        f"Folds play no part. {_SIDES} {_LABELS}",
-        "Clips with video or audio, and labels; for own centroids a stage trained with clustering, or a checkpoint of one.",
-        "NMI, adjusted Rand index, purity, each in percent; chance; the same of own centroids, with how many are used",
+        "k-means (the best of ten starts) of normalized embeddings. There are as many clusters as classes, but at most a quarter "
+        "of the number of clips. NMI is normalized by the mean of the entropies. Chance is the mean over 20 permutations of the "
+        "labels. Purity increases with the number of clusters. Its interval is over clips, for fixed clusters. If t labels are "
+        "equally frequent in a cluster, each of their clips counts 1/t. NMI and ARI are not means over clips and have no "
+        "interval. If the model was trained with centroids, these are scored too (own centroids): each clip is assigned to the "
+        "centroid of the last fit with the largest cosine, as in the training. Combined modalities are averaged, after "
+        "normalization if the model was trained so (loss.cluster_cosine), regardless of `--fusion`. If clips have texts, a "
+        "further row uses the mean of all modalities, as in the training, with the mean of several texts. This row says little "
+        "if a caption is the name of the class. "
+        f"Folds are ignored. {_SIDES} {_LABELS}",
+        "Clips with video or audio, and labels; for own centroids, a stage trained with clustering, or one of its checkpoints.",
+        "NMI, adjusted Rand index and purity in percent, with chance; the same for own centroids, with the number of those used",
         _clusters, draws=True,
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A run of a protocol that needs labels: its clips, which of them count, and how a figure becomes rows and arrays."""
+"""A run of a protocol that needs labels: its clips, and the conversion of figures to rows and arrays."""
 
 from __future__ import annotations
 
@@ -14,14 +14,22 @@ from trichord.tasks.protocol import Options, Outcome, Protocol, Row, clip_arrays
 from trichord.tasks.retrieval.measure import fuse
 from trichord.tasks.subject import Subject
 
-JOINED = ("video", "audio")  # scored together, besides each modality alone
+JOINED = ("video", "audio")  # modalities that are also scored together
 
 
 @dataclass(frozen=True)
 class LabelRun:
-    """A run of one protocol of labels.
+    """A run of a protocol that needs labels.
 
-    pairs: the sides and labellings that can be scored. fusion: how video and audio become one. missing: `drop` or `miss`.
+    Attributes:
+        name: Name of the rows.
+        data: Clips with labels.
+        sides: Combinations of modalities.
+        pairs: Sides and labellings that can be scored.
+        fusion: Rule by which video and audio are combined.
+        missing: Policy for clips that lack a modality: `drop` or `miss`.
+        seed: Seed of random numbers.
+        windows: Text of the windows in the scope of a row, or ''.
     """
 
     name: str
@@ -34,23 +42,33 @@ class LabelRun:
     windows: str = ""
 
     def of(self, side: tuple[str, ...], label: str) -> str:
-        """Return what the figures of a side and a labelling are of, with the windows if clips were divided into windows."""
+        """Return the scope of the figures of a side and a labelling, with the windows if clips were cut."""
         return f"{side_name(side)}, {label}{f', {self.windows}' if self.windows else ''}"
 
     def rows(self, side: tuple[str, ...], clips: np.ndarray) -> np.ndarray:
-        """Return the embeddings (n, D) of clips."""
+        """Return the embeddings (n, D) of the clips with the given indices (n,) in a side."""
         return fuse([self.data.embedded.embeddings[m][clips] for m in side], self.fusion)
 
     def valid(self, side: tuple[str, ...]) -> np.ndarray:
-        """Return whether each clip (N,) has all modalities of a side."""
+        """Return a mask (N,) of the clips that have all modalities of a side."""
         return np.logical_and.reduce([self.data.embedded.valid[m] for m in side])
 
     def tested(
         self, side: tuple[str, ...], label: str, clips: np.ndarray, outcome: Outcome
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices (n,) of those clips that count, and which of them (n,) lack the side and are errors.
+        """Apply the policy for clips that lack a modality.
 
-        Raises TrichordError when no clip has the side.
+        Args:
+            side: Modalities.
+            label: Name of the labelling.
+            clips: Indices of the test clips.
+            outcome: Outcome to which a note is added.
+
+        Returns:
+            Indices (n,) of the clips that count, and a mask (n,) of those that lack a modality and count as errors.
+
+        Raises:
+            TrichordError: No clip has all modalities.
         """
         clips = clips[self.data.labels[label][clips] != ""]
         lacking = ~self.valid(side)[clips]
@@ -58,7 +76,9 @@ class LabelRun:
             raise TrichordError(f"benchmark {self.name}: no clip with a label of {label} has {' and '.join(side)}")
         if lacking.any():
             treatment = "counted as errors" if self.missing == "miss" else "left out"
-            note = f"{self.name}: {lacking.sum():,} of {len(clips):,} clips lack {' or '.join(side)}: {treatment}"
+            note = (
+                f"{self.name}: {lacking.sum():,} of {len(clips):,} clips lack {' or '.join(side)} and are {treatment}"
+            )
             outcome.notes += [note] * (note not in outcome.notes)
         if self.missing != "miss":
             return clips[~lacking], np.zeros(int((~lacking).sum()), bool)
@@ -68,21 +88,24 @@ class LabelRun:
 def start_run(
     protocol: Protocol, subject: Subject, options: Options, *, train: bool, text: bool = False, by_fold: bool = True
 ) -> tuple[LabelRun, Outcome]:
-    """Return the labelled clips of a run, and an outcome with their names.
+    """Return the labelled clips of a run, and an outcome that contains their names.
 
     Args:
-        protocol, subject, options: As of `Protocol.run`.
-        train: Whether clips to learn from are needed.
+        protocol: Protocol.
+        subject: Model or embeddings.
+        options: Options of the user.
+        train: Whether training clips are needed.
         text: Whether the texts of the clips are embedded too.
-        by_fold: Whether the test clips of each fold are scored, and not all clips together.
+        by_fold: Whether the test clips of each fold are scored, instead of all clips together.
 
-    Raises TrichordError when there is no modality but text, or no label.
+    Raises:
+        TrichordError: There is no modality other than text, or no label.
     """
     if options.missing not in ("auto", "drop", "miss"):
         raise TrichordError(f"unknown policy for missing clips '{options.missing}'; expected 'drop' or 'miss'")
     have = usable(subject)
     if not have:
-        raise TrichordError(f"{subject.name}: benchmark {protocol.name} needs video or audio; it has neither")
+        raise TrichordError(f"{subject.name}: has neither video nor audio, which benchmark {protocol.name} needs")
     data = labelled(subject, options, (*have, "text") if text else have, train=train)
     fusion, name = options.fusion_of(subject), protocol.row_name(options)
     sides = tuple((m,) for m in have if m in JOINED) + ((JOINED,) if set(JOINED) <= set(have) else ())
@@ -92,7 +115,7 @@ def start_run(
     pairs, lacking = _pairs(data, sides, train=train, by_fold=by_fold)
     if not pairs:
         raise TrichordError(f"benchmark {name}: {'; '.join(lacking) or 'no side can be scored'}")
-    outcome.notes += [f"{name}: {why}, so it is left out" for why in lacking]
+    outcome.notes += [f"{name}: {why}, so this row is left out" for why in lacking]
     return LabelRun(
         name, data, sides, tuple(pairs), fusion, options.missing_or("drop"), options.seed, options.windows_label
     ), outcome
@@ -101,7 +124,7 @@ def start_run(
 def _pairs(
     data: Labelled, sides: tuple[tuple[str, ...], ...], *, train: bool, by_fold: bool
 ) -> tuple[list[tuple[tuple[str, ...], str]], list[str]]:
-    """Return the sides and labellings that clips of every fold have, and the reasons why others cannot be scored."""
+    """Return the sides and labellings that can be scored in every fold, and the reasons why others cannot."""
     pairs, lacking = [], []
     for side in sides:
         there = np.logical_and.reduce([data.embedded.valid[m] for m in side])
@@ -110,7 +133,7 @@ def _pairs(
                 if ((values != "") & there).sum() > 1:
                     pairs.append((side, label))
                 else:
-                    lacking.append(f"fewer than two clips with {label} have {' and '.join(side)}")
+                    lacking.append(f"fewer than two clips with a label of {label} have {' and '.join(side)}")
                 continue
             named = values != ""
             parts = [
@@ -136,8 +159,15 @@ def side_name(side: tuple[str, ...]) -> str:
 def add_figure(
     run: LabelRun, outcome: Outcome, scope: str, folds: dict[str, Scored], names: dict[str, list[str]]
 ) -> None:
-    """Add the rows and arrays of one figure to an outcome: those of each fold, and the mean over folds. `names` are the classes
-    that `truth` numbers."""
+    """Add the rows and arrays of a figure to an outcome: those of each fold, and the mean over folds.
+
+    Args:
+        run: Run of the protocol.
+        outcome: Outcome, which is changed in place.
+        scope: Scope of the figure.
+        folds: Scored items by fold.
+        names: Names of the classes by fold, in the order of their numbers.
+    """
     pairs_of_measure: dict[str, list[tuple[float, float]]] = {}
     gave: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for fold, scored in folds.items():

@@ -1,5 +1,4 @@
-"""Clips with labels as a file of embeddings holds them: with labels and folds, for zero-shot classification with the prompts of the
-classes as texts."""
+"""Clips with labels in the form of a file of embeddings, with labels, folds and the prompts of classes as texts."""
 
 from __future__ import annotations
 
@@ -13,7 +12,13 @@ from trichord.tasks.subject import Subject
 
 
 def labelled_clips(subject: Subject, protocol: Protocol, options: Options) -> Embedded:
-    """Return the clips that a protocol of labels scores."""
+    """Return the clips that a protocol of labels scores.
+
+    Args:
+        subject: Model or embeddings.
+        protocol: Protocol.
+        options: Options of the user.
+    """
     have = usable(subject)
     of_classes = protocol.kind == "classification"
     from_clips = prompts_from_clips(subject, options)
@@ -34,7 +39,7 @@ def _with_prompts(subject: Subject, data: Labelled, options: Options) -> Embedde
         prompts = [text for prompts_of_class in texts for text in prompts_of_class]
         rows.append(
             prompt_rows(subject, data.embedded, prompts, options)[0]
-        )  # at once, as the benchmark: the same bits
+        )  # all at once, as in the benchmark, for bit-identical embeddings
         said += prompts
         for name, prompts_of_class in zip(names, texts, strict=True):
             mine = np.flatnonzero(data.labels[label] == name)

@@ -1,19 +1,21 @@
-"""Labels of clips from a file: what each video or span shows, and which folds it is of.
+"""Labels and folds of clips from a file.
 
-Read are, N clips and R rows:
+Supported files, for N clips and R rows:
 
-| file | what it is |
+| file | content |
 |---|---|
-| `.csv`, `.tsv`, `.jsonl` | a row per clip, video or span: `id` (of the clip or video), maybe `start` and `end` (seconds), labels |
+| `.csv`, `.tsv`, `.jsonl` | rows with the `id` of a clip or video, optionally `start` and `end` (seconds), and labels |
 | `world.json` | the truth of a built-in world: action, tool, object and place of each step |
 | a folder | the official lists of UCF101 (`trainlist01.txt`, ...) or HMDB51 (`CLASS_test_split1.txt`, ...): class, three folds |
 
-A column `split`, or one whose name begins with `fold`, says `train` or `test`; every other column is a labelling.
+The values of a column `split`, or of a column whose name begins with `fold`, are `train` and `test`. Every other column is a
+labelling.
 
-Which rows are a clip's: those with its id, as it stands or without a leading folder `train`, `val` or `test` and without the
-suffix of a media file; else those of its video, in the same way; else those with the same last part. Two different ids that a
-clip may mean in one of these ways are an error, and so is an id that has two rows of one span with different content. Of rows
-with a span the clip takes the one that it shares most seconds with (the first of equals), none if it shares none.
+The rows of a clip are those with its id, either unchanged, or without a leading folder `train`, `val` or `test` and without the
+suffix of a media file. If there are none, they are those of its video in the same way, or else those with the same last part of
+the id. It is an error if a clip matches two different ids in one of these ways, or if an id has two rows for the same times with
+different content. Among rows with times, the one with the longest overlap is used (the first of equals). Without any overlap, the
+clip has no label.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ SPLITS = ("train", "val", "test")
 _NO_LABELS = ("id", "start", "end", "video", "image", "audio", "text", "captions")
 _UCF = re.compile(r"(train|test)list(\d+)\.txt")
 _HMDB = re.compile(r"(.+)_test_split(\d+)\.txt")
-_HMDB_MARKS = {"1": "train", "2": "test"}  # 0: in neither
+_HMDB_MARKS = {"1": "train", "2": "test"}  # 0 means neither
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +51,11 @@ class LabelTable:
     """R rows of a file of labels.
 
     Attributes:
-        source: The file, for messages.
+        source: Path of the file, for messages.
         ids: R ids of clips or videos.
-        start_s, end_s: (R,) the span, NaN where the row is of the whole.
-        columns: By name R texts, '' where nothing is said: labellings, `split` and `fold...`.
+        start_s: Starts (R,) in seconds. NaN if the row describes the whole clip or video.
+        end_s: Ends (R,) in seconds, or NaN.
+        columns: R values by name of the column: labellings, `split` and `fold...`. '' marks a missing value.
     """
 
     source: str
@@ -62,14 +65,18 @@ class LabelTable:
     columns: dict[str, list[str]]
 
     def of_clips(self, embedded: Embedded, *, allow_missing: bool = False) -> dict[str, np.ndarray]:
-        """Return by column the texts (N,) of these clips; '' for clips that the file does not label.
+        """Return the values of clips.
 
         Args:
-            embedded: The clips.
-            allow_missing: Whether the file may say nothing of more than half of the clips.
+            embedded: N clips.
+            allow_missing: Whether more than half of the clips may be missing in the file.
 
-        Raises TrichordError when it says nothing of any clip, or of more than half and that is not allowed, or a clip may be
-        two of its ids.
+        Returns:
+            Values (N,) by column. '' for clips that the file does not label.
+
+        Raises:
+            TrichordError: The file labels none of the clips, or less than half of them without `allow_missing`, or a clip matches
+                two ids.
         """
         lookups = self._lookups()
         names = [self._id_of(embedded, clip, lookups) for clip in range(embedded.num_clips)]
@@ -81,7 +88,7 @@ class LabelTable:
         taken = np.array([self._row(embedded, clip, lookups[0], name) for clip, name in enumerate(names)], np.int64)
         if not (taken >= 0).any():
             raise TrichordError(
-                f"{self.source}: no span of it shares a second with one of {embedded.source}; check its times"
+                f"{self.source}: none of its times overlaps with a clip of {embedded.source}; check the times"
             )
         return {
             name: text_array([values[row] if row >= 0 else "" for row in taken.tolist()], f"{self.source}: {name}")
@@ -89,7 +96,7 @@ class LabelTable:
         }
 
     def _lookups(self) -> tuple[dict[str, list[int]], dict[str, list[str]], dict[str, list[str]]]:
-        """Return three indexes: id to rows, id without media suffix to ids, and last path component to ids."""
+        """Return three indexes: from ids to rows, from ids without media suffix to ids, and from last path components to ids."""
         exact: dict[str, list[int]] = {}
         plain: dict[str, list[str]] = {}
         last: dict[str, list[str]] = {}
@@ -120,8 +127,8 @@ class LabelTable:
     def _only(self, name: str, candidates: list[str]) -> str:
         if len(candidates) > 1:
             raise TrichordError(
-                f"{self.source}: clip '{one_line(name)}' may be '{one_line(candidates[0])}' or '{one_line(candidates[1])}'; "
-                "give labels the ids of the clips"
+                f"{self.source}: clip '{one_line(name)}' matches '{one_line(candidates[0])}' and '{one_line(candidates[1])}'; "
+                "use the ids of the clips in the labels"
             )
         return candidates[0]
 
@@ -144,11 +151,19 @@ def plain_name(name: str) -> str:
 
 
 def is_fold(column: str) -> bool:
+    """Return whether a column contains folds instead of labels."""
     return column == "split" or column.startswith("fold")
 
 
 def read_labels(path: Path) -> LabelTable:
-    """Read a file as the module describes it. Raises TrichordError, one line, when it is none of these."""
+    """Read a file of labels.
+
+    Args:
+        path: File or folder, as listed in the description of the module.
+
+    Raises:
+        TrichordError: It is none of these, or cannot be read.
+    """
     if path.is_dir():
         return _official_lists(path)
     refuse_lfs_pointer(path)
@@ -166,7 +181,7 @@ def read_labels(path: Path) -> LabelTable:
             rows = [row for row in reader if _has_cells(row)]
         else:
             raise TrichordError(
-                f"{path}: labels are read from .csv, .tsv, .jsonl, a world.json or a folder of official lists"
+                f"{path}: not a file of labels; give a .csv, .tsv or .jsonl file, a world.json or a folder of official lists"
             )
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise unreadable(path, error, mend="give a table of labels with a column id") from None
@@ -185,12 +200,14 @@ def _table(path: Path, rows: list[Any]) -> LabelTable:
         ids.append(_text(row["id"]))
         start, end = _seconds(row.get("start"), where), _seconds(row.get("end"), where)
         if math.isnan(start) != math.isnan(end) or end <= start:
-            raise TrichordError(f"{where} has a span from {row.get('start')} to {row.get('end')}; give both, end last")
+            raise TrichordError(
+                f"{where} has start {row.get('start')} and end {row.get('end')}; give both, with start before end"
+            )
         spans.append((start, end))
         for name, values in columns.items():
             values.append(_text(row.get(name)))
     if not ids or not columns:
-        raise TrichordError(f"{path}: holds no labels; give it a column id and one of labels, e.g. class")
+        raise TrichordError(f"{path}: contains no labels; add a column id, and a column with labels, such as class")
     _refuse_conflicts(path, ids, spans, columns)
     times = np.array(spans, np.float64).reshape(-1, 2)
     return LabelTable(str(path), ids, times[:, 0], times[:, 1], columns)
@@ -199,30 +216,30 @@ def _table(path: Path, rows: list[Any]) -> LabelTable:
 def _refuse_conflicts(
     path: Path, ids: list[str], spans: list[tuple[float, float]], columns: dict[str, list[str]]
 ) -> None:
-    """Raise TrichordError where a clip, or one span of it, has two rows with different content."""
+    """Raise TrichordError if a clip, or a span of it, has two rows with different content."""
     first: dict[tuple[str, str], int] = {}
     whole = {name for name, (start, _) in zip(ids, spans, strict=True) if math.isnan(start)}
     for row, (name, span) in enumerate(zip(ids, spans, strict=True)):
         known = first.setdefault(
             (name, "" if name in whole else str(span)), row
-        )  # a whole clip has one content, no spans
+        )  # rows of a whole clip cannot be told apart by times
         for column, values in columns.items():
             if values[row] != values[known]:
                 both_values = ", ".join(values[r] or "nothing" for r in (known, row))
                 raise TrichordError(
-                    f"{path}: clip '{one_line(name)}' has two values of {one_line(column)} ({one_line(both_values)}), in rows "
+                    f"{path}: clip '{one_line(name)}' has two values of {one_line(column)} ({one_line(both_values)}) in rows "
                     f"{known + 1} and {row + 1}; keep one of them"
                 )
 
 
 def _column(name: str) -> str:
-    """Return the name of a column; names of columns that hold no labels are in lower case."""
+    """Return the name of a column. The names of columns without labels are converted to lower case."""
     plain = name.strip()
     return plain.lower() if plain.lower() in _NO_LABELS else plain
 
 
 def _has_cells(row: dict[Any, Any]) -> bool:
-    """Whether a row holds anything: Excel ends a table with rows of nothing."""
+    """Return whether a row has a cell with content, since Excel may append empty rows to a table."""
     return any(_text(value) for value in row.values())
 
 
@@ -238,26 +255,31 @@ def _seconds(value: object, where: str) -> float:
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not math.isfinite(seconds):
-        raise TrichordError(f"{where}: '{one_line(value)}' is no time in seconds; correct or empty it")
+        raise TrichordError(f"{where}: '{one_line(value)}' is not a time in seconds; correct it or remove it")
     return seconds
 
 
 def _world(path: Path, world: Any) -> LabelTable:
-    """Return the steps of the videos of a built-in world, as `world.truth` writes them."""
+    """Return the steps of the videos of a built-in world, which `world.truth` wrote."""
     factors = ("action", "tool", "object", "place")
     try:
         steps = [(f"{v['split']}/{v['video_id']}", step) for v in world["videos"] for step in v["steps"]]
         spans = np.array([(step["start_s"], step["end_s"]) for _, step in steps], np.float64).reshape(-1, 2)
         columns = {name: [str(step[name]) for _, step in steps] for name in factors}
     except (KeyError, TypeError, ValueError):
-        raise TrichordError(f"{path}: is no truth of a built-in world; labels come as .csv or .jsonl too") from None
+        raise TrichordError(
+            f"{path}: is not the truth of a built-in world; give a .csv or .jsonl file of labels"
+        ) from None
     return LabelTable(str(path), [name for name, _ in steps], spans[:, 0], spans[:, 1], columns)
 
 
 def _official_lists(folder: Path) -> LabelTable:
-    """Return the official lists of a folder. Lines of UCF101 are `Class/video.avi`, in training lists with a number; lines of
-    HMDB51 are `video.avi` and 0, 1 or 2, in one file for each class."""
-    fold: dict[str, dict[str, str]] = {}  # column -> id -> train or test
+    """Read the official lists in a folder.
+
+    A line of UCF101 is `Class/video.avi`, followed by a number in training lists. HMDB51 has a file for each class, and a line is
+    `video.avi`, followed by 0, 1 or 2.
+    """
+    fold: dict[str, dict[str, str]] = {}  # train or test, by column and id
     for path in sorted(folder.iterdir()):
         if listed := _UCF.fullmatch(path.name):
             _add_listed(
@@ -269,9 +291,11 @@ def _official_lists(folder: Path) -> LabelTable:
                 _add_listed(path, here, {f"{listed[1]}/{name}": _HMDB_MARKS.get(mark, "")})
     ids = sorted({name for marks in fold.values() for name in marks})
     if not ids:
-        raise TrichordError(f"{folder}: holds no lists of UCF101 (trainlist01.txt) or HMDB51 (CLASS_test_split1.txt)")
+        raise TrichordError(
+            f"{folder}: contains no lists of UCF101 (trainlist01.txt) or HMDB51 (CLASS_test_split1.txt)"
+        )
     if odd := [name for name in ids if "/" not in name]:
-        raise TrichordError(f"{folder}: '{one_line(odd[0])}' has no class before it; unpack the official lists again")
+        raise TrichordError(f"{folder}: '{one_line(odd[0])}' has no class in front; unpack the official lists again")
     columns = {"class": [name.partition("/")[0] for name in ids]}
     columns |= {name: [fold[name].get(one, "") for one in ids] for name in sorted(fold)}
     nowhere = np.full(len(ids), np.nan)
@@ -283,7 +307,7 @@ def _add_listed(path: Path, fold: dict[str, str], listed: dict[str, str]) -> Non
         if fold.setdefault(name, mark) != mark:
             both_folds = ", ".join(one or "neither" for one in (fold[name], mark))
             raise TrichordError(
-                f"{path}: clip '{one_line(name)}' is in two parts of one fold ({both_folds}); unpack the lists again"
+                f"{path}: clip '{one_line(name)}' is in two parts of a fold ({both_folds}); unpack the lists again"
             )
 
 

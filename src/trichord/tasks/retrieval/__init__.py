@@ -1,1 +1,1 @@
-"""Retrieval of clips and texts: the measure, and the protocols of the field."""
+"""Retrieval of clips and texts: measures and published protocols."""

@@ -49,11 +49,11 @@ def dual_softmax_ranks(
     """Return the counts of re-weighted dot products, computed without underflow.
 
     Args:
-        queries: (Q, D).
-        gallery: (G, D).
-        scale: Factor of the scores in the exponent; 100 is usual for cosines.
-        truth: (Q,) gallery item of each query; None for the diagonal.
-        owner: (G,) query that each item is a truth of, instead of `truth`, if queries have several truths.
+        queries: Embeddings (Q, D).
+        gallery: Embeddings (G, D).
+        scale: Factor of the scores in the exponent. 100 is usual for cosines.
+        truth: Index (Q,) of the true gallery item of each query. None means the diagonal.
+        owner: Index (G,) of the query that each item is a truth of. It replaces `truth` if queries have several truths.
         block: Largest number of rows that are processed at a time.
 
     Raises:
@@ -108,7 +108,7 @@ def _attention(q: np.ndarray, items: np.ndarray, scale: float, rows: int) -> tup
 def _reweighted(
     scores: np.ndarray, scale: float, top: np.ndarray, attention: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the re-weighted scores as signs and magnitudes; overwrites `scores`.
+    """Return the re-weighted scores as signs and magnitudes. `scores` is overwritten.
 
     Returns:
         The signs (R, G) of S' as int8, and sign * log |S'| (R, G) as float64, which sorts scores of one sign.

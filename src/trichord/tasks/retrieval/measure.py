@@ -1,12 +1,13 @@
 """Retrieval in every direction over video, audio, text and further modalities, from embeddings.
 
-N clips, M texts. A side of a direction with text has M rows (each text, joined with the other modalities of its clip), one
-without has N. So with several texts a clip, `t2v` has M queries with one truth each; `v2t` has N queries with several
-truths, and the rank is that of the best of them; `ta2v` M queries; `v2ta` N queries over M items; `a2v` N and N.
+Notation: N clips, M texts. A side of a direction with text has M rows: each text, combined with the other modalities of its clip.
+A side without text has N rows. With several texts per clip, `t2v` has M queries with one truth each, `ta2v` has M queries, `v2t`
+has N queries with several truths, of which the best one determines the rank, `v2ta` has N queries and M items, and `a2v` has N
+queries and N items.
 
-Several modalities of a side are joined by a named rule: `sum`, of the embeddings as they are (MCN's text to video + audio);
-`mean_normalized`, the mean of the embeddings of length one (Everything at Once). A side of one modality is that embedding
-itself, as it is under `sum`, of length one under `mean_normalized`. Scores are dot products.
+Several modalities of a side are combined by a rule. `sum` adds the embeddings without normalization (as in MCN, from text to
+video + audio). `mean_normalized` averages the normalized embeddings (as in Everything at Once). A side with a single modality is
+its embedding, which is normalized under `mean_normalized`. Scores are dot products.
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ FUSIONS: tuple[Fusion, ...] = ("sum", "mean_normalized")
 
 @dataclass(frozen=True, eq=False)
 class QueryRanks:
-    """The counts of each query, from which every figure of a direction follows: see `evaluation.ranks`.
+    """The counts of each query, from which all figures of a direction are computed (`evaluation.ranks`).
 
     Attributes:
-        clip: (Q,) number of the benchmark's clip that each query is, or whose text it is.
-        greater: (Q,) gallery items that score higher than the truth, the best one where there are several.
-        equal: (Q,) those that score the same, the truth included.
-        num_gallery: Items that were ranked.
-        truths: (Q,) how many of `equal` are truths; None where each query has one.
-        text: (Q,) number of the text that each query is or holds, where clips have several.
+        clip: Index (Q,) of the clip of each query, or of the clip of its text.
+        greater: Number (Q,) of gallery items that score higher than the best truth.
+        equal: Number (Q,) of gallery items with the same score as the best truth, including itself.
+        num_gallery: Number of items that were ranked.
+        truths: Number (Q,) of truths among `equal`. None if each query has a single truth.
+        text: Index (Q,) of the text of each query, if clips have several texts.
     """
 
     clip: np.ndarray
@@ -59,22 +60,29 @@ class QueryRanks:
     text: np.ndarray | None = None
 
     def hits(self, k: int) -> np.ndarray:
-        """Return the hits (Q,) at K in [0, 1], expected over ties, as `evaluation.statistics` takes them."""
+        """Return the hits (Q,) at k, in [0, 1]. Ties have their expected value."""
         return expected_hits(min(k, self.num_gallery), self.greater, self.equal, self.truths)
 
     def rank(self) -> np.ndarray:
-        """Return the ranks (Q,) from 1, expected over ties, of which median and mean rank are made."""
+        """Return the ranks (Q,), from 1. Ties have their expected value."""
         return expected_ranks(self.greater, self.equal, self.num_gallery, self.truths)
 
     def each(self, num_errors: int = 0) -> dict[str, np.ndarray]:
-        """Return by measure what each query (Q + E,) contributes to a recall, and its rank. The last E queries could not be
-        ranked: they are errors, with the rank of the last item of a gallery that holds them."""
+        """Return the contributions of the queries to each recall, and their ranks.
+
+        Args:
+            num_errors: Number E of further queries that could not be ranked and count as errors. Their rank is that of the last
+                item of a gallery that contains them.
+
+        Returns:
+            Arrays (Q + E,) by measure. The last E entries are the errors.
+        """
         last = np.full(num_errors, float(self.num_gallery + num_errors))
         hits = {recall.measure: np.concatenate([self.hits(recall.k), np.zeros(num_errors)]) for recall in RECALLS}
         return hits | {MEDIAN_RANK: np.concatenate([self.rank(), last])}
 
     def to_arrays(self, head: str) -> dict[str, np.ndarray]:
-        """Return the counts under the names that a file has them by, `HEAD/clip`, ...; `truths` and `text` where they are known."""
+        """Return the counts by their names in a file: `HEAD/clip` and so on, with `truths` and `text` if they are known."""
         counts = {"clip": self.clip, "greater": self.greater, "equal": self.equal}
         arrays = {f"{head}/{part}": array.astype(np.int32) for part, array in counts.items()}
         arrays[f"{head}/num_gallery"] = np.array(self.num_gallery)
@@ -84,8 +92,10 @@ class QueryRanks:
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """The figures of one direction on one benchmark. Recalls and chance are in percent. `windows` is `Windows.told` where clips
-    were divided into windows."""
+    """The figures of a direction on a benchmark.
+
+    Recalls and chance are in percent. `windows` is `Windows.text` if clips were cut into windows, or ''.
+    """
 
     benchmark: str
     direction: str
@@ -113,17 +123,19 @@ class RetrievalResult:
 
     @property
     def of(self) -> str:
-        """Return the direction and how it was scored, as names of rows have it: `t2va, sum`, `t2va, sum, dual softmax 100, 10
-        windows of 3 s, mean`."""
+        """Scope of the rows: the direction and the way of scoring.
+
+        Examples are `t2va, sum` and `t2va, sum, dual softmax 100, 10 windows of 3 s, mean`.
+        """
         marked = f", dual softmax {self.dual_softmax:g}" if self.dual_softmax else ""
         return f"{self.direction}, {self.fusion}{marked}{f', {self.windows}' if self.windows else ''}"
 
 
 def all_directions(modalities: tuple[str, ...] = MODALITIES) -> tuple[str, ...]:
-    """Return the codes of all directions over these modalities.
+    """Return the codes of all directions over modalities.
 
-    Of video, audio and text: all with disjoint sides, 12 for the three. With further modalities, every single modality to every
-    other, as joined sides would be too many (50 for four).
+    Over video, audio and text, these are all 12 directions with disjoint sides. With further modalities, these are the directions
+    between single modalities, since there are too many combinations (50 for four modalities).
     """
     letters = [letter_of(m).lower() for m in in_order(modalities)]
     sides = [side for side in ("t", "v", "a", "va", "ta", "vt") if set(side) <= set(letters)]
@@ -133,12 +145,23 @@ def all_directions(modalities: tuple[str, ...] = MODALITIES) -> tuple[str, ...]:
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """Return the rows scaled to length one; rows of zeros stay."""
+    """Return the normalized rows. Rows of zeros are not changed."""
     return F.normalize(torch.from_numpy(rows), dim=1).numpy()
 
 
 def fuse(parts: list[np.ndarray], fusion: str) -> np.ndarray:
-    """Return one side (R, D) from the rows of its modalities. Raises TrichordError for an unknown rule."""
+    """Combine the modalities of a side.
+
+    Args:
+        parts: Embeddings (R, D) of each modality.
+        fusion: `sum` or `mean_normalized`.
+
+    Returns:
+        Rows (R, D) of the side.
+
+    Raises:
+        TrichordError: The rule is unknown.
+    """
     if fusion not in FUSIONS:
         raise TrichordError(f"unknown fusion rule '{fusion}'; expected {' or '.join(FUSIONS)}")
     if fusion == "mean_normalized":
@@ -161,7 +184,7 @@ def score_directions(
     block: int = 1024,
     dual_softmax: float = 0.0,
 ) -> list[RetrievalResult]:
-    """Score clips in several directions, each as `score_direction` does."""
+    """Score clips in several directions. The arguments are those of `score_direction`."""
     return [
         score_direction(
             embeddings,
@@ -190,22 +213,27 @@ def score_direction(
     block: int = 1024,
     dual_softmax: float = 0.0,
 ) -> RetrievalResult:
-    """Rank the gallery for every query of one direction.
+    """Rank the gallery for every query of a direction.
 
-    A clip takes part that has every modality of the direction, and of text at least one. Texts that are empty, or of a clip
-    that does not take part, neither query nor are found.
+    A clip takes part if it has all modalities of the direction, and at least one text if the direction contains text. Empty texts,
+    and texts of other clips, are neither queries nor gallery items.
 
     Args:
-        embeddings, valid: As of `Embedded`.
-        direction: Which sides.
-        name: Of the benchmark, for the row and messages.
-        text_clip: (M,) the clip of each text; None: one each, in order.
-        fusion: `sum` or `mean_normalized`.
-        missing: `drop` leaves queries that lack something out; `miss` counts them as errors.
-        block: Rows of a score block.
-        dual_softmax: Its scale, see `tasks.retrieval.dual_softmax`; 0 leaves it out.
+        embeddings: Embeddings by modality: (M, D) for text and (N, D) for others.
+        valid: Masks of the rows that have the modality.
+        direction: Direction.
+        name: Name of the benchmark, for the row and messages.
+        text_clip: Index (M,) of the clip of each text. None if each clip has one text, in the same order.
+        fusion: Rule by which several modalities are combined: `sum` or `mean_normalized`.
+        missing: Policy for queries that lack a modality: `drop` leaves them out, `miss` counts them as errors.
+        block: Number of rows of a block of scores.
+        dual_softmax: Scale of the dual softmax (`tasks.retrieval.dual_softmax`). 0 disables it.
 
-    Raises TrichordError when no clip has all that the direction needs.
+    Returns:
+        The figures and the ranks.
+
+    Raises:
+        TrichordError: No clip has all modalities of the direction.
     """
     alone = [m for m in direction.modalities if m != "text"]
     complete = np.logical_and.reduce([valid[m] for m in alone])

@@ -1,4 +1,4 @@
-"""The retrieval protocols of the field, each with what changes its figures: gallery, captions, missing clips, frames."""
+"""The published retrieval protocols, with all choices that affect their figures: gallery, captions, missing clips, frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ from trichord.tasks.subject import ClipSet, Subject
 def retrieval_outcome(
     name: str, embedded: Embedded, directions: list[Direction], fusion: str, missing: str, options: Options
 ) -> Outcome:
-    """Return the rows and per-query ranks of these directions."""
+    """Return the rows and the ranks of the queries of several directions.
+
+    Args:
+        name: Name of the rows.
+        embedded: Clips.
+        directions: Directions.
+        fusion: Rule by which several modalities are combined.
+        missing: Policy for queries that lack a modality: `drop` or `miss`.
+        options: Options of the user.
+    """
     outcome = Outcome(arrays=clip_arrays(name, embedded))
     clips = embedded.embeddings, embedded.valid, None if embedded.one_text_each else embedded.text_clip
     scored = score_directions(
@@ -37,18 +46,24 @@ def retrieval_outcome(
     outcome.details["results"] = [result.to_dict() for result in results]
     if missed := {r.num_missing for r in results if r.num_missing}:
         treatment = "counted as errors" if missing == "miss" else "left out"
-        outcome.notes.append(f"{name}: up to {max(missed):,} queries lack a modality: {treatment} ({missing})")
+        outcome.notes.append(f"{name}: up to {max(missed):,} queries lack a modality and are {treatment} ({missing})")
     if options.dual_softmax:
         outcome.notes.append(
-            f"{name}: dual softmax (scale {options.dual_softmax:g}) uses the whole set of queries for each of them; figures "
-            "without it are others"
+            f"{name}: the dual softmax (scale {options.dual_softmax:g}) uses all queries to rank each of them; figures are not "
+            "comparable to those without it"
         )
     return outcome
 
 
 def retrieval_rows(result: RetrievalResult, embedded: Embedded) -> list[Row]:
-    """Return the recalls with chance, and the median and mean rank, each with what every query gives to it. Queries that lack a
-    modality are errors under `miss`, and have the rank of the last."""
+    """Return the recalls with chance, and the median and mean rank, each with the contributions of the queries.
+
+    With the policy `miss`, queries that lack a modality are errors and have the last rank.
+
+    Args:
+        result: Figures and ranks of a direction.
+        embedded: Clips.
+    """
     name, ranks = result.benchmark, result.ranks
     assert ranks is not None
     texts = ranks.text is not None or (embedded.one_text_each and result.direction.startswith("t"))
@@ -76,18 +91,18 @@ def ranked_rows(
     units: str,
     last: float | None,
 ) -> list[Row]:
-    """Return the recalls and the median rank of ranked queries, each with what every unit gives to it.
+    """Return the recalls and the median rank of ranked queries, each with the contributions of the units.
 
     Args:
         name: Name of the rows.
-        scope: Direction and fusion of the figures.
-        metrics: The figures.
-        chance: The chance of each recall by its field.
-        ranks: Of Q queries.
-        places: (Q,) the unit of each query.
-        num_units: How many units there are.
+        scope: Scope of the figures.
+        metrics: Figures.
+        chance: Chance of each recall by its field.
+        ranks: Ranks of Q queries.
+        places: Index (Q,) of the unit of each query.
+        num_units: Number of units.
         units: Name of the array with the names of the units.
-        last: The rank of units that were not ranked and count as errors; None leaves them out.
+        last: Rank of units that were not ranked and count as errors. None leaves them out.
     """
     rows = []
     for recall in RECALLS:
@@ -119,24 +134,24 @@ def _run(selection: Selection, protocol: Protocol, subject: Subject, options: Op
 
 
 def _lost_clips(protocol: Protocol, lost: int, given: bool) -> str:
-    """Return a note on clips that are not here, and on what makes them count as errors as in the protocol."""
+    """Return a note on missing clips that says how to count them as errors, as in the protocol."""
     every = protocol.sizes["clips"]
     means = (
-        f"give {every:,} rows of each modality, and audio_valid (video_valid, ...) false where a clip lacks it"
+        f"give {every:,} rows of each modality, and set audio_valid (video_valid, ...) to false for clips that lack it"
         if given
-        else f"import the release with its list of all {every:,} (MSRVTT_JSFUSION_test.csv) beside it"
+        else f"import the release with its list of all {every:,} clips (MSRVTT_JSFUSION_test.csv) in the same folder"
     )
-    return f"{protocol.name}: {lost:,} clips are not here, so they do not count as errors; for these, {means}"
+    return f"{protocol.name}: {lost:,} clips are missing and do not count as errors; to count them, {means}"
 
 
 def _with_rows(embedded: Embedded) -> np.ndarray:
-    """Return the clips with features over time; all clips if the embeddings do not say."""
+    """Return the indices of the clips with features over time, or those of all clips if this is not recorded."""
     visual = embedded.labels.get("visual")
     return np.arange(embedded.num_clips) if visual is None else np.flatnonzero(visual == "rows")
 
 
-_RANKS = "R@1, R@5, R@10 (ties at their expected value), median and mean rank, of each direction"
-IMPORT = "The clips of `trichord import {}`, with every modality that a direction names; or embeddings of them."
+_RANKS = "R@1, R@5, R@10 (ties have their expected value), median and mean rank of each direction"
+IMPORT = "The clips of `trichord import {}` with the modalities of a direction, or their embeddings."
 YOUCOOK2, _MSRVTT = (ClipSet.of_benchmark(PUBLISHED[name]) for name in ("youcook2", "msrvtt"))
 
 
@@ -156,58 +171,57 @@ def _published(name: str, remark: str, **sizes: int) -> Protocol:
 PROTOCOLS: tuple[Protocol, ...] = (
     _published(
         "youcook2",
-        "MCN's and AVLnet's figures are made so, with pooled features and `sum`. Everything at Once's are of other clips "
-        "(youcook2-full) and 4,608 frames, with `mean_normalized`: its `t2v+a` is t2va here; what it calls `t2va` is the "
-        "output of its transformer for the tokens of both, which no fusion of two embeddings gives.",
+        "The figures of MCN and AVLnet are computed in this way, with pooled features and `sum`. Those of Everything at Once are "
+        "for other clips (youcook2-full), 4,608 frames and `mean_normalized`. Its `t2v+a` is t2va here. What it calls `t2va` is "
+        "the output of its transformer for the tokens of both modalities, which cannot be computed from two embeddings.",
         clips=3350, texts=3350,
     ),
     _protocol(
         Selection(YOUCOOK2, keep=_with_rows), "youcook2-full", "YouCook2, full-resolution features",
-        "As youcook2, but only the clips with features per time step, which 11 of the 3,350 lack: the gallery of 3,339 that "
-        "Everything at Once ranks, with 4,608 frames where it is 5,120 here. Its code counts the 11 as errors, so that its "
-        "recalls are over 3,350: so do those here with `--missing miss`; without it they are over 3,339 (63.9 instead of 63.7). "
+        "As youcook2, but only for clips with features per time step, which 11 of the 3,350 lack. This is the gallery of 3,339 "
+        "clips that Everything at Once ranks (with 4,608 frames instead of 5,120). Its code counts the 11 as errors, so its "
+        "recalls are over 3,350 clips. Those here are over 3,339, or over 3,350 with `--missing miss` (63.7 instead of 63.9). "
         "Import with `--full_resolution true`.",
         IMPORT.format("youcook2 --full_resolution true"), clips=3339, texts=3339,
     ),
     _protocol(
         Selection(YOUCOOK2, needs_gallery=True), "youcook2-mteb", "YouCook2, the gallery of MTEB",
-        "The 3,104 clips that MTEB's YouCook2 tasks score, by a list of their ids (`--gallery FILE`, one a line). A smaller "
-        "gallery is easier: figures are not those of youcook2.",
+        "The 3,104 clips of the YouCook2 tasks of MTEB, given by a list of their ids (`--gallery FILE`, one id per line). Since a "
+        "smaller gallery is easier, figures are not comparable to those of youcook2.",
         IMPORT.format("youcook2"), clips=3104, texts=3104,
     ),
     _published(
         "msrvtt",
-        "The rank of a missing clip is that of the last, so the median rank is over all 1,000 (MCN and AVLnet print the median "
-        "of those found). A file of embeddings has 1,000 rows of each modality, and `audio_valid` is false where there is no "
-        "audio.",
+        "Errors have the last rank, so the median rank is over all 1,000 (MCN and AVLnet print the median over clips with "
+        "features). A file of embeddings has 1,000 rows of each modality, and `audio_valid` is false for clips without audio.",
         clips=1000, texts=1000,
     ),
     _protocol(
         Selection(_MSRVTT), "msrvtt-1k-a", "MSR-VTT 1k-A",
-        "The same 1,000 test clips as msrvtt, as models of video and text score them: 1k-A is the split whose 9,000 other "
-        "clips may be trained on. Clips that lack a modality are left out of queries and gallery, so a direction with audio "
-        "has 968; those figures are not comparable to the ones over 1,000.",
+        "The same 1,000 test clips as msrvtt, as scored by models of video and text. In the split 1k-A, the 9,000 other clips "
+        "may be used for training. Clips that lack a modality are neither queries nor in the gallery, so a direction with audio "
+        "has 968 clips, and its figures are not comparable to those over 1,000.",
         IMPORT.format("msrvtt"), clips=1000, texts=1000,
     ),
     _protocol(
         Selection(replace(_MSRVTT, collection="msrvtt-full", texts="all")), "msrvtt-full", "MSR-VTT, full test set",
-        "The 2,990 test clips with 20 captions each. Text to video: 59,800 queries, each with one clip as its truth. Video to "
-        "text: 2,990 queries over 59,800 captions, each with 20 truths; the rank is that of the best of them, captions that "
-        "stand twice tie. Clips that lack a modality are left out. 3,072 spectrogram frames.",
+        "The 2,990 test clips with 20 captions each. From text to video, there are 59,800 queries with one true clip each. From "
+        "video to text, there are 2,990 queries with 20 truths each among 59,800 captions; the best truth determines the rank, "
+        "and repeated captions tie. Clips that lack a modality are left out. 3,072 spectrogram frames.",
         IMPORT.format("msrvtt --full test_videodatainfo.json"), clips=2990, texts=59800,
     ),
     _protocol(
         Selection(ClipSet("lsmdc", "test", 3072)), "lsmdc", "LSMDC",
-        "The 1,000 test clips of the Large Scale Movie Description Challenge, one description each; clips that lack a "
+        "The 1,000 test clips of the Large Scale Movie Description Challenge, with one description each. Clips that lack a "
         "modality are left out. 3,072 spectrogram frames.",
         IMPORT.format("lsmdc"), clips=1000, texts=1000,
     ),
     _protocol(
         Selection(None), "retrieval", "Retrieval on any clips",
-        "Clips of the store that are held out, or embeddings from a file. In a store neighbouring captions are joined until "
-        "the clip is long enough, each caption is used once, clips do not overlap; captions that span a whole video are texts "
-        "of one clip. Clips that lack a modality are left out. "
-        "Say which as retrieval:COLLECTION/SPLIT, or COLLECTION/SPLIT alone.",
+        "Held-out clips of the store, or embeddings from a file. In a store, neighbouring captions are joined until the clip is "
+        "long enough. Each caption is used once, and clips do not overlap. Captions of a whole video are texts of the same clip. "
+        "Clips that lack a modality are left out. "
+        "Choose the clips with retrieval:COLLECTION/SPLIT, or COLLECTION/SPLIT alone.",
         "Clips with the modalities of a direction.",
     ),
 )  # fmt: skip

@@ -1,16 +1,16 @@
-"""Where the steps of a task are in a video: steps placed by scores, hits, and recalls as the code bases of the field count them.
+"""Localization of the steps of a task in a video: placement by scores, hits, and recalls as defined by published code.
 
-Scores and truth of a video are matrices (T, K): T seconds (or frames), K steps of its task in their order. A step is hit
-when the second that it is placed at is annotated with it; steps that the video does not show are placed too, and count
-nowhere.
+Scores and truth of a video are matrices (T, K) with T seconds (or frames) and K steps of its task, in order. A step is hit if it is
+placed at a second that is annotated with it. Steps that the video does not show are placed too, but do not count.
 
-| name | placed by | hits are divided |
+| name | placement | recall |
 |---|---|---|
-| recall, pooled per task | alignment | over all videos of a task, then mean over tasks (CrossTask's own code) |
-| recall, mean over videos | alignment | in each video, then mean over a task's videos, then over tasks (MCN) |
-| ..., best second of each step | argmax | either way (MCN's `recall_frame`) |
+| recall, pooled per task | alignment | hits / steps over all videos of a task, then mean over tasks (code of CrossTask) |
+| recall, mean over videos | alignment | hits / steps of each video, mean over the videos of a task, then over tasks (MCN) |
+| ..., best second of each step | argmax | either of the two (`recall_frame` of MCN) |
 
-The two recalls differ: a video with few annotated steps weighs as much as any other in the second, little in the first.
+The two recalls differ. A video with few annotated steps has the same weight as others in the second one, and a small weight in
+the first one.
 """
 
 from __future__ import annotations
@@ -24,21 +24,27 @@ from trichord.errors import TrichordError
 
 
 def align_ordered(scores: np.ndarray) -> np.ndarray:
-    """Return the second (K,) of each step: one second each, in the order of the steps, with the highest sum of scores.
+    """Place each step at a different second, in the order of the steps, with the highest sum of scores.
+
+    Among equally good placements, the one with the earliest last step is chosen, then the one with the earliest last but one step,
+    and so on. Dynamic programming needs O(T K) operations.
 
     Args:
-        scores: (T, K) finite, T at least K.
+        scores: Finite scores (T, K).
 
-    Of equally good placements it is the one whose last step is earliest, of those the one whose last but one is, and so on.
-    Dynamic programming, T times K steps of work. Raises TrichordError when there are more steps than seconds.
+    Returns:
+        The second (K,) of each step.
+
+    Raises:
+        TrichordError: There are more steps than seconds.
     """
     values = _checked(scores)
     num_seconds, num_steps = values.shape
     if num_steps > num_seconds:
         raise TrichordError(
-            f"{num_steps} steps cannot have a second each, in order, in {num_seconds} seconds; leave the video out"
+            f"{num_steps} steps cannot be placed at different seconds of {num_seconds}; leave the video out"
         )
-    best = np.full((num_steps, num_seconds), -np.inf)  # of steps up to k, with step k at exactly t
+    best = np.full((num_steps, num_seconds), -np.inf)  # best sum of the steps up to k, with step k at second t
     before = np.zeros(num_seconds)
     for k in range(num_steps):
         best[k] = values[:, k] + before
@@ -51,29 +57,36 @@ def align_ordered(scores: np.ndarray) -> np.ndarray:
 
 
 def aligned_hits(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return for each step (K,) 1 if its aligned second is annotated with it, otherwise 0."""
+    """Return whether the aligned second of each step (K,) is annotated with it: 1 or 0."""
     seconds = align_ordered(scores)
     return _fitting(scores, truth)[seconds, np.arange(len(seconds))].astype(np.float64)
 
 
 def best_second_hits(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return for each step (K,) whether its best second is annotated with it, without regard to the other steps. Of tied seconds
-    it is the share that is annotated, which is the expected hit of a random choice among them."""
+    """Return whether the best second of each step (K,) is annotated with it, independent of the other steps.
+
+    If seconds tie, this is the share of them that is annotated, i.e. the expected value of a random choice.
+    """
     values = _checked(scores)
     on_top = values == values.max(axis=0)
     return (on_top & _fitting(scores, truth)).sum(axis=0) / on_top.sum(axis=0)
 
 
 def best_step_shares(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return for each annotated second whether its best step is annotated there; of tied steps the share that is."""
+    """Return whether the best step of each annotated second is annotated there. If steps tie, this is the share that is."""
     annotated = _fitting(scores, truth)
     hits = best_second_hits(np.asarray(scores).T, annotated.T)
     return hits[annotated.any(axis=1)]
 
 
 def aligned_chance(truth: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the hits (K,) of the alignment of random scores (independent, normal), as the mean over `draws` draws: what random
-    embeddings reach."""
+    """Return the hits (K,) of the alignment of random scores, which is the chance level.
+
+    Args:
+        truth: Annotations (T, K), bool.
+        draws: Number of draws of independent normal scores. The result is their mean.
+        rng: Random number generator.
+    """
     steps = np.arange(truth.shape[1])
     hits = np.zeros(truth.shape[1])
     for _ in range(draws):
@@ -91,9 +104,9 @@ class TaskRecalls:
     """The recall of each task in percent, and their mean.
 
     Attributes:
-        tasks: Names of those with an annotated step.
-        recalls: One each.
-        num_videos: Videos that count.
+        tasks: Names of the tasks with an annotated step.
+        recalls: Recall of each task, in percent.
+        num_videos: Number of videos that count.
     """
 
     tasks: tuple[str, ...]
@@ -102,18 +115,20 @@ class TaskRecalls:
 
     @property
     def mean(self) -> float:
+        """Mean recall over tasks, in percent."""
         return float(self.recalls.mean())
 
 
 def recall_pooled_per_task(hits: np.ndarray, present: np.ndarray, task: Sequence[str]) -> TaskRecalls:
-    """Sum hits and annotated steps over the videos of a task, then divide (CrossTask's own code).
+    """Sum hits and annotated steps over the videos of a task, then divide, as in the code of CrossTask.
 
     Args:
-        hits: (V,) steps hit in each video.
-        present: (V,) steps annotated in it.
-        task: (V,) of which task it is.
+        hits: Number (V,) of steps that are hit in each video.
+        present: Number (V,) of annotated steps of each video.
+        task: Task (V,) of each video.
 
-    Raises TrichordError when no video has an annotated step.
+    Raises:
+        TrichordError: No video has an annotated step.
     """
     names, task_of_step = _tasks(hits, present, task)
     total = np.bincount(task_of_step, weights=present, minlength=len(names))
@@ -124,22 +139,35 @@ def recall_pooled_per_task(hits: np.ndarray, present: np.ndarray, task: Sequence
 
 
 def recall_mean_over_videos(hits: np.ndarray, present: np.ndarray, task: Sequence[str]) -> TaskRecalls:
-    """Divide hits by annotated steps in each video, then take the mean over the videos of a task (MCN). Arguments as of
-    `recall_pooled_per_task`; videos without an annotated step are left out."""
+    """Divide hits by annotated steps in each video, then average over the videos of a task, as in MCN.
+
+    Videos without an annotated step are left out.
+
+    Args:
+        hits: Number (V,) of steps that are hit in each video.
+        present: Number (V,) of annotated steps of each video.
+        task: Task (V,) of each video.
+
+    Raises:
+        TrichordError: No video has an annotated step.
+    """
     kept = present > 0
     share = hits[kept] / present[kept]
     return recall_pooled_per_task(share, np.ones(len(share)), [t for t, k in zip(task, kept, strict=True) if k])
 
 
 def task_average_precision(scores: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
-    """Mean average precision of one task in percent: for each step all seconds of all its videos are ranked by their score of
-    the step; tied seconds share a threshold. Steps that are annotated nowhere are left out.
+    """Return the mean average precision of a task, in percent.
+
+    For each step, all seconds of all videos of the task are ranked by their score for this step. Tied seconds share a threshold.
+    Steps without annotation are left out.
 
     Args:
-        scores: Of each video (T, K).
-        truth: Of each video (T, K) bool.
+        scores: Scores (T, K) of each video.
+        truth: Annotations (T, K) of each video, bool.
 
-    Raises TrichordError when no step is annotated.
+    Raises:
+        TrichordError: No step is annotated.
     """
     from sklearn.metrics import average_precision_score
 
@@ -151,22 +179,40 @@ def task_average_precision(scores: Sequence[np.ndarray], truth: Sequence[np.ndar
 
 
 def average_precision_chance(num: int, positives: int) -> float:
-    """Expected average precision, from 0 to 1, of `num` items in random order, `positives` of which are right. Exact:
+    """Return the expected average precision (0 to 1) of N items in random order, P of which are positive.
+
+    The exact value is
 
         1/N sum over i = 1..N of (1 + (i - 1) (P - 1) / (N - 1)) / i
 
-    A right item is at each place i as likely, and finds (P - 1) / (N - 1) of the i - 1 before it right. It is above P / N, which
-    items that all score alike reach (they share one threshold), unless all are right.
+    since a positive item is at each position i with equal probability, and a share of (P - 1) / (N - 1) of the i - 1 items before
+    it is expected to be positive. Unless all items are positive, this exceeds P / N, the value for items with equal scores, which
+    share a threshold.
+
+    Args:
+        num: Number N of items.
+        positives: Number P of positive items.
+
+    Raises:
+        ValueError: P is not between 1 and N.
     """
     if not 1 <= positives <= num:
-        raise ValueError(f"{positives} right items among {num}")
+        raise ValueError(f"the number of positive items is {positives}; it must be between 1 and {num}")
     place = np.arange(1, num + 1)
     return float(np.mean((1 + (place - 1) * ((positives - 1) / max(num - 1, 1))) / place))
 
 
 def task_precision_chance(truth: Sequence[np.ndarray]) -> float:
-    """What `task_average_precision` is expected to be of seconds in random order, in percent: `average_precision_chance` of
-    each step that is annotated, their mean. Raises TrichordError when no step is annotated."""
+    """Return the expected value of `task_average_precision` for seconds in random order, in percent.
+
+    This is the mean of `average_precision_chance` over annotated steps.
+
+    Args:
+        truth: Annotations (T, K) of each video, bool.
+
+    Raises:
+        TrichordError: No step is annotated.
+    """
     said = np.concatenate(list(truth)).astype(bool)
     counts = said.sum(axis=0)
     if not counts.any():
@@ -179,14 +225,14 @@ def _tasks(hits: np.ndarray, present: np.ndarray, task: Sequence[str]) -> tuple[
     if not len(hits) == len(present) == len(task):
         raise ValueError("hits, present and task must have the same length")
     if not len(task) or not np.any(present > 0):
-        raise TrichordError("no video has an annotated step; recall is not defined: check the annotations")
+        raise TrichordError("no video has an annotated step, so recall is undefined; check the annotations")
     names, task_of_step = np.unique(np.array(task, np.str_), return_inverse=True)
     return names.tolist(), task_of_step
 
 
 def _checked(scores: np.ndarray) -> np.ndarray:
     if scores.ndim != 2 or not scores.size:
-        raise TrichordError(f"scores of a video are a matrix (seconds, steps), not of shape {scores.shape}")
+        raise TrichordError(f"the scores of a video have shape {scores.shape}; expected a matrix (seconds, steps)")
     if not np.isfinite(scores).all():
         raise TrichordError("a score is not finite; give seconds without features the lowest score")
     return scores.astype(np.float64)
@@ -194,5 +240,7 @@ def _checked(scores: np.ndarray) -> np.ndarray:
 
 def _fitting(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     if truth.shape != scores.shape:
-        raise TrichordError(f"scores of shape {scores.shape} and truth of shape {truth.shape} do not fit")
+        raise TrichordError(
+            f"scores have shape {scores.shape}, but annotations have shape {truth.shape}; they must be equal"
+        )
     return truth.astype(bool)

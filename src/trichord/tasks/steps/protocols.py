@@ -1,4 +1,4 @@
-"""Protocols that look for the steps of a task in a video: CrossTask, Mining YouTube, and the built-in world's own steps."""
+"""Protocols that localize the steps of a task in a video: CrossTask, Mining YouTube, and the steps of the built-in world."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ POOLED, PER_VIDEO = "recall, pooled per task", "recall, mean over videos"
 BEST = "best second of each step"
 BEST_STEP = "annotated seconds whose best step is right"
 MAP = "mean average precision, mean over tasks"
-CHANCE_DRAWS = 4000  # alignments of random scores, over all videos; at least MIN_DRAWS of each
+CHANCE_DRAWS = 4000  # total number of alignments of random scores; each video has at least MIN_DRAWS
 MIN_DRAWS = 4
 SEGMENTS, VIDEOS, FRAMES = "mean over segments", "mean over videos", "all frames"
 Hits = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -51,7 +51,7 @@ RECALLS: dict[str, Recall] = {POOLED: recall_pooled_per_task, PER_VIDEO: recall_
 
 @dataclass(frozen=True)
 class _Steps:
-    """What a protocol scores: its videos (COLLECTION/SPLIT, '' where the user names them) and its measures."""
+    """The videos (COLLECTION/SPLIT, or '' if the user chooses them) and the measures of a protocol."""
 
     clips: str = ""
     recalls: tuple[str, ...] = (PER_VIDEO, POOLED)
@@ -65,7 +65,7 @@ class _Steps:
 def _run(how: _Steps, protocol: Protocol, subject: Subject, options: Options) -> Outcome:
     protocol.refuse_clips(options.on)
     if options.windows is not None:
-        raise TrichordError(f"benchmark {protocol.name} looks at seconds; leave --windows out")
+        raise TrichordError(f"benchmark {protocol.name} scores seconds, not windows; leave --windows out")
     name = protocol.row_name(options)
     collection, split = collection_and_split(protocol, subject, options)
     subject.require_collection(collection, split)
@@ -86,16 +86,22 @@ def _run(how: _Steps, protocol: Protocol, subject: Subject, options: Options) ->
 def localization_outcome(
     name: str, videos: list[StepVideo], codes: list[str], fusion: str, missing: str, how: _Steps
 ) -> Outcome:
-    """Return rows, and per-video arrays: `NAME/video`, `/task`, `/present` (annotated steps), and under `NAME/DIRECTION`
-    `/aligned` and `/best` (steps hit; NaN for videos that are left out), with segments also `/iou`, `/iod`, `/mof`.
+    """Return the rows of scored videos, and arrays with a value per video.
+
+    The arrays are `NAME/video`, `NAME/task` and `NAME/present` (annotated steps), `NAME/DIRECTION/aligned` and
+    `NAME/DIRECTION/best` (steps that are hit, NaN for videos that are left out), and, with segments, `/iou`, `/iod` and `/mof`.
 
     Args:
-        name: Of the protocol.
-        videos: Scored.
-        codes: Directions.
-        fusion: For the rows.
-        missing: A video of which no second has the modalities of a direction is left out (`drop`) or hits nothing (`miss`).
+        name: Name of the rows.
+        videos: Scored videos.
+        codes: Codes of the directions.
+        fusion: Rule by which several modalities are combined.
+        missing: Policy for videos in which no second has the modalities of a direction: `drop` leaves them out, `miss` counts
+            their steps as errors.
         how: Measures.
+
+    Raises:
+        TrichordError: No video can be scored in a direction, or none shows a step.
     """
     present = np.array([video.truth.any(axis=0).sum() for video in videos], np.int64)
     outcome = Outcome(
@@ -107,7 +113,7 @@ def localization_outcome(
     )
     if few := [v.video for v in videos if v.truth.shape[0] < v.truth.shape[1]]:
         outcome.notes.append(
-            f"{name}: {len(few):,} videos have fewer seconds than their task has steps, first '{few[0]}': left out"
+            f"{name}: {len(few):,} videos with fewer seconds than steps are left out, first '{few[0]}'"
         )
         videos = [v for v in videos if v.truth.shape[0] >= v.truth.shape[1]]
     if not any(video.truth.any() for video in videos):
@@ -119,9 +125,9 @@ def localization_outcome(
         scored = [video for video in videos if code in video.scores]
         if lost := len(videos) - len(scored):
             treatment = "counted as errors" if missing == "miss" else "left out"
-            outcome.notes.append(f"{name}: {lost:,} videos lack what {code} needs: {treatment} ({missing})")
+            outcome.notes.append(f"{name}: {lost:,} videos lack a modality of {code} and are {treatment} ({missing})")
         if not scored:
-            raise TrichordError(f"benchmark {name}: no video has what direction {code} needs; it cannot be scored")
+            raise TrichordError(f"benchmark {name}: no video has the modalities of {code}, so it cannot be scored")
         taken = videos if missing == "miss" else scored
         mine = np.array([missing == "miss" or code in video.scores for video in videos])
         scope = f"{code}, {fusion}"
@@ -171,7 +177,7 @@ def _recall_rows(
 
 
 def _each(measure: str, hits: np.ndarray, present: np.ndarray, tasks: list[str]) -> np.ndarray:
-    """Return what each video (V,) contributes to a recall; NaN without an annotated step."""
+    """Return the contribution of each video (V,) to a recall. NaN for videos without an annotated step."""
     if measure == POOLED:
         return ratio_contributions(hits, present, tasks)
     shown = present > 0
@@ -229,8 +235,7 @@ def _segment_rows(
 
 
 def _segment_figures(overlaps_of_videos: list[Overlaps]) -> dict[str, tuple[float, int, np.ndarray]]:
-    """Return by measure its value in percent, the number of values that it is a mean over, and what each video contributes to
-    it."""
+    """Return, for each measure, its value in percent, the number of averaged values, and the contributions of the videos."""
     figures: dict[str, tuple[float, int, np.ndarray]] = {}
     for measure, values in (("IoU", [f.iou for f in overlaps_of_videos]), ("IoD", [f.iod for f in overlaps_of_videos])):
         every, means = np.concatenate(values), np.array([v.mean() for v in values])
@@ -245,20 +250,23 @@ def _segment_figures(overlaps_of_videos: list[Overlaps]) -> dict[str, tuple[floa
 
 
 def segment_overlaps(scores: np.ndarray, truth: np.ndarray) -> Overlaps:
-    """Divide a video by its annotated transcript, and return the overlap of the segments with the annotated ones.
+    """Divide a video according to its annotated transcript, and compare the segments with the annotated ones.
 
-    Scores of a video are brought to mean 0 and deviation 1, background stands beside the steps with 0, and the log-softmax
-    over steps and background is what `align_transcript` takes; expected is the same length for every entry.
+    The scores of the video are standardized, and background has the score 0. `align_transcript` gets the log-softmax over steps
+    and background, with the same expected length for every entry.
 
     Args:
-        scores: (T, K).
-        truth: (T, K) bool; of steps at the same second the first one counts.
+        scores: Scores (T, K).
+        truth: Annotations (T, K), bool. If a second has several steps, the first one counts.
+
+    Returns:
+        The overlap of the segments.
     """
     labels = np.where(truth.any(axis=1), truth.argmax(axis=1), BACKGROUND)
     transcript, borders = transcript_of(labels)
     values = scores.astype(np.float64)
     values = (values - values.mean()) / (values.std() or 1.0)
-    logits = np.concatenate([values, np.zeros((len(values), 1))], axis=1)  # the last column is background's
+    logits = np.concatenate([values, np.zeros((len(values), 1))], axis=1)  # the last column is the background
     log_probs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     means = np.full(len(transcript), len(labels) / len(transcript))
     return overlaps(transcript, borders, align_transcript(log_probs[:, transcript], means))
@@ -269,55 +277,55 @@ def _protocol(how: _Steps, name: str, title: str, paragraph: str, needs: str, gi
 
 
 _SECONDS = (
-    "Each second of a video is scored against each step text of its task; the sound of a second is 8 s around it, cut at the "
-    "video's ends (--audio_window_s). "
+    "Each second of a video is scored against each step text of its task. The sound of a second is a window of 8 s around it, cut "
+    "at the ends of the video (--audio_window_s). "
 )
 _ALIGNED = (
-    "Every step of the task gets exactly one second, in the order of the steps, with the highest sum of scores; it is hit when "
-    "that second is annotated with it. Chance aligns scores drawn at random. "
+    "Each step of the task is placed at a different second, in the order of the steps, with the highest sum of scores. It is hit "
+    "if this second is annotated with it. Chance is the alignment of random scores. "
 )
-_OR_FILE = "; or embeddings of seconds with labels/task and labels/step and of step texts."
-_CROSSTASK = "The videos of `trichord import crosstask`, in either of its layouts"
+_OR_FILE = ", or embeddings of seconds with labels/task and labels/step, and of step texts."
+_CROSSTASK = "The videos of `trichord import crosstask` in one of its layouts"
 _SEGMENTS = (
-    "For IoU, IoD and MoF the annotated order of the segments, background included, is laid over the video by Viterbi alignment "
-    "with Poisson lengths of one mean; the n-th segment found is compared with the n-th annotated. Chance is the same with "
-    "scores that are all alike. "
+    "For IoU, IoD and MoF, the annotated sequence of segments, including background, is aligned with the video by the Viterbi "
+    "algorithm with Poisson-distributed lengths of equal mean. The n-th segment of the alignment is compared with the n-th "
+    "annotated segment. Chance is the alignment of equal scores. "
 )
-_SEGMENT_ROWS = "IoU and IoD as mean over segments and over videos, MoF over all frames and over videos"
+_SEGMENT_ROWS = "IoU and IoD as means over segments and over videos, MoF over all frames and over videos"
 
 PROTOCOLS: tuple[Protocol, ...] = (
     _protocol(
         _Steps("crosstask/test", precision=True), "crosstask", "CrossTask, recall of steps averaged per video",
-        _SECONDS + _ALIGNED + "MCN divides the steps hit by the steps present in each video, then takes the mean over a task's "
-        "videos and over tasks (recall, mean over videos). CrossTask's own code pools hits and steps of a task first (recall, "
-        "pooled per task): another number. `best second of each step` leaves the order aside (MCN's recall_frame), ties count "
-        "at their expected value. For mean average precision all seconds of a task's videos are ranked for each annotated step; "
-        "it is the mean over a task's steps, then over tasks. Its chance is the exact expectation of a random order; seconds that "
-        "all score alike get the share that is annotated, which is less.",
+        _SECONDS + _ALIGNED + "MCN divides hits by annotated steps in each video, and averages over the videos of a task and over "
+        "tasks (recall, mean over videos). The code of CrossTask sums hits and steps over the videos of a task before the "
+        "division (recall, pooled per task), which gives another figure. `best second of each step` ignores the order of steps "
+        "(recall_frame of MCN), and ties have their expected value. For mean average precision, all seconds of the videos of a "
+        "task are ranked for each annotated step; the figure is the mean over the steps of a task, then over tasks. Its chance "
+        "is the exact expected value for a random order. Equal scores give the share of annotated seconds, which is smaller.",
         _CROSSTASK + _OR_FILE,
         "both recalls by alignment and by best second, mean average precision, per direction", tasks=18,
     ),
     _protocol(
         _Steps("crosstask/test", recalls=(POOLED,), by_best=False), "crosstask-original",
         "CrossTask, recall of steps pooled per task",
-        _SECONDS + _ALIGNED + "Hits and annotated steps are summed over a task's videos, then divided; the figure is the mean "
-        "over tasks, as CrossTask's own code counts.",
+        _SECONDS + _ALIGNED + "Hits and annotated steps are summed over the videos of a task, then divided. The figure is the mean "
+        "over tasks, as in the code of CrossTask.",
         _CROSSTASK + _OR_FILE, "recall, pooled per task, per direction", tasks=18,
     ),
     _protocol(
         _Steps("mining-youtube/test", recalls=(PER_VIDEO,), segments=True), "mining-youtube",
         "Mining YouTube, steps of egg dishes",
         _SECONDS + "Every video has its own steps, in the order in which it shows them. " + _ALIGNED + _SEGMENTS +
-        "The authors give formulas for IoU and IoD and no code: pairs and means are this benchmark's own.",
+        "The authors publish formulas for IoU and IoD but no code, so the pairing and the means are choices of this benchmark.",
         "The videos of `trichord import mining-youtube`" + _OR_FILE,
         f"recall by alignment and by best second; {_SEGMENT_ROWS}", videos=250,
     ),
     _protocol(
         _Steps(recalls=(PER_VIDEO,), seconds=True), "world-steps", "Steps of the built-in world",
-        _SECONDS + "The held-out videos of a rendered world, whose true steps and times are known: each video is a task of its "
-        "own, its steps are equally long and fill it, so order alone is a good guess: see chance. " + _ALIGNED +
-        "Seconds are also labelled by their best step, whatever the others do.",
+        _SECONDS + "These are the held-out videos of a rendered world, whose true steps and times are known. Each video is a task "
+        "of its own. Its steps are equally long and fill it, so the order alone is informative, as chance shows. " + _ALIGNED +
+        "In addition, each second is labelled with its best step, independent of other seconds.",
         "A store of a rendered world with its truth: `trichord import world-steps --root WORLD --store STORE`" + _OR_FILE,
-        "recall by alignment and by best second; share of seconds whose best step is right",
+        "recall by alignment and by best second; share of seconds whose best step is correct",
     ),
 )  # fmt: skip

@@ -1,6 +1,6 @@
-"""Videos with annotated steps as a file of embeddings holds them: a clip for each second, with the texts of the steps.
+"""Videos with annotated steps in the form of a file of embeddings: a clip for each second, and the texts of the steps.
 
-T seconds, K steps.
+Notation: T seconds, K steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,16 @@ from trichord.tasks.subject import Subject
 
 
 def video_seconds(subject: Subject, protocol: Protocol, options: Options) -> Embedded:
-    """Return the seconds that a protocol of steps scores. Raises TrichordError if there are none."""
+    """Return the seconds that a protocol of steps scores.
+
+    Args:
+        subject: Model or embeddings.
+        protocol: Protocol.
+        options: Options of the user.
+
+    Raises:
+        TrichordError: There are none.
+    """
     if subject.given is not None:
         return subject.given
     collection, split = collection_and_split(protocol, subject, options)
@@ -32,7 +41,7 @@ def video_seconds(subject: Subject, protocol: Protocol, options: Options) -> Emb
     modalities = tuple(dict.fromkeys(m for d in directions for m in d.modalities))
     annotated = annotated_videos(subject, collection, split, modalities)
     total = sum(num_seconds for _, _, _, num_seconds, _ in annotated.videos)
-    parts: dict[str, np.ndarray] = {}  # made once, as they are large
+    parts: dict[str, np.ndarray] = {}  # allocated once, since they are large
     there: dict[str, np.ndarray] = {}
     ids: list[str] = []
     videos: list[str] = []
@@ -53,8 +62,8 @@ def video_seconds(subject: Subject, protocol: Protocol, options: Options) -> Emb
         steps += [" ".join(str(k + 1) for k in np.flatnonzero(row)) for row in truth]
     if not ids:
         raise TrichordError(
-            f"benchmark {protocol.name}: no video is a second long, so there are no embeddings "
-            "to save; leave --save_embeddings out"
+            f"benchmark {protocol.name}: all videos are shorter than a second, so there are no embeddings to save; "
+            "leave --save_embeddings out"
         )
     texts = {
         task: rows for task, rows in step_texts(subject, annotated.tasks, options.text_encoder).items() if task in tasks

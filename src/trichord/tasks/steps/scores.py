@@ -1,9 +1,9 @@
-"""How much each second of a video looks and sounds like each step of its task: scores of step texts against seconds.
+"""Scores of the seconds of a video for each step of its task.
 
-Second t of a video is the window [t, t + 1): of a stream of r rows per second the rows floor(t r) to ceil((t + 1) r), its
-largest values, which is an adaptive max-pooling to one row a second. Its sound is the window [t - w/2, t + w/2], clamped to
-the video (MCN: w = 8 s). Scores of several modalities are added, or averaged where vectors have length one; a second that
-lacks a modality is scored by the others, one that lacks all gets the lowest score of the video.
+Second t of a video is the window [t, t + 1). For a stream of r rows per second, it is the maximum of the rows floor(t r) to
+ceil((t + 1) r), i.e. an adaptive max-pooling to one row per second. Its sound is the window [t - w/2, t + w/2], clamped to the
+video (MCN: w = 8 s). Scores of several modalities are added, or averaged for normalized vectors. A second that lacks a modality is
+scored by the others, and a second that lacks all of them has the lowest score of the video.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from trichord.tasks.subject import Subject
 if TYPE_CHECKING:
     from trichord.store import Store
 
-BLOCK_S = 1024  # seconds that are embedded at once
-SECOND = 1 - 1e-6  # [t, t + 1) as the reader counts, which takes in the row at the end
+BLOCK_S = 1024  # number of seconds that are embedded at a time
+SECOND = 1 - 1e-6  # length of [t, t + 1) for the reader, which includes the row at the end
 FRAMES_HZ = 100
-NEAR_S = 0.01  # rows of a file may be so much more or less than a second apart
+NEAR_S = 0.01  # tolerance of the distance between the rows of a file, which is a second
 TASK, STEP = "task", "step"  # labels of embeddings from a file
 NO_SPANS: list[np.ndarray] = [np.empty(0, np.int64)]
-Vectors = dict[str, tuple[np.ndarray, np.ndarray]]  # by modality (T, D) and whether there is one
+Vectors = dict[str, tuple[np.ndarray, np.ndarray]]  # embeddings (T, D) and masks (T,) by modality
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +44,10 @@ class StepVideo:
     """A scored video of a task.
 
     Attributes:
-        video, task: Names.
-        scores: By direction (T, K) float32; a direction of which no second has a modality is not there.
-        truth: (T, K) bool, which seconds show which steps.
+        video: Id of the video.
+        task: Name of the task.
+        scores: Scores (T, K) by direction, float32. A direction is missing if no second has one of its modalities.
+        truth: Annotations (T, K) of the steps of each second, bool.
     """
 
     video: str
@@ -56,15 +57,23 @@ class StepVideo:
 
 
 def step_directions(subject: Subject, collection: str, asked: tuple[str, ...], why: str) -> list[Direction]:
-    """Return the directions in which steps are found: those of `asked`, or, if it is empty, all from text to what subject and
-    store know.
+    """Return the directions in which steps are localized.
 
-    Raises TrichordError when there is none.
+    Args:
+        subject: Model or embeddings.
+        collection: Collection of the store.
+        asked: Codes of the directions that the user chose. If empty, all directions from text to the available modalities.
+        why: Name of the benchmark, for messages.
+
+    Raises:
+        TrichordError: There is no direction, or the subject does not support one of them.
     """
     if asked:
         directions = [Direction.parse(code) for code in asked]
         if wrong := [d.code for d in directions if d.query != ("text",)]:
-            raise TrichordError(f"benchmark {why}: step texts find seconds, as in t2v or t2va; {wrong[0]} does not")
+            raise TrichordError(
+                f"benchmark {why}: step texts must be the queries, as in t2v or t2va; {wrong[0]} is another direction"
+            )
         for direction in directions:
             subject.needed(direction.modalities, f"{why} in direction {direction.code}")
         return directions
@@ -72,18 +81,19 @@ def step_directions(subject: Subject, collection: str, asked: tuple[str, ...], w
     known = [m for m in in_order(subject.modalities) if m != "text"]
     seen = [m for m in known if _there(subject, collection, m)]
     if not known:
-        raise TrichordError(f"{subject.name}: {why} needs video or audio; it has neither")
+        raise TrichordError(f"{subject.name}: has neither video nor audio, which {why} needs")
     if not seen:
-        known_modalities = f"known to it {'are' if len(known) > 1 else 'is'} {' and '.join(known)}, {collection} has "
-        known_modalities += ("neither" if len(known) == 2 else "none") if len(known) > 1 else f"no {known[0]}"
-        raise TrichordError(f"{subject.name}: {why} needs video or audio: {known_modalities}")
+        raise TrichordError(
+            f"{subject.name}: {why} needs a modality that the model and the store share, but {collection} has no "
+            f"{' and no '.join(known)}"
+        )
     joined = tuple(m for m in seen if m in ("video", "audio"))
     sides = [(m,) for m in seen] + ([joined] if len(joined) > 1 else [])
     return [Direction(("text",), side) for side in sides]
 
 
 def collection_and_split(protocol: Protocol, subject: Subject, options: Options) -> tuple[str, str]:
-    """Return the collection and the split of the videos: the protocol's, or those that the user names."""
+    """Return the collection and the split of the videos, which the protocol defines or the user chooses."""
     if protocol.clips:
         collection, _, split = protocol.clips.partition("/")
         return collection, split
@@ -108,27 +118,35 @@ def step_videos(
     audio_window_s: float,
     text_encoder: str = "",
 ) -> Iterator[StepVideo]:
-    """Yield every annotated (task, video) of a split or of embeddings from a file, scored.
+    """Score every annotated pair of a task and a video.
 
-    All processes of a launch share the embedding; each of them gets every video. Of a store one video at a time is in memory,
-    its embeddings `BLOCK_S` seconds at a time.
+    The processes of a launch share the embedding, and each of them gets every video. One video of a store is in memory at a time,
+    with the embeddings of `BLOCK_S` seconds.
 
     Args:
-        subject: A model on a store with annotations (`store.annotations`), or embeddings: clips are seconds, with the labels
-            `task` and `step` (numbers from 1, apart by blanks; empty for background); texts are the steps of the task of the
-            clip that `text_clip` names, in order.
-        collection, split: Of the store.
-        directions: From `step_directions`.
-        fusion: `sum` or `mean_normalized`.
-        audio_window_s: Length of the sound of a second.
-        text_encoder: Of step texts, for a model of text embeddings; '' takes the one that the store recorded.
+        subject: Model on a store with annotations (`store.annotations`), or embeddings. In the latter, clips are seconds with the
+            labels `task` and `step` (numbers from 1, separated by spaces, or '' for background), and texts are the steps of the
+            task of their clip, in order.
+        collection: Collection of the store.
+        split: Split of the collection.
+        directions: Directions, as returned by `step_directions`.
+        fusion: Rule by which several modalities are combined: `sum` or `mean_normalized`.
+        audio_window_s: Length of the sound of a second, in seconds.
+        text_encoder: Encoder of step texts for a model that reads text embeddings. '' uses the encoder that is recorded in the
+            store.
 
-    Raises TrichordError when nothing is annotated or the model or the store lacks what it takes.
+    Yields:
+        The scored videos.
+
+    Raises:
+        TrichordError: There are no annotations, or the model or the store lacks a modality.
     """
     if fusion not in FUSIONS:
         raise TrichordError(f"unknown fusion rule '{fusion}'; expected {' or '.join(FUSIONS)}")
     if not 0 < audio_window_s < math.inf:
-        raise TrichordError(f"an audio window of {audio_window_s} s is none; give seconds above 0, published is 8")
+        raise TrichordError(
+            f"the audio window of {audio_window_s} s is invalid; give a length above 0 s (the published one is 8 s)"
+        )
     if subject.given is not None:
         yield from _given_videos(subject.given, directions, fusion)
     else:
@@ -165,7 +183,7 @@ class AnnotatedVideos:
     """The annotated videos of a split of a store.
 
     Attributes:
-        videos: Task, video, number of the item, seconds T, and (T, K) bool which seconds show which steps.
+        videos: Task, id, number of the item, number T of seconds, and annotations (T, K), bool, of each video.
         tasks: Number of the item whose captions are the K steps of each task.
     """
 
@@ -174,7 +192,7 @@ class AnnotatedVideos:
 
 
 def store_notes(subject: Subject, collection: str, split: str) -> list[str]:
-    """Return notes on the annotated videos of a store, such as steps that lie beyond the end of a video's features."""
+    """Return notes on the annotated videos of a store, for example on steps after the end of the features of a video."""
     store = subject.store
     assert store is not None
     spans, tasks = read_annotations(store, collection), step_items(store, collection)
@@ -189,7 +207,17 @@ def store_notes(subject: Subject, collection: str, split: str) -> list[str]:
 
 
 def annotated_videos(subject: Subject, collection: str, split: str, modalities: tuple[str, ...]) -> AnnotatedVideos:
-    """Return the annotated videos of a split. Raises TrichordError if there is none, or if the store lacks a modality."""
+    """Return the annotated videos of a split.
+
+    Args:
+        subject: Model on a store.
+        collection: Collection of the store.
+        split: Split of the collection.
+        modalities: Required modalities.
+
+    Raises:
+        TrichordError: There are none, or the store lacks a modality.
+    """
     store, settings = subject.store, subject.settings
     assert store is not None and settings is not None
     where = f"{collection}/{split}"
@@ -198,10 +226,11 @@ def annotated_videos(subject: Subject, collection: str, split: str, modalities: 
     wanted = [(task, video) for task, video in spans if video in items and task in tasks]
     if not wanted:
         raise TrichordError(
-            f"{store.path}: has no annotated steps of {where}; `trichord import` brings them with crosstask, mining-youtube or "
-            "world-steps"
+            f"{store.path}: contains no annotated steps of {where}; `trichord import` adds those of crosstask, mining-youtube "
+            "and world-steps"
         )
-    needed = tuple(m for m in modalities if m != "text" or settings.text == "words")  # others: see `step_texts`
+    # `step_texts` computes missing text embeddings.
+    needed = tuple(m for m in modalities if m != "text" or settings.text == "words")
     require_modalities(store, needed, where, settings)
     videos = []
     for task, video in wanted:
@@ -220,7 +249,19 @@ def blocks(num_seconds: int) -> Iterator[np.ndarray]:
 def embed_seconds(
     subject: Subject, item: int, seconds: np.ndarray, num_seconds: int, modality: str, audio_window_s: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the embeddings (T, D) of seconds, and which seconds have one."""
+    """Embed seconds of a video.
+
+    Args:
+        subject: Model on a store.
+        item: Number of the video.
+        seconds: Seconds (T,) to embed.
+        num_seconds: Length of the video, in seconds.
+        modality: Modality.
+        audio_window_s: Length of the sound of a second, in seconds.
+
+    Returns:
+        Embeddings (T, D), and a mask (T,) of the seconds that have the modality.
+    """
     store, model, settings = subject.store, subject.model, subject.settings
     assert store is not None and model is not None and settings is not None
     begins, ends = seconds.astype(np.float64), seconds + SECOND
@@ -234,9 +275,17 @@ def embed_seconds(
 
 
 def step_texts(subject: Subject, tasks: dict[str, int], text_encoder: str = "") -> dict[str, np.ndarray]:
-    """Return the embeddings (K, D) of the steps of each task; zeros for a step without a known word.
+    """Embed the steps of tasks.
 
-    A model of text embeddings reads those of the store, or where the steps have none, what the encoder makes of them.
+    A model that reads text embeddings uses those of the store. If the steps have none, the encoder computes them.
+
+    Args:
+        subject: Model on a store.
+        tasks: Number of the item whose captions are the steps, by task.
+        text_encoder: Encoder of step texts. '' uses the encoder that is recorded in the store.
+
+    Returns:
+        Embeddings (K, D) by task, with zeros for a step without a known word.
     """
     store, model, settings = subject.store, subject.model, subject.settings
     assert store is not None and model is not None and settings is not None
@@ -262,16 +311,18 @@ def _have_rows(store: Store, items: list[int]) -> bool:
 def _given_videos(given: Embedded, directions: list[Direction], fusion: str) -> Iterator[StepVideo]:
     if lacking := [name for name in (TASK, STEP) if name not in given.labels]:
         raise TrichordError(
-            f"{given.source}: has no labels/{lacking[0]}; clips are seconds, labelled with task and step"
+            f"{given.source}: has no labels/{lacking[0]}; clips must be seconds with the labels task and step"
         )
     task_of_text = given.labels[TASK][given.text_clip]
     clips: dict[tuple[str, str], list[int]] = {}
     for i in np.argsort(given.start_s, kind="stable").tolist():
         clips.setdefault((str(given.labels[TASK][i]), str(given.videos[i])), []).append(i)
-    for (task, video), mine in sorted(clips.items(), key=lambda entry: min(entry[1])):  # as the file has them
+    for (task, video), mine in sorted(clips.items(), key=lambda entry: min(entry[1])):  # in the order of the file
         steps = np.flatnonzero(task_of_text == task)
         if not len(steps):
-            raise TrichordError(f"{given.source}: has no text of a step of task '{task}'; every task needs its steps")
+            raise TrichordError(
+                f"{given.source}: has no step texts of task '{task}'; every task needs its steps as texts"
+            )
         truth = np.zeros((len(mine), len(steps)), bool)
         for row, i in enumerate(mine):
             for number in str(given.labels[STEP][i]).split():
@@ -304,17 +355,17 @@ def given_notes(given: Embedded) -> list[str]:
     notes = []
     if untimed:
         problem = f"{len(untimed):,} of {len(starts):,} videos have no start_s, first '{untimed[0][1]}'"
-        notes.append(f"{problem}: rows are taken in the order of the file, one a second")
+        notes.append(f"{problem}: rows count as consecutive seconds in the order of the file")
     if apart:
         middle = float(np.median(np.concatenate([steps[key] for key in apart])))
         problem = f"rows of {len(apart):,} of {len(starts):,} videos are not 1 s apart"
-        problem += f" (in the middle {middle:g} s, first '{apart[0][1]}')"
-        notes.append(f"{problem}: each row counts as a second, and figures are not those of seconds")
+        problem += f" (median {middle:g} s, first '{apart[0][1]}')"
+        notes.append(f"{problem}: each row counts as a second, so figures are not comparable to those of seconds")
     return notes
 
 
 def _scores(texts: np.ndarray, vectors: Vectors, direction: Direction, fusion: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores (T, K), zeros for seconds without any of the modalities, and which seconds (T,) have one."""
+    """Return the scores (T, K), with zeros for seconds without any modality, and a mask (T,) of the other seconds."""
     queries = unit(texts) if fusion == "mean_normalized" else texts
     total = np.zeros((len(vectors[direction.target[0]][0]), len(texts)), np.float32)
     count = np.zeros(len(total))
@@ -329,7 +380,7 @@ def _scores(texts: np.ndarray, vectors: Vectors, direction: Direction, fusion: s
 
 
 def _whole(scores: dict[str, np.ndarray], there: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the scores of those directions that any second can be scored in. Other seconds have the lowest score of the video."""
+    """Return the scores of directions in which a second can be scored. Other seconds get the lowest score of the video."""
     return {
         code: np.where(there[code][:, None], values, values[there[code]].min())
         for code, values in scores.items()
