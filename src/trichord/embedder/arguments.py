@@ -46,6 +46,11 @@ def device_of(device: Any) -> str:
     return str(device)
 
 
+def path_or_none(path: str | Path | None) -> Path | None:
+    """Return an optional path as a `Path`."""
+    return None if path is None else Path(path)
+
+
 def streams_of(trained: TrainedModel) -> tuple[str, ...]:
     """Return the names of the feature streams that a model reads, which do not include words."""
     streams: list[str] = []

@@ -312,6 +312,26 @@ def audio_inputs(rows: Sequence[np.ndarray], scoring: ScoringSettings) -> dict[s
     return {"audio": audio, "audio_frames": torch.tensor([len(frames) for frames in rows])}
 
 
+def text_inputs(rows: Sequence[np.ndarray], scoring: ScoringSettings) -> dict[str, torch.Tensor]:
+    """Return the inputs of the network by name for a batch of word vectors, or embeddings of captions, (L, W) each."""
+    import torch
+
+    length = scoring.max_words if scoring.text == "words" else max(map(len, rows))
+    text, mask = np.zeros((len(rows), length, rows[0].shape[1]), np.float32), np.zeros((len(rows), length), bool)
+    for row, vectors in enumerate(rows):
+        text[row, : len(vectors)], mask[row, : len(vectors)] = vectors, True
+    return {"text": torch.from_numpy(text), "text_mask": torch.from_numpy(mask)}
+
+
+def stream_widths(arguments: Mapping[str, Any], scoring: ScoringSettings) -> dict[str, int]:
+    """Return the widths of modalities and streams that the arguments of a network determine, by name."""
+    widths = {"video": arguments["video_dim"], "audio": arguments["audio_dim"] or arguments["mel_bins"]}
+    widths |= arguments.get("feature_dims", {})
+    if len(scoring.visual_streams) == 1:
+        widths[scoring.visual_streams[0]] = arguments["video_dim"]
+    return widths
+
+
 def unit_row(row: np.ndarray) -> np.ndarray:
     """Return a normalized vector; zeros stay zero."""
     return np.asarray(row / max(float(np.linalg.norm(row)), 1e-12), np.float32)
