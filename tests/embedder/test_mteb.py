@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from doc_examples import run_examples
 from tiny import WORD_DIM, WORDS, word_vectors
 from trichord.embedder import Embedder
 from trichord.embedder.folder import Parts
@@ -387,3 +388,8 @@ def test_the_former_place_still_works() -> None:
         assert former.TrichordEncoder is TrichordEncoder
     with pytest.raises(AttributeError):
         former.Nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["trichord.embedder.mteb", "trichord.embedder.mteb_items"])
+def test_examples_run(name: str, example_files: Path) -> None:
+    run_examples(name, example_files)

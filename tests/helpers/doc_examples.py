@@ -7,8 +7,12 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from modality_helpers import declared
 
 
 def modules_of(package: str) -> Iterator[str]:
@@ -68,6 +72,13 @@ def examples_of(module: ModuleType) -> dict[str, list[doctest.Example]]:
     """Return the examples that a test of the module runs, by the name of the function, class, method or property."""
     tests = doctest.DocTestFinder().find(module, module.__name__)
     return {test.name.removeprefix(f"{module.__name__}."): test.examples for test in tests}
+
+
+def run_examples(name: str, folder: Path) -> None:
+    """Run the examples of a module in a folder that `example_files.write_example_files` wrote."""
+    with chdir(folder), declared():
+        results = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert results.failed == 0, f"{results.failed} of {results.attempted} lines fail; see the output"
 
 
 def _all_run(examples: list[doctest.Example]) -> bool:

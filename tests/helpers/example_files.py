@@ -3,6 +3,7 @@
 | name | content |
 |---|---|
 | `a.mp4`, `b.mp4` | two seconds of video with sound |
+| `silent.mp4` | a second of video without sound |
 | `a.npy`, `b.npy` | feature arrays of depth |
 | `my_store` | two training and two test videos with four clips each |
 | `my_run` | a run of the order `avt` on `my_store`, with random weights |
@@ -47,6 +48,7 @@ def write_example_files(folder: Path) -> Path:
         pictures, sound = rng.integers(0, 255, (20, 32, 48, 3), np.uint8), 0.1 * rng.standard_normal(32_000)
         write_video(folder / f"{name}.mp4", pictures, 10, sound.astype(np.float32))
         np.save(folder / f"{name}.npy", rng.random((5, DEPTH_DIM), np.float32))
+    write_video(folder / "silent.mp4", np.zeros((10, 32, 48, 3), np.uint8), 10)
     write_store(folder / "my_store")
     write_run(folder / "my_run")
     Embedder.from_run(folder / "my_run", folder / "my_store").save_pretrained(folder / "my_model")
@@ -72,8 +74,7 @@ def write_store(path: Path) -> None:
             spoken = Captions(starts, starts + 4.0, CAPTIONS)
             rates_hz = {"visual_2d": 1.0, "spectrogram": 100.0}
             writer.add(Item(f"video{index}", "my_videos", split, 16.0, streams, rates_hz, spoken))
-    fingerprint = visual_encoder_info(ENCODER)[2]
-    (path / "encoders.json").write_text(json.dumps({"visual_2d": fingerprint.to_dict()}))
+    (path / "encoders.json").write_text(json.dumps({"visual_2d": visual_encoder_info(ENCODER)[2].to_dict()}))
 
 
 def write_run(folder: Path) -> None:
@@ -98,7 +99,8 @@ def write_depth_model(folder: Path) -> None:
             feature_dims={"depth": DEPTH_DIM},
         )
         scoring = ScoringSettings(("visual_2d",), min_clip_s=0.0, audio_frames=100, max_words=6, cosine=True)
-        write_folder(folder, Parts(TrainedModel(network, ("video", "depth")), scoring))
+        encoders = {"visual_2d": visual_encoder_info(ENCODER)[2].to_dict()}
+        write_folder(folder, Parts(TrainedModel(network, ("video", "depth")), scoring, encoders))
 
 
 def write_published(folder: Path) -> None:

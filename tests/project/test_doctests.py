@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import importlib
 import sys
 from pathlib import Path
@@ -10,22 +9,29 @@ from types import ModuleType
 
 import pytest
 
-from doc_examples import modules_of, without_example
-from modality_helpers import declared
+from doc_examples import modules_of, run_examples, without_example
+from paths import ROOT
 
-COMPLETE = ("evaluation", "losses", "nn")  # rooms whose public names all have an example
-ROOMS = (*COMPLETE, "captions", "data", "embedder", "layers", "media", "modalities", "world")
+COMPLETE = ("embedder", "evaluation", "losses", "nn")  # rooms whose public names all have an example
+ROOMS = (*COMPLETE, "captions", "data", "layers", "media", "modalities", "world")
 MODULES = ["trichord.modality", "trichord.errors", *(name for room in ROOMS for name in modules_of(f"trichord.{room}"))]
+ELSEWHERE = {  # next to tests that need the same packages or processes, which take seconds to load
+    "trichord.embedder.encoders": "embedder/test_embedder_encoders.py",
+    "trichord.embedder.mteb": "embedder/test_mteb.py",
+    "trichord.embedder.mteb_items": "embedder/test_mteb.py",
+    "trichord.embedder.worker": "embedder/test_embedder_worker.py",
+}
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_examples_run(name: str, example_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name == "trichord.embedder.mteb":
-        pytest.importorskip("mteb")
-    monkeypatch.chdir(example_files)
-    with declared():
-        results = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert results.failed == 0
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in ELSEWHERE])
+def test_examples_run(name: str, example_files: Path) -> None:
+    run_examples(name, example_files)
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_other_examples_run_elsewhere(name: str) -> None:
+    source = (ROOT / "tests" / ELSEWHERE[name]).read_text()
+    assert "run_examples(" in source and f'"{name}"' in source
 
 
 @pytest.mark.parametrize("name", ["trichord", *(n for room in COMPLETE for n in modules_of(f"trichord.{room}"))])

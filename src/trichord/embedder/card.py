@@ -41,6 +41,13 @@ def make_card(
         language: Language of the texts, as a code of the hub (`en`).
 
     Raises TrichordError for a license without a letter, and if the parser of the hub reads another content than was written.
+
+    Example:
+        >>> from trichord.embedder import Embedder
+        >>> parts = Embedder.from_pretrained("my_model").parts
+        >>> card = make_card(parts, name="soups", license="cc-by-4.0", language="en")
+        >>> card.data.license, card.data.language, card.data.pipeline_tag
+        ('cc-by-4.0', 'en', 'feature-extraction')
     """
     identifier, license_name = (None, None) if license is None else hub_license(license)
     figures = [figure for figure in parts.results if is_figure(figure)]
@@ -66,7 +73,12 @@ def make_card(
 
 
 def num_figures(path: Path) -> int:
-    """Return the number of figures in the metadata of an existing card; 0 if its metadata do not have the form of the hub."""
+    """Return the number of figures in the metadata of an existing card; 0 if its metadata do not have the form of the hub.
+
+    Example:
+        >>> num_figures(Path("my_model/README.md"))
+        0
+    """
     text = read_text(path, errors="replace", max_bytes=_MOST_CARD_BYTES)
     begin, end = text.find("---"), text.find("\n---", 3)
     if begin != 0 or end < 0:
@@ -85,6 +97,10 @@ def hub_license(license: str) -> tuple[str, str | None]:
     becomes `other` with a `license_name` of that form. The list of identifiers of the hub is not consulted.
 
     Raises TrichordError for a text without one of the letters a to z.
+
+    Example:
+        >>> hub_license("Apache-2.0"), hub_license("My own license")
+        (('apache-2.0', None), ('other', 'my-own-license'))
     """
     text = folded(license)
     name = ".".join(filter(None, map(slug, text.split("."))))

@@ -451,7 +451,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
 
         Example:
             >>> embedder = Embedder.from_pretrained("my_model")
-            >>> video, text = embedder.encode_video("a.mp4"), embedder.encode_text("stir the soup")
+            >>> video, text = embedder.encode_video(np.ones((5, 1280), "f")), embedder.encode_text("stir the soup")
             >>> embedder.fuse(video, text).shape
             (1, 8)
         """
@@ -475,7 +475,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         Example:
             >>> embedder = Embedder.from_pretrained("my_model")
             >>> texts = embedder.encode_text(["stir the soup", "cut the bread"])
-            >>> embedder.similarity(texts, embedder.encode_video("a.mp4")).shape
+            >>> embedder.similarity(texts, embedder.encode_text("fry an egg")).shape
             (2, 1)
         """
         return similarity(queries, gallery, self.dim, self.parts.scoring.cosine)
