@@ -19,6 +19,7 @@ ELSEWHERE = {  # next to tests that need the same packages or processes, which t
     "trichord.embedder.encoders": "embedder/test_embedder_encoders.py",
     "trichord.embedder.mteb": "embedder/test_mteb.py",
     "trichord.embedder.mteb_items": "embedder/test_mteb.py",
+    "trichord.embedder.results": "embedder/test_embedder_card.py",
     "trichord.embedder.worker": "embedder/test_embedder_worker.py",
 }
 

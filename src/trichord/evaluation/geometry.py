@@ -65,7 +65,7 @@ class Geometry:
         >>> rng = np.random.default_rng(0)
         >>> video = rng.standard_normal((40, 8))
         >>> embeddings = {"video": video, "text": video + 0.1 * rng.standard_normal((40, 8))}
-        >>> geometry = measure_geometry(embeddings, {"video": np.ones(40), "text": np.ones(40)}, num_clusters=4)
+        >>> geometry = measure_geometry(embeddings, {"video": np.ones(40), "text": np.ones(40)}, num_clusters=2)
         >>> round(geometry.cosine_true["VT"], 2), round(geometry.agreement["VT"], 2)
         (0.99, 1.0)
         >>> geometry.coordinates["video"].shape, geometry.similarity["VT"].shape

@@ -122,10 +122,8 @@ def queries_needed(
 
     Example:
         >>> components = Components(seed=1e-5, query=0.1, residual=0.1, num_seeds=3, num_queries=1000)
-        >>> for needed in queries_needed(3.0, components, [1, 3]):
-        ...     print(needed)
+        >>> print(queries_needed(3.0, components, [1])[0])
         1 seed: 1,756 queries
-        3 seeds: 2,163 queries
     """
     if not 0 < power < 1 or d == 0:
         raise TrichordError(
