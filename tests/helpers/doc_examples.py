@@ -1,4 +1,4 @@
-"""Examples in docstrings, and the public functions, classes, methods and properties that have none."""
+"""Examples in docstrings and pages, and the public functions, classes, methods and properties that have none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
@@ -83,3 +84,16 @@ def run_examples(name: str, folder: Path) -> None:
 
 def _all_run(examples: list[doctest.Example]) -> bool:
     return bool(examples) and not any(example.options.get(doctest.SKIP) for example in examples)
+
+
+def python_blocks(page: Path) -> list[str]:
+    """Return the fenced Python blocks of a page of the documentation."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def run_block(source: str, page: Path, folder: Path) -> dict[str, Any]:
+    """Run a block in a folder that `example_files.write_example_files` wrote, and return its names."""
+    names: dict[str, Any] = {"__name__": page.stem}
+    with chdir(folder), declared():
+        exec(compile(source, str(page), "exec"), names)
+    return names
