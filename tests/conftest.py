@@ -31,6 +31,14 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def example_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the examples of docstrings and documentation run."""
+    from example_files import write_example_files
+
+    return write_example_files(tmp_path_factory.mktemp("examples") / "files")
+
+
+@pytest.fixture(scope="session")
 def weak(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation of a weak model, which tests must not change."""
     from evaluation_report_helpers import weak_folder

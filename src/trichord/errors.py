@@ -32,6 +32,14 @@ class TrichordError(ValueError):
 
     The command line prints the message on one line and exits with code 2. Because the message may quote the content of a
     file, control characters that a terminal would interpret are escaped.
+
+    Example:
+        >>> from trichord import Order, TrichordError
+        >>> try:
+        ...     Order.parse("a>vt")
+        ... except TrichordError as error:
+        ...     print(str(error).split("; ")[0])
+        order 'a>vt' starts with A alone
     """
 
     def __init__(self, message: object = "") -> None:

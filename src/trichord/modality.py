@@ -154,6 +154,12 @@ class Order:
 
         Raises:
             TrichordError: The text is not an order.
+
+        Example:
+            >>> Order.parse("AV→T") == Order.parse("va>t")
+            True
+            >>> Order.parse("av")
+            Order(stages=(('A', 'V'),))
         """
         if isinstance(text, Order):
             return text
@@ -178,33 +184,68 @@ class Order:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Names of all modalities of the order, starting with the first stage."""
+        """Names of all modalities of the order, starting with the first stage.
+
+        Example:
+            >>> Order.parse("vt>a").modalities
+            ('video', 'text', 'audio')
+        """
         return tuple(name_of(letter) for stage in self.stages for letter in stage)
 
     def added(self, stage: int) -> tuple[str, ...]:
-        """Return the names of the modalities that a stage adds and trains."""
+        """Return the names of the modalities that a stage adds and trains.
+
+        Example:
+            >>> Order.parse("vt>a").added(1)
+            ('audio',)
+        """
         return tuple(name_of(letter) for letter in self.stages[stage])
 
     def before(self, stage: int) -> tuple[str, ...]:
-        """Return the names of the modalities of earlier stages, which are frozen in this stage."""
+        """Return the names of the modalities of earlier stages, which are frozen in this stage.
+
+        Example:
+            >>> Order.parse("vt>a").before(0), Order.parse("vt>a").before(1)
+            ((), ('video', 'text'))
+        """
         return tuple(name_of(letter) for part in self.stages[:stage] for letter in part)
 
     def up_to(self, stage: int) -> Order:
-        """Return the order that ends with a stage: `av` for stage 0 of `av>t`."""
+        """Return the order that ends with a stage: `av` for stage 0 of `av>t`.
+
+        Example:
+            >>> str(Order.parse("av>t").up_to(0))
+            'AV'
+        """
         return Order(self.stages[: stage + 1])
 
     def followed_by(self, modalities: Iterable[str]) -> Order:
-        """Return the order with a further stage that adds the modalities with these names."""
+        """Return the order with a further stage that adds the modalities with these names.
+
+        Example:
+            >>> Order.parse("av").followed_by(["text"]).code
+            'av>t'
+        """
         return Order((*self.stages, tuple(sorted(map(letter_of, modalities), key=_printed_key))))
 
     @property
     def code(self) -> str:
-        """The order as written in commands and files: `av>t`."""
+        """The order as written in commands and files: `av>t`.
+
+        Example:
+            >>> Order.parse("VA→T").code
+            'av>t'
+        """
         return ">".join("".join(stage).lower() for stage in self.stages)
 
     @property
     def slug(self) -> str:
-        """The order as written in names of folders: `av-t`."""
+        """The order as written in names of folders: `av-t`.
+
+        Example:
+            >>> Order.parse("av>t").slug
+            'av-t'
+        """
         return self.code.replace(">", "-")
 
     def __str__(self) -> str:
@@ -235,6 +276,10 @@ class Direction:
 
         Raises:
             TrichordError: The text is not a direction, or a modality is not declared.
+
+        Example:
+            >>> Direction.parse("t2va")
+            Direction(query=('text',), target=('video', 'audio'))
         """
         if isinstance(text, Direction):
             return text
@@ -256,12 +301,22 @@ class Direction:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Names of the modalities of the query and the target."""
+        """Names of the modalities of the query and the target.
+
+        Example:
+            >>> Direction.parse("t2va").modalities
+            ('text', 'video', 'audio')
+        """
         return self.query + self.target
 
     @property
     def code(self) -> str:
-        """The direction as written in commands and files: `t2va`."""
+        """The direction as written in commands and files: `t2va`.
+
+        Example:
+            >>> Direction(("text",), ("video", "audio")).code
+            't2va'
+        """
         return (
             "".join(letter_of(m) for m in self.query).lower() + "2" + "".join(letter_of(m) for m in self.target).lower()
         )

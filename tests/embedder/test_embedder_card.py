@@ -16,6 +16,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
+from doc_examples import run_examples
 from tiny import tiny_item, word_vectors
 from trichord import Embedder
 from trichord.cli import main
@@ -356,3 +357,7 @@ def test_published_data_sets_have_their_names() -> None:
     )
     for wrong in ({"how": 3}, {"how": {"a": None}}, {"clips": 3}, {"low": "x"}):
         assert not is_figure({**figure, **wrong})
+
+
+def test_examples_run(example_files: Path) -> None:
+    run_examples("trichord.embedder.results", example_files)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny_transformers
+from doc_examples import run_examples
 from extract_helpers import pictures, run, sound
 from trichord import Embedder
 from trichord.embedder.encoders import FeatureEncoders
@@ -190,3 +191,8 @@ def test_importing_trichord_stays_cheap() -> None:
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert "Embedder" in __import__("trichord").__all__
+
+
+def test_examples_run(example_files: Path) -> None:
+    tiny_transformers.bert(example_files / "my_text_encoder")
+    run_examples("trichord.embedder.encoders", example_files)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from doc_examples import run_examples
 from embed_helpers import NamedFiles, named_files, no_model
 from trichord.embedder.files import embed_files
 from trichord.embedder.worker import Worker
@@ -48,3 +49,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     with Worker(no_model) as worker, pytest.raises(TrichordError, match="the model cannot be loaded: no model is here"):  # type: ignore[arg-type]
         embed_files(named_files(), [tmp_path / "a.png"], worker=worker)  # type: ignore[arg-type]
+
+
+def test_examples_run(example_files: Path) -> None:
+    run_examples("trichord.embedder.worker", example_files)

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from doc_examples import python_blocks, run_block, run_examples
+from paths import ROOT
 from tiny import WORD_DIM, WORDS, word_vectors
 from trichord.embedder import Embedder
 from trichord.embedder.folder import Parts
@@ -387,3 +390,29 @@ def test_the_former_place_still_works() -> None:
         assert former.TrichordEncoder is TrichordEncoder
     with pytest.raises(AttributeError):
         former.Nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["trichord.embedder.mteb", "trichord.embedder.mteb_items"])
+def test_examples_run(name: str, example_files: Path) -> None:
+    run_examples(name, example_files)
+
+
+def test_the_block_of_docs_models_md_runs(example_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task, whose videos would be downloaded, is replaced by one on two clips."""
+    import mteb
+
+    from mteb_helpers import retrieval_task
+
+    published, evaluate = mteb.get_task, mteb.evaluate
+    results: list[Any] = []
+
+    def task_of_two_clips(name: str) -> Any:
+        assert published(name).metadata.name == name
+        return retrieval_task("t2v", {"text": ["stir the soup", "cut the bread"], "video": ["a.mp4", "b.mp4"]})
+
+    monkeypatch.setattr(mteb, "get_task", task_of_two_clips)
+    quiet = partial(evaluate, cache=None, co2_tracker=False, show_progress_bar=False, num_proc=1)
+    monkeypatch.setattr(mteb, "evaluate", lambda encoder, task: results.append(quiet(encoder, task)))
+    page = ROOT / "docs" / "models.md"
+    run_block(python_blocks(page)[1], page, example_files)
+    assert 0 < results[0].task_results[0].scores["test"][0]["ndcg_at_10"] <= 1

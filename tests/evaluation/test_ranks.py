@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trichord.errors import TrichordError
-from trichord.evaluation import ranks as module
+from trichord.evaluation import products as module
 from trichord.evaluation import retrieval_metrics, retrieval_ranks
 from trichord.evaluation.counts import RankCounts, matrix_counts, row_counts
 from trichord.evaluation.ranks import chance_recall, metrics_from_counts
@@ -256,7 +256,7 @@ def test_filtered_counts_are_those_of_float64(
         assert same(retrieval_ranks(q, g, truth, block), expected)
         assert same(retrieval_ranks(q, g, truth, block, "float64"), expected)
         tensors = [x if isinstance(x, torch.Tensor) else torch.from_numpy(x) for x in (q, g)]
-        assert same(module._ranks(*tensors, truth, block, "filtered"), expected)  # what a GPU runs
+        assert same(module.product_counts(*tensors, truth, block, "filtered"), expected)  # what a GPU runs
 
 
 @pytest.mark.parametrize("kind", ["normal", "close", "planted", "one huge"])
@@ -271,7 +271,9 @@ def test_filter_over_many_tiles(kind: str, dtype: type) -> None:
     expected = plain_counts(q, g, np.arange(1500))
     for block in (100, 1024):
         assert same(retrieval_ranks(q, g, block=block), expected)
-        assert same(module._ranks(torch.from_numpy(q), torch.from_numpy(g), np.arange(1500), 20, "filtered"), expected)
+        assert same(
+            module.product_counts(torch.from_numpy(q), torch.from_numpy(g), np.arange(1500), 20, "filtered"), expected
+        )
 
 
 def test_only_hard_queries_are_compared_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +345,7 @@ def test_torch_settings_neither_matter_nor_change(monkeypatch: pytest.MonkeyPatc
     try:
         torch.set_float32_matmul_precision("medium")
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert same(module._ranks(q, g, np.arange(300), 1024, "filtered"), expected)
+            assert same(module.product_counts(q, g, np.arange(300), 1024, "filtered"), expected)
         assert torch.get_float32_matmul_precision() == "medium" and set(seen) == {"highest"}
     finally:
         torch.set_float32_matmul_precision(before)

@@ -79,8 +79,6 @@ def options() -> Lists:
 
 def options_of(command: list[str]) -> tuple[str, ...]:
     """Return the options in the help of a command."""
-    if command in (["store", "info"], ["store", "verify"]):  # these commands have no options
-        return ()
     help_text = io.StringIO()
     with contextlib.redirect_stdout(help_text), contextlib.suppress(SystemExit):
         main([*command, "--help"])

@@ -1,50 +1,88 @@
-"""The examples in the docstrings run and print what they show, and every public function and class has one."""
+"""The examples in the docstrings run and print what they show, and every public name has one."""
 
 from __future__ import annotations
 
-import doctest
 import importlib
-import inspect
-import pkgutil
-from collections.abc import Iterator
+import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-ROOMS = ("captions", "data", "layers", "losses", "media", "modalities", "nn", "world")
-COMPLETE = ("trichord.losses", "trichord.nn")  # every public function and class of these rooms has an example
+from doc_examples import modules_of, run_examples, without_example
+from paths import ROOT
+
+COMPLETE = ("embedder", "evaluation", "losses", "nn")  # rooms whose public names all have an example
+ROOMS = (*COMPLETE, "captions", "data", "layers", "media", "modalities", "world")
+MODULES = ["trichord.modality", "trichord.errors", *(name for room in ROOMS for name in modules_of(f"trichord.{room}"))]
+ELSEWHERE = {  # next to tests that need the same packages or processes, which take seconds to load
+    "trichord.embedder.encoders": "embedder/test_embedder_encoders.py",
+    "trichord.embedder.mteb": "embedder/test_mteb.py",
+    "trichord.embedder.mteb_items": "embedder/test_mteb.py",
+    "trichord.embedder.results": "embedder/test_embedder_card.py",
+    "trichord.embedder.worker": "embedder/test_embedder_worker.py",
+}
 
 
-def modules(room: str) -> Iterator[str]:
-    yield room
-    package = importlib.import_module(room)
-    for info in pkgutil.iter_modules(package.__path__, f"{room}."):
-        yield from modules(info.name) if info.ispkg else (info.name,)
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in ELSEWHERE])
+def test_examples_run(name: str, example_files: Path) -> None:
+    run_examples(name, example_files)
 
 
-MODULES = ["trichord.modality", *(name for room in ROOMS for name in modules(f"trichord.{room}"))]
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_other_examples_run_elsewhere(name: str) -> None:
+    source = (ROOT / "tests" / ELSEWHERE[name]).read_text()
+    assert "run_examples(" in source and f'"{name}"' in source
 
 
-def public_members(module: ModuleType) -> dict[str, object]:
-    """Return the public functions and classes that the module defines."""
-    return {
-        name: member
-        for name, member in vars(module).items()
-        if not name.startswith("_")
-        and (inspect.isclass(member) or inspect.isfunction(inspect.unwrap(member)))  # type: ignore[arg-type]
-        and member.__module__ == module.__name__
-    }
+@pytest.mark.parametrize("name", ["trichord", *(n for room in COMPLETE for n in modules_of(f"trichord.{room}"))])
+def test_every_public_name_has_an_example_that_runs(name: str) -> None:
+    assert without_example(importlib.import_module(name)) == []
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_examples_run(name: str) -> None:
-    results = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert results.failed == 0
+SOURCE = '''
+def shown():
+    """
+    >>> shown()
+    """
+
+def silent():
+    """Do nothing."""
+
+def skipped():
+    """
+    >>> skipped()  # doctest: +SKIP
+    """
+
+class Shape:
+    """
+    >>> Shape().area
+    1
+    """
+
+    @property
+    def area(self):
+        """The area."""
+        return 1
+
+    def _own(self):
+        pass
+
+class Square(Shape):
+    """
+    >>> Square().area
+    1
+    """
+
+    @property
+    def area(self):
+        return 1
+'''
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith(COMPLETE)])
-def test_every_public_function_and_class_has_an_example(name: str) -> None:
-    module = importlib.import_module(name)
-    exported = {key: getattr(module, key) for key in getattr(module, "__all__", ())}
-    members = exported | public_members(module)
-    assert [key for key, member in members.items() if ">>>" not in (member.__doc__ or "")] == []
+def test_names_without_an_example_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("trichord.shapes")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(SOURCE, vars(module))
+    expected = ["silent", "skipped", "Shape.area"]
+    assert without_example(module) == [f"trichord.shapes.{name}" for name in expected]

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from trichord.cli.parsing import call, joined, show
+from trichord.cli.parsing import call, joined, parse, parser_of, show
 from trichord.errors import TrichordError
 
 POSTPONED = 75  # EX_TEMPFAIL of sysexits.h: a temporary failure
@@ -79,21 +79,36 @@ def store(words: list[str]) -> int:
         example = "trichord store export my_store --out release --layout howto100m"
         show(call(export_store, "store export", words[1:], positional=("store",), example=example))
         return 0
-    if len(words) != 2 or words[0] not in ("info", "verify"):
+    if not words or words[0] not in ("info", "verify"):
         if words and words[0] not in ("-h", "--help"):
             raise TrichordError(
                 "unknown command of `trichord store`; use `trichord store info STORE`, `trichord store verify STORE` or `trichord "
                 "store export STORE`"
             )
-        print("usage: trichord store {info,verify} STORE\n       trichord store export STORE --out DIR --layout LAYOUT")
+        print(
+            "usage: trichord store {info,verify} STORE\n       trichord store export STORE --out DIR --layout LAYOUT\n"
+            "`trichord store COMMAND --help` explains a command"
+        )
         return 0
+    path = _store_path(*words)
     if words[0] == "info":
-        show(store_info(words[1]))
+        show(store_info(path))
         return 0
-    problems = verify(words[1])
+    problems = verify(path)
     for problem in problems:
         show(problem)
     if problems:
-        raise TrichordError(f"{words[1]}: the store has {len(problems)} problem(s), listed above; repair or replace it")
-    print(f"{words[1]}: no problems found")
+        raise TrichordError(f"{path}: the store has {len(problems)} problem(s), listed above; repair or replace it")
+    print(f"{path}: no problems found")
     return 0
+
+
+def _store_path(command: str, *words: str) -> str:
+    """Return the store in the words that follow `trichord store info` or `trichord store verify`."""
+    description = {
+        "info": "Print what a store contains.",
+        "verify": "Read a store completely and print each problem in one line.",
+    }[command]
+    parser = parser_of(f"store {command}", description, f"trichord store {command} my_store")
+    parser.add_argument("store", type=str, help="Folder or URL of the store.")
+    return str(parse(parser, list(words)).store)

@@ -28,7 +28,7 @@ def run_demo(
 
     Args:
         out: Folder for the videos of the world, the store and the study.
-        recipe: Recipe of the study.
+        recipe: Recipe of the study: the name of a built-in recipe, or a YAML file.
         num_train: Number of training videos.
         num_test: Number of held-out videos, which show combinations that do not occur in training.
         seed: Random seed of the world and of the study.

@@ -30,8 +30,9 @@ def export_model(
         words: File of word vectors. By default, the words of the store.
         results: Folder of `trichord evaluate --out` with the figures for the model card. By default, the figures of the study.
         name: Name of the model in its card. By default, the name of the folder.
-        license: License of the weights: an identifier of the hub such as cc-by-4.0, or a name.
-        language: Language of the texts, such as en.
+        license: License of the weights: an identifier of the hub such as cc-by-4.0, or a name. By default, the card does not
+            state a license.
+        language: Language of the texts as a code, such as en. By default, the card does not state a language.
     """
     from trichord.embedder.export import export_model
 
@@ -62,12 +63,13 @@ def embed(
     Args:
         model: Folder of an exported model, or OWNER/NAME on the hub.
         files: Media files. A folder stands for the videos in it, and a table of clips for its rows.
-        out: File to write, .safetensors or .npz.
-        window_s: Duration in seconds of the clips that longer files are cut into.
+        out: File to write: .safetensors or .npz.
+        window_s: Duration of the clips that longer files are cut into, in seconds. By default, each file is one clip.
         words: File of word vectors. By default, the words of the model.
-        encoders: Encoder of each stream. By default, the encoders that the model records.
-        weights: File with the weights of the encoder of each stream.
-        revision: Revision of the repository on the hub.
+        encoders: Encoder of each stream, such as '{visual_2d: resnet152}'. By default, the encoders that the model records.
+        weights: Weights file of the encoder of each stream, such as '{visual_2d: resnet152.pth}'. By default, those of
+            `trichord extract`.
+        revision: Branch, tag or commit of the repository on the hub. By default, the newest commit.
         device: Device for all computations: cpu or cuda.
     """
     from trichord.embedder.embedder import Embedder

@@ -25,8 +25,11 @@ def parser_of(command: str, description: str, example: str) -> ArgumentParser:
     """
     from jsonargparse import ArgumentParser
 
+    from trichord.cli.help import HelpFormatter
+
     text = f"{description} Example: {example}"
-    return ArgumentParser(prog=f"trichord {command}", description=text, exit_on_error=False, allow_abbrev=False)
+    form: dict[str, Any] = {"formatter_class": HelpFormatter, "exit_on_error": False, "allow_abbrev": False}
+    return ArgumentParser(prog=f"trichord {command}", description=text, **form)
 
 
 def parse(parser: ArgumentParser, words: list[str]) -> Namespace:

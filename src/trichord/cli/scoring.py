@@ -38,6 +38,7 @@ def report(
         direction: Direction of the main table, such as t2v. By default, the first direction that was scored.
         level: Confidence level of all intervals.
         compare: Report the differences between study A and study B. For two evaluations, this equals giving both as FOLDER.
+            By default, no studies are compared.
     """
     if bool(folders) == (compare is not None):
         raise TrichordError(
@@ -88,35 +89,37 @@ def evaluate(
     """Score a run, all orders of a study, a published .pth checkpoint, or embeddings from a file on benchmarks.
 
     Args:
-        run: Run, study or stage folder, or a published .pth file.
-        store: Store with the clips: a folder, or a URL (s3://...).
+        run: Run, study or stage folder, or a published .pth file. Required if --embeddings is not given.
+        store: Store with the clips: a folder, or a URL (s3://...). Required if --embeddings is not given.
         benchmark: Benchmarks: a name shown by --list, NAME:COLLECTION/SPLIT, or COLLECTION/SPLIT. By default, all held-out
             clips.
-        benchmarks: The same as a list, or separated by commas.
+        benchmarks: Benchmarks as a list, or separated by commas. Empty: those of --benchmark.
         orders: Orders of a study to score, such as 'av>t' or 'av>t,vt>a'. Empty: all.
         seeds: Seeds of a study to score, such as 0 or 0,1. Empty: all.
         list: List the benchmarks and exit.
         explain: Explain the protocol of a benchmark and exit.
-        embeddings: File of embeddings, .safetensors or .npz, to score instead of a run and a store.
-        save_embeddings: File to which the embeddings of the scored clips are written.
+        embeddings: File of embeddings, .safetensors or .npz. If it is given, it is scored instead of a run and a store.
+        save_embeddings: File to which the embeddings of the scored clips are written. By default, they are not saved.
         directions: Retrieval directions, such as [t2v,t2va], or all. Empty: those of the recipe.
         fusion: Fusion of several modalities: sum, mean_normalized, or auto (as in training).
         dual_softmax: Scale of the dual softmax, such as 100. Its scores depend on all queries of the benchmark. 0: no dual
             softmax.
         missing: Treatment of clips that lack a modality: drop (excluded), miss (errors), or auto (policy of the benchmark).
-        gallery: File with the ids of the clips to score, one per line.
+        gallery: File with the ids of the clips to score, one per line. By default, all clips.
         windows: Number of windows that longer clips are cut into (MIL-NCE uses 10). 0: no windows.
         window_s: Duration of the windows in seconds. By default, the shortest clip of the recipe.
         window_pool: Pooling of the embeddings of windows: mean or max.
-        audio_window_s: Seconds of sound around each second that is searched for steps.
-        labels: Labels of the clips: .csv, .jsonl, world.json, or a folder of official lists.
+        audio_window_s: Duration of the sound around each second that is searched for steps, in seconds.
+        labels: Labels of the clips: .csv, .jsonl, world.json, or a folder of official lists. By default, those in the file of
+            embeddings, or the folders of the videos.
         templates: Texts around class names: 'a video of {}', or several as ['{} in a video','a photo of {}']. Empty: the name
             only.
         text_encoder: Encoder of step texts and class names, such as st:all-minilm-l6-v2. Empty: the encoder recorded in the store.
         recipe: Recipe that defines how clips are read and scored. By default, that of the training; for a published checkpoint,
             mcn.
         seed: Random seed for benchmarks that sample clips or windows.
-        out: Folder for results and per-query files; a .json file contains only the rows.
+        out: Folder for results and per-query files; a .json file contains only the rows. By default, the results are only
+            printed.
     """
     from rich.console import Console
 
@@ -233,6 +236,14 @@ def _evaluate_model(console: Console, *subject: Any, save_to: Path | None, out: 
 
 def doctor(words: list[str]) -> int:
     """Run `trichord doctor`."""
+    if words and words[0] not in ("-h", "--help"):
+        raise TrichordError(f"doctor takes no arguments, but {words[0]} was given; run `trichord doctor`")
+    if words:
+        print(
+            "usage: trichord doctor\n\nCheck the installation, and print the commands that install missing parts.\n"
+            "Example: trichord doctor"
+        )
+        return 0
     from trichord.doctor import examine
 
     for line in examine():

@@ -61,7 +61,7 @@ def study(
         orders: Orders to compare; avt is joint training.
         seeds: Random seeds; each order is trained once per seed.
         benchmarks: Names of benchmarks. Empty: all benchmarks that the store has clips for.
-        first_stage_seed: Seed of the first stages, which are then shared by all seeds.
+        first_stage_seed: Seed of the first stages, which are then shared by all seeds. By default, each seed trains its own.
         resume: No effect, because a study always continues.
     """
     from trichord.study.run import run_study
@@ -104,7 +104,8 @@ def freeze(
         store: Store that the run is trained on: a folder, or a URL.
         order: Order whose later stages are prepared. By default, all later stages that may follow.
         device: Device for all computations.
-        ray: Ray cluster to use: auto (the cluster that runs here), local, HOST:PORT or ray://HOST:PORT.
+        ray: Ray cluster to use: auto (the cluster that runs here), local, HOST:PORT or ray://HOST:PORT. By default, Ray is not
+            used.
         workers: Number of workers on Ray. By default, as many as fit.
     """
     if workers is not None and ray is None:

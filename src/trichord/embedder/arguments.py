@@ -29,7 +29,14 @@ CARD_OPTIONS = ("name", "license", "language")
 
 
 def check_options(call: str, options: Mapping[str, Any], known: Sequence[str] = OPTIONS) -> None:
-    """Raise TrichordError if `call` does not have one of the options, or if the device is not available."""
+    """Raise TrichordError if `call` does not have one of the options, or if the device is not available.
+
+    Example:
+        >>> check_options("from_run", {"device": "cpu"})
+        >>> check_options("from_run", {"devise": "cpu"})
+        Traceback (most recent call last):
+        trichord.errors.TrichordError: from_run has no option 'devise'; its options are encoders, weights, device
+    """
     if unknown := [name for name in options if name not in known]:
         raise TrichordError(f"{call} has no option '{unknown[0]}'; its options are {', '.join(known)}")
     if "device" in options:
@@ -41,13 +48,34 @@ def device_of(device: Any) -> str:
 
     Raises:
         TrichordError: Torch cannot use the device; the message lists the available devices.
+
+    Example:
+        >>> import torch
+        >>> device_of(torch.device("cpu"))
+        'cpu'
     """
     check_device(device)
     return str(device)
 
 
+def path_or_none(path: str | Path | None) -> Path | None:
+    """Return an optional path as a `Path`.
+
+    Example:
+        >>> path_or_none("words.txt") == Path("words.txt"), path_or_none(None) is None
+        (True, True)
+    """
+    return None if path is None else Path(path)
+
+
 def streams_of(trained: TrainedModel) -> tuple[str, ...]:
-    """Return the names of the feature streams that a model reads, which do not include words."""
+    """Return the names of the feature streams that a model reads, which do not include words.
+
+    Example:
+        >>> from trichord.embedder import Embedder
+        >>> streams_of(Embedder.from_pretrained("my_model").parts.trained)
+        ('visual_2d', 'spectrogram')
+    """
     streams: list[str] = []
     if "video" in trained.trained:
         streams += trained.visual_streams
@@ -59,7 +87,16 @@ def streams_of(trained: TrainedModel) -> tuple[str, ...]:
 
 
 def check_encoders(trained: TrainedModel, encoders: Any, weights: Any) -> None:
-    """Raise TrichordError for encoders, or weights of encoders, that have no effect on this model."""
+    """Raise TrichordError for encoders, or weights of encoders, that have no effect on this model.
+
+    Example:
+        >>> from trichord.embedder import Embedder
+        >>> trained = Embedder.from_pretrained("my_model").parts.trained
+        >>> check_encoders(trained, {"visual_2d": "resnet152"}, weights=None)
+        >>> check_encoders(trained, None, weights={"visual_3d": "e29.pth"})
+        Traceback (most recent call last):
+        trichord.errors.TrichordError: weights of 'visual_3d' have no effect on this model; it uses weights of visual_2d
+    """
     streams = tuple(stream for stream in streams_of(trained) if stream not in further_letters(trained.trained))
     visual = tuple(stream for stream in streams if stream in trained.visual_streams)
     for option, values, known in (("encoders", encoders, streams), ("weights", weights, visual)):
@@ -76,7 +113,14 @@ def check_encoders(trained: TrainedModel, encoders: Any, weights: Any) -> None:
 
 
 def check_card_options(options: Any) -> None:
-    """Raise TrichordError for options that a model card does not have, and for an invalid license."""
+    """Raise TrichordError for options that a model card does not have, and for an invalid license.
+
+    Example:
+        >>> check_card_options({"license": "cc-by-4.0"})
+        >>> check_card_options({"licence": "cc-by-4.0"})
+        Traceback (most recent call last):
+        trichord.errors.TrichordError: a model card has no option 'licence'; its options are name, license, language
+    """
     if not isinstance(options, Mapping):
         raise TrichordError(
             f"the options of a model card must be keyword arguments ({', '.join(CARD_OPTIONS)}), not {options!r:.60}"
@@ -92,7 +136,14 @@ def check_card_options(options: Any) -> None:
 
 
 def check_push(push: bool, repo_id: str | None, options: Mapping[str, Any]) -> None:
-    """Raise TrichordError for options of an upload that do not exist, or that are given without an upload."""
+    """Raise TrichordError for options of an upload that do not exist, or that are given without an upload.
+
+    Example:
+        >>> check_push(True, "me/my_model", {"private": True})
+        >>> check_push(False, "me/my_model", {})
+        Traceback (most recent call last):
+        trichord.errors.TrichordError: repo_id has no effect without push_to_hub=True; add it, or omit repo_id
+    """
     known = [name for name in inspect.signature(ModelHubMixin.push_to_hub).parameters if name != "self"]
     check_options("save_pretrained", options, [name for name in known if name not in ("repo_id", "config")])
     given_options = [*options, *["repo_id"] * (repo_id is not None)]
@@ -103,7 +154,14 @@ def check_push(push: bool, repo_id: str | None, options: Mapping[str, Any]) -> N
 
 
 def check_folder(folder: Path) -> None:
-    """Raise TrichordError if there is a file in place of a folder that is to be written."""
+    """Raise TrichordError if there is a file in place of a folder that is to be written.
+
+    Example:
+        >>> check_folder(Path("my_new_model"))
+        >>> check_folder(Path("a.mp4"))
+        Traceback (most recent call last):
+        trichord.errors.TrichordError: a.mp4: the path is a file, but a model is saved as a folder; give another path
+    """
     for path in (folder, *folder.parents):
         if path.exists():
             if not path.is_dir():
@@ -115,7 +173,12 @@ def check_folder(folder: Path) -> None:
 
 
 def items_of(values: Any) -> list[Any]:
-    """Return a single item or several items as a list."""
+    """Return a single item or several items as a list.
+
+    Example:
+        >>> items_of("a.mp4"), items_of(("a.mp4", "b.mp4"))
+        (['a.mp4'], ['a.mp4', 'b.mp4'])
+    """
     single = isinstance(values, str | Path | np.ndarray | Mapping) or hasattr(values, "detach")
     if not single and (not isinstance(values, Iterable) or isinstance(values, bytes | set | frozenset)):
         raise TrichordError(f"an object of type {type(values).__name__} cannot be encoded; give files or arrays")
@@ -123,7 +186,12 @@ def items_of(values: Any) -> list[Any]:
 
 
 def texts_of(texts: Any) -> list[Any]:
-    """Return a single text or several texts as a list."""
+    """Return a single text or several texts as a list.
+
+    Example:
+        >>> texts_of("stir the soup"), texts_of(("stir", "cut"))
+        (['stir the soup'], ['stir', 'cut'])
+    """
     unordered = (
         isinstance(texts, bytes | Mapping | set | frozenset) or np.ndim(texts if hasattr(texts, "ndim") else [0]) == 0
     )
@@ -133,7 +201,12 @@ def texts_of(texts: Any) -> list[Any]:
 
 
 def spans_of(start_s: Any, end_s: Any, count: int) -> list[Span]:
-    """Return one span for each of `count` items."""
+    """Return one span for each of `count` items.
+
+    Example:
+        >>> spans_of(2.0, [3.0, 4.0], count=2)
+        [Span(start_s=2.0, end_s=3.0), Span(start_s=2.0, end_s=4.0)]
+    """
     starts, ends = (
         list(value) if isinstance(value, Sequence | np.ndarray) and np.ndim(value) else [value] * count
         for value in (start_s, end_s)
@@ -153,7 +226,14 @@ def spans_of(start_s: Any, end_s: Any, count: int) -> list[Span]:
 
 
 def check_rate(rate_hz: Any, unit_name: str) -> None:
-    """Raise TrichordError for a rate that is not a positive number; None is allowed."""
+    """Raise TrichordError for a rate that is not a positive number; None is allowed.
+
+    Example:
+        >>> check_rate(16_000, "samples")
+        >>> check_rate(0, "samples")
+        Traceback (most recent call last):
+        trichord.errors.TrichordError: rate_hz is 0; give the number of samples per second, greater than 0
+    """
     if rate_hz is None:
         return
     is_number = isinstance(rate_hz, Real) and not isinstance(rate_hz, bool)

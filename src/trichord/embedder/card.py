@@ -42,6 +42,13 @@ def make_card(
 
     Raises:
         TrichordError: The license contains no letter, or the parser of the hub does not read the card as it was written.
+
+    Example:
+        >>> from trichord.embedder import Embedder
+        >>> parts = Embedder.from_pretrained("my_model").parts
+        >>> card = make_card(parts, name="soups", license="cc-by-4.0", language="en")
+        >>> card.data.license, card.data.language, card.data.pipeline_tag
+        ('cc-by-4.0', 'en', 'feature-extraction')
     """
     identifier, license_name = (None, None) if license is None else hub_license(license)
     figures = [figure for figure in parts.results if is_figure(figure)]
@@ -67,7 +74,12 @@ def make_card(
 
 
 def num_figures(path: Path) -> int:
-    """Return the number of figures in the metadata of an existing card, or 0 if its metadata do not have the form of the hub."""
+    """Return the number of figures in the metadata of an existing card, or 0 if its metadata do not have the form of the hub.
+
+    Example:
+        >>> num_figures(Path("my_model/README.md"))
+        0
+    """
     text = read_text(path, errors="replace", max_bytes=_MOST_CARD_BYTES)
     begin, end = text.find("---"), text.find("\n---", 3)
     if begin != 0 or end < 0:
@@ -87,6 +99,10 @@ def hub_license(license: str) -> tuple[str, str | None]:
 
     Raises:
         TrichordError: The text contains none of the letters a to z.
+
+    Example:
+        >>> hub_license("Apache-2.0"), hub_license("My own license")
+        (('apache-2.0', None), ('other', 'my-own-license'))
     """
     text = folded(license)
     name = ".".join(filter(None, map(slug, text.split("."))))

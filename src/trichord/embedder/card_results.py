@@ -46,7 +46,15 @@ _POLICIES = {"drop": "left out", "miss": "counted as errors"}
 
 
 def evaluation_result(figure: Figure) -> EvalResult:
-    """Return a figure in the form of the hub."""
+    """Return a figure in the form of the hub.
+
+    Example:
+        >>> figure = dict(benchmark="msrvtt", title="MSR-VTT", protocol="", kind="retrieval", of="t2v", measure="R@10",
+        ...               unit="%", value=41.5, low=38.4, high=44.6, chance=1.0, num=968, gallery=968)
+        >>> result = evaluation_result(figure)
+        >>> result.task_type, result.dataset_name, result.metric_type, result.metric_value
+        ('text-to-video-retrieval', 'MSR-VTT', 'recall_at_10', 41.5)
+    """
     scope, how = folded(figure["of"]), figure.get("how", {})
     task, task_name = _task(figure["kind"], scope)
     data_set, name = _data_set(figure)
@@ -81,7 +89,12 @@ def _asked(figure: Figure) -> str:
 
 
 def slug(text: str, joint: str = "-") -> str:
-    """Return the lowercase letters and digits of a text, with `joint` in place of other characters: `r-1-mean` for `R@1, mean`."""
+    """Return the lowercase letters and digits of a text, with `joint` in place of other characters: `r-1-mean` for `R@1, mean`.
+
+    Example:
+        >>> slug("R@1, mean"), slug("R@1, mean", "_")
+        ('r-1-mean', 'r_1_mean')
+    """
     return joint.join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
@@ -112,7 +125,12 @@ def _data_set(figure: Figure) -> tuple[str, str]:
 
 
 def scored(figure: Figure) -> str:
-    """Return the choices that affect a figure and are not part of its `of`."""
+    """Return the choices that affect a figure and are not part of its `of`.
+
+    Example:
+        >>> scored({"of": "t2va", "how": {"fusion": "sum", "missing": "drop"}})
+        'fusion sum, missing clips left out'
+    """
     how, scope = figure.get("how", {}), figure["of"]
     parts = []
     if "fusion" in how and str(how["fusion"]) not in scope:
@@ -137,7 +155,14 @@ def scored(figure: Figure) -> str:
 
 
 def results_section(figures: Sequence[Figure]) -> str:
-    """Return the table of the figures and the descriptions of their protocols."""
+    """Return the table of the figures and the descriptions of their protocols.
+
+    Example:
+        >>> figure = dict(benchmark="msrvtt", title="MSR-VTT", protocol="", kind="retrieval", of="t2v", measure="R@10",
+        ...               unit="%", value=41.5, low=None, high=None, chance=1.0, num=968, gallery=968)
+        >>> print(results_section([figure]).splitlines()[2])
+        | MSR-VTT | not recorded | t2v |  | R@10 | 41.50 | 1.00 | 968 | 968 |
+    """
     if not figures:
         return "No results are recorded. `trichord evaluate` computes them."
     rows = []
@@ -174,7 +199,14 @@ def results_section(figures: Sequence[Figure]) -> str:
 
 
 def limits_section(figures: Sequence[Figure], origin: dict[str, Any]) -> str:
-    """Return sentences on the limits of the figures, with the benchmarks that are zero-shot and those that are not."""
+    """Return sentences on the limits of the figures, with the benchmarks that are zero-shot and those that are not.
+
+    Example:
+        >>> figure = dict(benchmark="msrvtt", title="MSR-VTT", protocol="", kind="retrieval", of="t2v", measure="R@10",
+        ...               unit="%", value=41.5, low=38.4, high=44.6, chance=1.0, num=968, gallery=968)
+        >>> limits_section([figure], {"collections": "howto100m"}).split(". ")[0]
+        'Whether the model was trained on the data of MSR-VTT is not recorded'
+    """
     trained = origin.get("collections")
     split = str(origin.get("train_split") or "train")
     kinds: dict[str, list[str]] = {"new": [], "same": [], "seen": [], "unknown": []}
@@ -218,6 +250,13 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown, in which the text of cells is escaped."""
+    """Return a table in Markdown, in which the text of cells is escaped.
+
+    Example:
+        >>> print(table(("measure", "value"), [("R@1", "41.50")]))
+        | measure | value |
+        | --- | --- |
+        | R@1 | 41.50 |
+    """
     lines = [head, ["---" for _ in head], *rows]
     return "\n".join("| " + " | ".join(c if c == "---" else plain(str(c)) for c in line) + " |" for line in lines)

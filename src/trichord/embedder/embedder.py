@@ -26,12 +26,13 @@ from trichord.embedder.arguments import (
     check_rate,
     device_of,
     items_of,
+    path_or_none,
     spans_of,
     texts_of,
 )
 from trichord.embedder.encoders import FeatureEncoders
 from trichord.embedder.folder import Parts, check_target, find_folder, read_folder, write_folder
-from trichord.embedder.inputs import Inputs, audio_inputs
+from trichord.embedder.inputs import Inputs, audio_inputs, stream_widths, text_inputs
 from trichord.embedder.scores import fused, similarity
 from trichord.errors import TrichordError
 from trichord.files.writing import writing_to
@@ -64,9 +65,10 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         TrichordError: The device is not available, or encoders or weights are given for a stream that the model does not read.
 
     Example:
-        >>> embedder = Embedder.from_pretrained("my_model")  # doctest: +SKIP
-        >>> embedder.modalities, embedder.dim
-        (('video', 'text'), 8)
+        >>> embedder = Embedder.from_pretrained("my_model")
+        >>> texts, videos = embedder.encode_text(["stir the soup"]), embedder.encode_video(["a.mp4", "b.mp4"])
+        >>> embedder.similarity(texts, videos).shape
+        (1, 2)
     """
 
     _hub_mixin_config: dict[str, Any] = {}  # the folder already has a config.json
@@ -85,11 +87,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         self.encoders = FeatureEncoders(
             parts.encoders, names=encoders, weights={s: Path(p) for s, p in (weights or {}).items()}, device=self.device
         )
-        arguments = self.model.arguments
-        dims = {"video": arguments["video_dim"], "audio": arguments["audio_dim"] or arguments["mel_bins"]}
-        dims |= arguments.get("feature_dims", {})
-        if len(parts.scoring.visual_streams) == 1:
-            dims[parts.scoring.visual_streams[0]] = arguments["video_dim"]
+        dims = stream_widths(self.model.arguments, parts.scoring)
         self.inputs = Inputs(parts.scoring, self.encoders, parts.vocabulary, dims)
 
     # ---- loading and saving
@@ -123,14 +121,16 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             TrichordError: The model does not exist, is damaged, or cannot be downloaded.
 
         Example:
-            >>> embedder = Embedder.from_pretrained("my_model", device="cuda")  # doctest: +SKIP
+            >>> embedder = Embedder.from_pretrained("my_model", device="cpu")
+            >>> embedder.modalities
+            ('video', 'audio', 'text')
         """
         check_options("from_pretrained", options)
         folder = find_folder(
             pretrained_model_name_or_path, revision=revision, cache_dir=cache_dir, force_download=force_download,
             local_files_only=local_files_only, token=token,
         )  # fmt: skip
-        return cls(read_folder(folder, None if words is None else Path(words)), **options)
+        return cls(read_folder(folder, path_or_none(words)), **options)
 
     @classmethod
     def from_run(
@@ -155,20 +155,14 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             TrichordError: The model or the store does not exist, or they do not belong together.
 
         Example:
-            >>> embedder = Embedder.from_run("my_study/stages/vt", "my_store")  # doctest: +SKIP
+            >>> Embedder.from_run("my_run", "my_store").modalities
+            ('video', 'audio', 'text')
         """
         check_options("from_run", options)
         from trichord.embedder.origin import parts_of_run
 
-        return cls(
-            parts_of_run(
-                Path(run),
-                store,
-                words=None if words is None else Path(words),
-                results=None if results is None else Path(results),
-            ),
-            **options,
-        )
+        files = {"words": path_or_none(words), "results": path_or_none(results)}
+        return cls(parts_of_run(Path(run), store, **files), **options)
 
     @classmethod
     def from_published(
@@ -186,15 +180,15 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             TrichordError: The file cannot be read or is not a known checkpoint.
 
         Example:
-            >>> embedder = Embedder.from_published("e29.pth", words="GoogleNews-vectors-negative300.bin")  # doctest: +SKIP
+            >>> embedder = Embedder.from_published("e29.pth", words="GoogleNews-vectors-negative300.bin")
+            >>> embedder.encode_text(["stir the soup"]).shape == (1, embedder.dim)
+            True
         """
         check_options("from_published", options)
         from trichord.embedder.origin import parts_of_published
         from trichord.training.models import load_model
 
-        return cls(
-            parts_of_published(load_model(Path(path)), store, words=None if words is None else Path(words)), **options
-        )
+        return cls(parts_of_published(load_model(Path(path)), store, words=path_or_none(words)), **options)
 
     def save_pretrained(
         self,
@@ -224,7 +218,8 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
                 earlier export.
 
         Example:
-            >>> embedder.save_pretrained("my_model", model_card_kwargs={"license": "cc-by-4.0"})  # doctest: +SKIP
+            >>> embedder = Embedder.from_run("my_run", "my_store")
+            >>> embedder.save_pretrained("my_new_model", model_card_kwargs={"license": "cc-by-4.0"})
         """
         folder = Path(save_directory)
         check_card_options(model_card_kwargs or {})
@@ -251,7 +246,10 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             TrichordError: An argument is unknown or invalid.
 
         Example:
-            >>> card = embedder.generate_model_card(name="my_model", license="cc-by-4.0")  # doctest: +SKIP
+            >>> embedder = Embedder.from_pretrained("my_model")
+            >>> card = embedder.generate_model_card(name="my_model", license="cc-by-4.0")
+            >>> card.data.license
+            'cc-by-4.0'
         """
         from trichord.embedder.card import make_card
 
@@ -262,12 +260,22 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Names of the modalities that the model was trained on."""
+        """Names of the modalities that the model was trained on.
+
+        Example:
+            >>> Embedder.from_pretrained("my_depth_model").modalities
+            ('video', 'depth')
+        """
         return in_order(self.parts.trained.trained)
 
     @property
     def dim(self) -> int:
-        """Width D of the joint space."""
+        """Width D of the joint space.
+
+        Example:
+            >>> Embedder.from_pretrained("my_model").dim
+            8
+        """
         return int(self.model.arguments["embed_dim"])
 
     def knows(self, captions: Sequence[str]) -> bool:
@@ -277,6 +285,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             captions: The captions of one clip.
 
         Example:
+            >>> embedder = Embedder.from_pretrained("my_model")
             >>> embedder.knows(["stir the soup"]), embedder.knows(["xyzzy"])
             (True, False)
         """
@@ -302,33 +311,18 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             TrichordError: A text is empty or contains no word that the model knows, or the model was not trained on text.
 
         Example:
+            >>> embedder = Embedder.from_pretrained("my_model")
             >>> embedder.encode_text(["stir the soup", "cut the bread"]).shape
             (2, 8)
         """
-        import torch
-
         self._require("text")
         items = texts_of(texts)
         rows = self.inputs.words(items, truncate)
-        reads_words = self.parts.scoring.text == "words"
-        batches = []
-        for begin in range(0, len(rows), CLIPS_PER_BATCH):
-            batch = rows[begin : begin + CLIPS_PER_BATCH]
-            length = self.parts.scoring.max_words if reads_words else max(map(len, batch))
-            text = np.zeros((len(batch), length, batch[0].shape[1]), np.float32)
-            mask = np.zeros((len(batch), length), bool)
-            for row, vectors in enumerate(batch):
-                text[row, : len(vectors)], mask[row, : len(vectors)] = vectors, True
-            batches.append(self._embed("text", text=torch.from_numpy(text), text_mask=torch.from_numpy(mask)))
-        return self._concatenated(batches)
+        batches = (rows[begin : begin + CLIPS_PER_BATCH] for begin in range(0, len(rows), CLIPS_PER_BATCH))
+        return self._concatenated([self._embed("text", **text_inputs(b, self.parts.scoring)) for b in batches])
 
     def encode_video(
-        self,
-        videos: Any,
-        *,
-        rate_hz: float | None = None,
-        start_s: Seconds = None,
-        end_s: Seconds = None,
+        self, videos: Any, *, rate_hz: float | None = None, start_s: Seconds = None, end_s: Seconds = None
     ) -> np.ndarray:
         """Embed the pictures of videos.
 
@@ -347,9 +341,12 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
                 model was not trained on video.
 
         Example:
-            >>> features = np.ones((5, 16), np.float32)  # of the encoder that the model was trained with
-            >>> embedder.encode_video([features, features]).shape
+            >>> embedder = Embedder.from_pretrained("my_model")
+            >>> embedder.encode_video(["a.mp4", "b.mp4"], end_s=1.0).shape
             (2, 8)
+            >>> features = np.ones((5, 1280), np.float32)  # of the encoder that the model was trained with
+            >>> embedder.encode_video(features).shape
+            (1, 8)
         """
         import torch
 
@@ -395,9 +392,10 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             TrichordError: An item cannot be read, has an unknown form or contains no sound, or the model was not trained on audio.
 
         Example:
-            >>> embedder.encode_audio(np.zeros(32_000, np.float32), rate_hz=16_000)  # two seconds of silence
-            Traceback (most recent call last):
-            trichord.errors.TrichordError: this model was not trained on audio; its modalities are video, text
+            >>> embedder = Embedder.from_pretrained("my_model")
+            >>> spectrogram = np.full((40, 300), -80.0, np.float32)  # three seconds of silence
+            >>> embedder.encode_audio(spectrogram).shape
+            (1, 8)
         """
         self._require("audio")
         check_rate(rate_hz, "samples")
@@ -428,7 +426,9 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             TrichordError: An array cannot be read or has an unknown form or width, or the model was not trained on the modality.
 
         Example:
-            >>> embedder.encode_features("depth", ["a.npy", "b.npy"])  # doctest: +SKIP
+            >>> embedder = Embedder.from_pretrained("my_depth_model")
+            >>> embedder.encode_features("depth", ["a.npy", "b.npy"]).shape
+            (2, 8)
         """
         import torch
 
@@ -450,7 +450,8 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             TrichordError: The shapes differ.
 
         Example:
-            >>> video, text = embedder.encode_video(np.ones((5, 16), np.float32)), embedder.encode_text("stir the soup")
+            >>> embedder = Embedder.from_pretrained("my_model")
+            >>> video, text = embedder.encode_video(np.ones((5, 1280), "f")), embedder.encode_text("stir the soup")
             >>> embedder.fuse(video, text).shape
             (1, 8)
         """
@@ -472,10 +473,10 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             TrichordError: The width of the embeddings is not that of the model.
 
         Example:
+            >>> embedder = Embedder.from_pretrained("my_model")
             >>> texts = embedder.encode_text(["stir the soup", "cut the bread"])
-            >>> videos = embedder.encode_video([np.ones((5, 16), np.float32)] * 3)
-            >>> embedder.similarity(texts, videos).shape
-            (2, 3)
+            >>> embedder.similarity(texts, embedder.encode_text("fry an egg")).shape
+            (2, 1)
         """
         return similarity(queries, gallery, self.dim, self.parts.scoring.cosine)
 

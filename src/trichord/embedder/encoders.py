@@ -32,7 +32,16 @@ _URL = re.compile(
 
 
 class Absent(TrichordError):
-    """The item does not contain a modality, or does not contain it in the requested span."""
+    """The item does not contain a modality, or does not contain it in the requested span.
+
+    Example:
+        >>> encoders = FeatureEncoders({"visual_2d": {"name": "efficientnet-lite0-64"}})
+        >>> try:
+        ...     encoders.sound_rows("spectrogram", Path("silent.mp4"))
+        ... except Absent as error:
+        ...     print(error)
+        silent.mp4: the file has no sound; give another file, or do not embed its audio
+    """
 
 
 def file_of(value: str | Path) -> Path:
@@ -40,6 +49,13 @@ def file_of(value: str | Path) -> Path:
 
     Raises:
         TrichordError: The value is a folder or a URL.
+
+    Example:
+        >>> file_of("a.mp4").name
+        'a.mp4'
+        >>> file_of("https://example.org/a.mp4")
+        Traceback (most recent call last):
+        trichord.errors.TrichordError: https://example.org/a.mp4: URLs are not supported; download the file first
     """
     path = Path(value)
     if path.is_dir():
@@ -60,6 +76,11 @@ class FeatureEncoders:
             has moved or no encoder was recorded.
         weights: Weights file of the encoder of each stream, instead of the default file.
         device: Device of the encoders.
+
+    Example:
+        >>> encoders = FeatureEncoders({"visual_2d": {"name": "efficientnet-lite0-64"}})
+        >>> encoders.video_rows("visual_2d", Path("a.mp4"), start_s=0.0, end_s=None).shape
+        (2, 1280)
     """
 
     def __init__(
@@ -79,6 +100,11 @@ class FeatureEncoders:
 
         Raises:
             TrichordError: The encoder is unknown, is not available, or differs from the recorded one.
+
+        Example:
+            >>> encoders = FeatureEncoders({}, names={"visual_2d": "efficientnet-lite0-64"})
+            >>> encoders.get("visual_2d").dim
+            1280
         """
         if stream not in self._loaded:
             name = self.names.get(stream) or recorded_name(self.recorded.get(stream, {}), stream)
@@ -139,6 +165,11 @@ class FeatureEncoders:
 
         Raises:
             TrichordError: The file cannot be read, or the clip does not contain any picture.
+
+        Example:
+            >>> encoders = FeatureEncoders({}, names={"visual_2d": "efficientnet-lite0-64"})
+            >>> encoders.video_rows("visual_2d", Path("a.mp4"), start_s=0.0, end_s=1.0).shape  # one row per second
+            (2, 1280)
         """
         encoder: VisualEncoder = self.get(stream)
         if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -163,7 +194,14 @@ class FeatureEncoders:
     def frame_rows(
         self, stream: str, frames: np.ndarray, rate_hz: float, start_s: float, end_s: float | None
     ) -> np.ndarray:
-        """Return the same rows of frames (T, H, W, 3) uint8 RGB, at `rate_hz` frames per second."""
+        """Return the same rows of frames (T, H, W, 3) uint8 RGB, at `rate_hz` frames per second.
+
+        Example:
+            >>> encoders = FeatureEncoders({}, names={"visual_2d": "efficientnet-lite0-64"})
+            >>> frames = np.zeros((50, 72, 96, 3), np.uint8)
+            >>> encoders.frame_rows("visual_2d", frames, rate_hz=25.0, start_s=0.0, end_s=None).shape
+            (2, 1280)
+        """
         encoder: VisualEncoder = self.get(stream)
         first, last = _rows_between(start_s, end_s, encoder.rate_hz)
         return _encoded(encoder, pictures_of(frames, rate_hz, encoder.frames))[first:last]
@@ -182,6 +220,11 @@ class FeatureEncoders:
 
         Raises:
             TrichordError: The file cannot be read or has no sound.
+
+        Example:
+            >>> rows = FeatureEncoders({}).sound_rows("spectrogram", Path("a.mp4"))
+            >>> rows.shape, float(rows.max())
+            ((205, 40), 0.0)
         """
         encoder = self.get(stream)
         if not path.is_file():
@@ -198,6 +241,11 @@ class FeatureEncoders:
 
         Raises:
             TrichordError: The samples have another type, are not finite or are empty, or the rate is not valid.
+
+        Example:
+            >>> samples = np.sin(np.arange(16_000) / 10).astype(np.float32)
+            >>> FeatureEncoders({}).waveform_rows("spectrogram", samples, 16_000).shape
+            (101, 40)
         """
         encoder = self.get(stream)
         waves = samples.astype(np.float32) / (32768.0 if samples.dtype == np.int16 else 1.0)
@@ -223,7 +271,14 @@ class FeatureEncoders:
         return rows
 
     def sound_duration_s(self, path: Path, num_rows: int, rate_hz: float) -> float:
-        """Return the end time of the sound of a file, as computed in an extraction of a file without pictures."""
+        """Return the end time of the sound of a file, as computed in an extraction of a file without pictures.
+
+        Example:
+            >>> encoders = FeatureEncoders({})
+            >>> rows = encoders.sound_rows("spectrogram", Path("a.mp4"))
+            >>> encoders.sound_duration_s(Path("a.mp4"), len(rows), rate_hz=100.0)
+            2.0
+        """
         decoded_s = (num_rows - 1) / rate_hz
         with watching(path):
             stated_s = probe(path).duration_s
@@ -232,7 +287,13 @@ class FeatureEncoders:
     # ---- text
 
     def text_rows(self, captions: Sequence[str]) -> np.ndarray:
-        """Return a row (F,) float16 for each caption."""
+        """Return a row (F,) float16 for each caption.
+
+        Example:
+            >>> encoders = FeatureEncoders({}, names={"text": "hf:my_text_encoder"})
+            >>> encoders.text_rows(["stir the soup", "cut the bread"]).shape
+            (2, 16)
+        """
         return np.asarray(self.get(EMBEDDING_STREAMS["text"]).encode(list(captions)))
 
 

@@ -42,6 +42,11 @@ def export_model(
     Raises:
         TrichordError: There is no such model, `out` is a file or contains anything but an earlier export, or the license contains
             no letter.
+
+    Example:
+        >>> text = export_model(Path("my_run"), Path("exported"), store="my_store", license="cc-by-4.0")
+        >>> text.splitlines()[0]
+        'exported: video, audio, text into 8 dimensions'
     """
     check_folder(out)
     check_target(out)

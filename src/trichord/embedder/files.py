@@ -41,6 +41,11 @@ class Clip:
         captions: Captions of the clip.
         modalities: Modalities that the clip may have.
         id: Id of the row of a table; '' for clips of files.
+
+    Example:
+        >>> clip = Clip(Path("a.mp4"), 0.0, 2.0, True, captions=("stir the soup",), modalities=("video", "text"))
+        >>> clip.name, clip.captions
+        ('a.mp4', ('stir the soup',))
     """
 
     file: Path
@@ -53,7 +58,12 @@ class Clip:
 
     @property
     def name(self) -> str:
-        """Id of the clip in the results."""
+        """Id of the clip in the results.
+
+        Example:
+            >>> Clip(Path("a.mp4"), 0.0, 1.0, is_whole=False, captions=(), modalities=("video",)).name
+            'a.mp4@0.00-1.00'
+        """
         if self.id:
             return self.id
         return self.file.as_posix() if self.is_whole else f"{self.file.as_posix()}@{self.start_s:.2f}-{self.end_s:.2f}"
@@ -69,6 +79,12 @@ def embed_file(model: Embedder, path: Path | Source, window_s: float | None = No
 
     Raises:
         TrichordError: The file cannot be used.
+
+    Example:
+        >>> model = Embedder.from_pretrained("my_depth_model")
+        >>> (clip,), (embeddings,) = embed_file(model, Path("a.mp4"))
+        >>> clip.name, {modality: embedding.shape for modality, embedding in embeddings.items()}
+        ('a.mp4', {'video': (8,)})
     """
     if isinstance(path, Source):
         return _embedded_source(model, path)
@@ -128,6 +144,12 @@ def embed_files(
 
     Raises:
         TrichordError: A folder contains no videos, or no file can be used.
+
+    Example:
+        >>> model = Embedder.from_pretrained("my_depth_model")
+        >>> embedded = embed_files(model, [Path("a.mp4"), Path("b.mp4")], window_s=1.0)
+        >>> embedded.ids[:2].tolist(), embedded.embeddings["video"].shape
+        (['a.mp4@0.00-1.00', 'a.mp4@1.00-2.00'], (4, 8))
     """
     if window_s is not None and not 0 < window_s < float("inf"):
         raise TrichordError(f"window_s is {window_s}; give a positive number of seconds")
@@ -188,6 +210,11 @@ def clips_of(path: Path, model: Embedder, window_s: float | None) -> list[Clip]:
 
     Raises:
         TrichordError: The file does not exist, is a folder, a URL or not a media file, or has no duration.
+
+    Example:
+        >>> model = Embedder.from_pretrained("my_model")
+        >>> [(clip.name, clip.modalities) for clip in clips_of(Path("a.mp4"), model, window_s=None)]
+        [('a.mp4', ('video', 'audio', 'text'))]
     """
     file_of(path)
     if path.suffix.lower() in (".npy", ".npz"):

@@ -55,6 +55,11 @@ class Parts:
         vocabulary: Vocabulary of a network that reads words; None if the words are not available.
         origin: Description of the training: order, seed, data.
         results: Figures for the model card (see `embedder.card`).
+
+    Example:
+        >>> parts = read_folder(Path("my_model"))
+        >>> parts.trained.trained, list(parts.encoders), parts.scoring.max_words
+        (('video', 'audio', 'text'), ['visual_2d'], 20)
     """
 
     trained: TrainedModel
@@ -73,6 +78,13 @@ def check_target(folder: Path) -> None:
 
     Raises:
         TrichordError: The folder contains other files, or is a link.
+
+    Example:
+        >>> check_target(Path("my_model"))  # an earlier export
+        >>> check_target(Path("my_run"))
+        Traceback (most recent call last):
+        trichord.errors.TrichordError: my_run: the folder contains stages and is not an earlier export of a model; give a
+        new or empty folder
     """
     check_no_links(folder)
     if not folder.is_dir():
@@ -93,7 +105,13 @@ def check_target(folder: Path) -> None:
 
 
 def write_folder(folder: Path, parts: Parts) -> None:
-    """Write all files except the model card. `config.json` is completed last."""
+    """Write all files except the model card. `config.json` is completed last.
+
+    Example:
+        >>> write_folder(Path("written"), read_folder(Path("my_model")))
+        >>> sorted(path.name for path in Path("written").iterdir())
+        ['config.json', 'model.json', 'model.safetensors', 'words.safetensors']
+    """
     folder.mkdir(parents=True, exist_ok=True)
     trained, scoring = parts.trained, parts.scoring
     head = {"format": FORMAT, "library_name": LIBRARY}  # identifies the folder if the process is killed before the end
@@ -126,6 +144,10 @@ def read_folder(folder: Path, words: Path | None = None) -> Parts:
 
     Raises:
         TrichordError: A file is missing, damaged, or of another version.
+
+    Example:
+        >>> read_folder(Path("my_model")).trained.trained
+        ('video', 'audio', 'text')
     """
     for name in (CONFIG, DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
@@ -236,6 +258,10 @@ def find_folder(
 
     Raises:
         TrichordError: The model does not exist or cannot be downloaded. Without a network the error is raised within seconds.
+
+    Example:
+        >>> find_folder("my_model").name
+        'my_model'
     """
     if not isinstance(name, str | Path):
         raise TrichordError(f"a model must be a folder, or OWNER/NAME on the hub, not {name!r:.60}; give its name")

@@ -41,6 +41,13 @@ class Span:
     Attributes:
         start_s: Start in seconds.
         end_s: End in seconds; None for the end of the item.
+
+    Example:
+        >>> Span(1.0, 2.5)
+        Span(start_s=1.0, end_s=2.5)
+        >>> Span(2.0, 2.0)
+        Traceback (most recent call last):
+        trichord.errors.TrichordError: the clip from 2 s to 2 s is empty; correct its start and end
     """
 
     start_s: float = 0.0
@@ -53,7 +60,12 @@ class Span:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the span is the whole item."""
+        """Whether the span is the whole item.
+
+        Example:
+            >>> Span().is_whole, Span(end_s=2.5).is_whole
+            (True, False)
+        """
         return self.start_s == 0 and self.end_s is None
 
 
@@ -66,6 +78,12 @@ class Inputs:
         encoders: Encoders of files and arrays.
         vocabulary: Vocabulary of a network that reads words.
         dims: Width of each stream, as far as it is known.
+
+    Example:
+        >>> from trichord import Embedder
+        >>> inputs = Embedder.from_pretrained("my_model").inputs
+        >>> inputs.video(np.ones((5, 1280), np.float32), Span(), rate_hz=None).shape
+        (1280,)
     """
 
     scoring: ScoringSettings
@@ -84,6 +102,13 @@ class Inputs:
 
         Raises:
             TrichordError: A text contains no known word, or it is too long and `truncate` is false.
+
+        Example:
+            >>> from trichord import Embedder
+            >>> inputs = Embedder.from_pretrained("my_model").inputs
+            >>> vectors = inputs.words(["stir the soup", ("cut the bread", "fry an egg")], truncate=True)
+            >>> [rows.shape for rows in vectors]
+            [(3, 6), (6, 6)]
         """
         captions_of_texts: list[list[str]] = []
         for text in texts:
@@ -129,6 +154,13 @@ class Inputs:
 
         Raises:
             TrichordError: The item cannot be read, has an unknown form or width, or is empty in this span.
+
+        Example:
+            >>> from trichord import Embedder
+            >>> inputs = Embedder.from_pretrained("my_model").inputs
+            >>> row = inputs.video({"visual_2d": np.ones((5, 1280), np.float32)}, Span(), rate_hz=None)
+            >>> row.shape, round(float(np.linalg.norm(row)), 3)
+            ((1280,), 1.0)
         """
         streams = self.scoring.visual_streams
         if isinstance(value, str | Path):
@@ -206,6 +238,12 @@ class Inputs:
         Raises:
             TrichordError: The item cannot be read, has an unknown form, is empty in this span, or is too long and `truncate` is
                 false.
+
+        Example:
+            >>> from trichord import Embedder
+            >>> inputs = Embedder.from_pretrained("my_model").inputs
+            >>> inputs.audio(np.zeros((40, 300), np.float32), Span(1.0, 2.0), rate_hz=None, truncate=True).shape
+            (100, 40)
         """
         embeds = self.scoring.audio == "embeddings"
         stream = EMBEDDING_STREAMS["audio"] if embeds else AUDIO_STREAM
@@ -286,6 +324,11 @@ class Inputs:
 
         Raises:
             TrichordError: The item cannot be read, has an unknown form or width, or contains numbers that are not finite.
+
+        Example:
+            >>> from trichord import Embedder
+            >>> Embedder.from_pretrained("my_depth_model").inputs.features("depth", "a.npy").shape
+            (7,)
         """
         if not isinstance(specification(modality), Features):
             other = f"encode_{modality}" if modality in MODALITIES else "trichord evaluate --save-embeddings"
@@ -300,7 +343,15 @@ class Inputs:
 
 
 def audio_inputs(rows: Sequence[np.ndarray], scoring: ScoringSettings) -> dict[str, torch.Tensor]:
-    """Return the inputs of the network by name for a batch of spectrograms (T, 40) or pooled audio embeddings (C,)."""
+    """Return the inputs of the network by name for a batch of spectrograms (T, 40) or pooled audio embeddings (C,).
+
+    Example:
+        >>> from trichord import Embedder
+        >>> scoring = Embedder.from_pretrained("my_model").parts.scoring
+        >>> inputs = audio_inputs([np.zeros((200, 40), np.float32), np.zeros((100, 40), np.float32)], scoring)
+        >>> inputs["audio"].shape, inputs["audio_frames"]
+        (torch.Size([2, 40, 400]), tensor([200, 100]))
+    """
     import torch
 
     if scoring.audio == "embeddings":
@@ -312,11 +363,57 @@ def audio_inputs(rows: Sequence[np.ndarray], scoring: ScoringSettings) -> dict[s
     return {"audio": audio, "audio_frames": torch.tensor([len(frames) for frames in rows])}
 
 
+def text_inputs(rows: Sequence[np.ndarray], scoring: ScoringSettings) -> dict[str, torch.Tensor]:
+    """Return the inputs of the network by name for a batch of word vectors, or embeddings of captions, (L, W) each.
+
+    Example:
+        >>> from trichord import Embedder
+        >>> scoring = Embedder.from_pretrained("my_model").parts.scoring
+        >>> inputs = text_inputs([np.zeros((3, 6), np.float32), np.zeros((1, 6), np.float32)], scoring)
+        >>> inputs["text"].shape, inputs["text_mask"].sum(1)
+        (torch.Size([2, 20, 6]), tensor([3, 1]))
+    """
+    import torch
+
+    length = scoring.max_words if scoring.text == "words" else max(map(len, rows))
+    text, mask = np.zeros((len(rows), length, rows[0].shape[1]), np.float32), np.zeros((len(rows), length), bool)
+    for row, vectors in enumerate(rows):
+        text[row, : len(vectors)], mask[row, : len(vectors)] = vectors, True
+    return {"text": torch.from_numpy(text), "text_mask": torch.from_numpy(mask)}
+
+
+def stream_widths(arguments: Mapping[str, Any], scoring: ScoringSettings) -> dict[str, int]:
+    """Return the widths of modalities and streams that the arguments of a network determine, by name.
+
+    Example:
+        >>> from trichord import Embedder
+        >>> embedder = Embedder.from_pretrained("my_model")
+        >>> stream_widths(embedder.model.arguments, embedder.parts.scoring)
+        {'video': 1280, 'audio': 40, 'visual_2d': 1280}
+    """
+    widths = {"video": arguments["video_dim"], "audio": arguments["audio_dim"] or arguments["mel_bins"]}
+    widths |= arguments.get("feature_dims", {})
+    if len(scoring.visual_streams) == 1:
+        widths[scoring.visual_streams[0]] = arguments["video_dim"]
+    return widths
+
+
 def unit_row(row: np.ndarray) -> np.ndarray:
-    """Return a normalized vector; zeros stay zero."""
+    """Return a normalized vector; zeros stay zero.
+
+    Example:
+        >>> unit_row(np.array([3.0, 4.0]))
+        array([0.6, 0.8], dtype=float32)
+    """
     return np.asarray(row / max(float(np.linalg.norm(row)), 1e-12), np.float32)
 
 
 def array_of(value: Any) -> np.ndarray:
-    """Return a tensor or another value as an array."""
+    """Return a tensor or another value as an array.
+
+    Example:
+        >>> import torch
+        >>> array_of(torch.ones(2, requires_grad=True))
+        array([1., 1.], dtype=float32)
+    """
     return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)

@@ -70,6 +70,11 @@ class TrichordEncoder:
 
     Raises:
         TrichordError: mteb is not installed, the model does not exist, or an option is unknown.
+
+    Example:
+        >>> encoder = TrichordEncoder("my_model")
+        >>> encoder.embedder.dim, encoder.fusion
+        (8, 'sum')
     """
 
     def __init__(
@@ -127,6 +132,14 @@ class TrichordEncoder:
 
         Raises:
             TrichordError: The model reads none of the columns, or an item cannot be embedded.
+
+        Example:
+            >>> from types import SimpleNamespace
+            >>> from torch.utils.data import DataLoader
+            >>> encoder, task = TrichordEncoder("my_model"), SimpleNamespace(name="Soups")
+            >>> inputs = DataLoader([{"text": "stir the soup"}, {"text": "cut the bread"}], batch_size=2)
+            >>> encoder.encode(inputs, task_metadata=task).shape
+            (2, 8)
         """
         batches: dict[str, list[np.ndarray]] = {}
         errors_of: dict[str, list[TrichordError]] = {}
@@ -154,13 +167,23 @@ class TrichordEncoder:
         Args:
             embeddings1: (N, D).
             embeddings2: (M, D).
+
+        Example:
+            >>> TrichordEncoder("my_model").similarity(np.eye(2), np.eye(2))
+            tensor([[1., 0.],
+                    [0., 1.]])
         """
         from mteb.similarity_functions import dot_score
 
         return dot_score(embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Return the scores (N,) of pairs."""
+        """Return the scores (N,) of pairs.
+
+        Example:
+            >>> TrichordEncoder("my_model").similarity_pairwise(np.eye(2), np.ones((2, 2)))
+            tensor([1., 1.])
+        """
         from mteb.similarity_functions import pairwise_dot_score
 
         return pairwise_dot_score(embeddings1, embeddings2)

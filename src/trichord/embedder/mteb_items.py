@@ -34,6 +34,10 @@ class Item:
         rate_hz: Rate of frames or samples.
         start_s: Start of the part to embed in seconds.
         end_s: End of the part to embed in seconds.
+
+    Example:
+        >>> Item(Path("a.mp4"), start_s=1.0, end_s=2.0).end_s
+        2.0
     """
 
     value: Any
@@ -43,7 +47,15 @@ class Item:
 
 
 def with_files(inputs: DataLoader[Any]) -> Iterable[Mapping[str, Any]]:
-    """Return the batches of a loader; media of a `datasets.Dataset` are returned as `{"path", "bytes"}` without decoding."""
+    """Return the batches of a loader; media of a `datasets.Dataset` are returned as `{"path", "bytes"}` without decoding.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> from datasets import Dataset
+        >>> loader = DataLoader(Dataset.from_dict({"text": ["stir the soup", "cut the bread"]}), batch_size=2)
+        >>> [batch["text"] for batch in with_files(loader)]
+        [['stir the soup', 'cut the bread']]
+    """
     from datasets import Audio, Dataset, Video
     from torch.utils.data import DataLoader
 
@@ -64,6 +76,13 @@ def video_of(value: Any, frame_rate_hz: float | None, folder: Path) -> Item:
 
     Raises:
         TrichordError: The form of the item is unknown.
+
+    Example:
+        >>> video_of({"path": "a.mp4", "start_s": 1.0, "end_s": 2.0}, None, Path(".")).start_s
+        1.0
+        >>> item = video_of({"array": np.zeros((8, 3, 72, 96), np.uint8), "frame_rate_hz": 4.0}, None, Path("."))
+        >>> item.value.shape, item.rate_hz
+        ((8, 72, 96, 3), 4.0)
     """
     if (item := _file_of(value, folder)) is not None:
         return item
@@ -88,6 +107,11 @@ def sound_of(value: Any, folder: Path) -> Item:
 
     Raises:
         TrichordError: The form of the item is unknown.
+
+    Example:
+        >>> item = sound_of({"array": np.zeros((2, 16_000), np.float32), "sampling_rate": 16_000}, Path("."))
+        >>> item.value.shape, item.rate_hz
+        ((16000,), 16000.0)
     """
     if (item := _file_of(value, folder)) is not None:
         return item

@@ -37,6 +37,11 @@ def parts_of_run(run: Path, store: Location | None, *, words: Path | None = None
 
     Raises:
         TrichordError: The model or the store does not exist, or they do not belong together.
+
+    Example:
+        >>> parts = parts_of_run(Path("my_run"), "my_store")
+        >>> parts.origin["order"], parts.origin["collections"], parts.encoders["visual_2d"]["name"]
+        ('avt', 'my_videos', 'efficientnet-lite0-64')
     """
     folder = find_model(run)
     trained = load_model(folder)
@@ -83,6 +88,11 @@ def parts_of_published(
 
     Raises:
         TrichordError: The word vectors do not have the width of the model, or a file cannot be read.
+
+    Example:
+        >>> parts = parts_of_published(load_model("e29.pth"), words=Path("GoogleNews-vectors-negative300.bin"))
+        >>> parts.encoders["visual_2d"], parts.vocabulary.dim
+        ({'name': 'resnet152'}, 6)
     """
     settings = load_recipe("mcn")
     vocabulary = None if words is None else Vocabulary.of_table(words)
@@ -112,6 +122,10 @@ def encoders_of(store: Store) -> dict[str, dict[str, Any]]:
 
     Raises:
         TrichordError: The file with the encoders is damaged.
+
+    Example:
+        >>> {stream: entry["name"] for stream, entry in encoders_of(Store("my_store")).items()}
+        {'visual_2d': 'efficientnet-lite0-64'}
     """
     if isinstance(store.path, Path):
         return read_encoders(store.path)

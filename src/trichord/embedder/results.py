@@ -38,7 +38,14 @@ _NOT_SHOWN = "MeanR"  # the card has the median rank
 
 
 def is_figure(entry: object) -> bool:
-    """Return whether an entry of a file has all fields of a figure."""
+    """Return whether an entry of a file has all fields of a figure.
+
+    Example:
+        >>> figure = dict(benchmark="msrvtt", title="MSR-VTT", protocol="", kind="retrieval", of="t2v", measure="R@10",
+        ...               unit="%", value=41.5, low=38.4, high=44.6, chance=1.0, num=968, gallery=968)
+        >>> is_figure(figure), is_figure({"benchmark": "msrvtt"})
+        (True, False)
+    """
     if not isinstance(entry, dict):
         return False
     optional = [entry.get(name) for name in ("low", "high", "chance", "gallery")]
@@ -58,6 +65,10 @@ def figures_of_study(model_folder: Path) -> list[Figure]:
 
     Raises:
         TrichordError: A file of the study is damaged.
+
+    Example:
+        >>> figures_of_study(Path("my_run/stages/avt"))  # a run that is not part of a study
+        []
     """
     root = model_folder.resolve().parent.parent
     if not is_there(root / "study.json"):
@@ -80,6 +91,13 @@ def figures_of_evaluation(folder: Path) -> list[Figure]:
 
     Raises:
         TrichordError: The folder cannot be read, or contains the figures of several models.
+
+    Example:
+        >>> from trichord.study.evaluate import evaluate, write_evaluation
+        >>> write_evaluation(evaluate(Path("my_run"), "my_store", ["retrieval:my_videos/test"]), Path("my_results"))
+        >>> figure = figures_of_evaluation(Path("my_results"))[0]
+        >>> figure["of"], figure["measure"], figure["num"]
+        ('t2v, sum', 'R@1', 8)
     """
     path = folder / RESULTS if folder.is_dir() else folder
     content = read_json(path, mend=_MEND)

@@ -15,6 +15,10 @@ def fused(parts: Sequence[np.ndarray], cosine: bool) -> np.ndarray:
 
     Raises:
         TrichordError: The shapes differ.
+
+    Example:
+        >>> fused([np.array([[3.0, 4.0]]), np.array([[0.0, 2.0]])], cosine=True)
+        array([[0.3, 0.9]])
     """
     if not parts or len({part.shape for part in parts}) > 1:
         raise TrichordError(
@@ -28,6 +32,10 @@ def similarity(queries: np.ndarray, gallery: np.ndarray, dim: int, cosine: bool)
 
     Raises:
         TrichordError: The width of the embeddings is not `dim`.
+
+    Example:
+        >>> similarity(np.array([[3.0, 4.0]]), np.eye(2), dim=2, cosine=True)
+        array([[0.6, 0.8]], dtype=float32)
     """
     one, two = (np.atleast_2d(np.asarray(rows, np.float32)) for rows in (queries, gallery))
     if one.shape[1] != dim or two.shape[1] != dim:

@@ -21,6 +21,12 @@ class Vocabulary:
         known: Words saved with the model; their source identifies the table.
         table: File with the complete word table. None uses the packaged table, if it is installed and `known` comes from it;
             otherwise other words remain unknown.
+
+    Example:
+        >>> known = WordVectors(["soup", "stir"], np.eye(2, dtype=np.float32), "my words", lowercase=True)
+        >>> Vocabulary(known).vectors_of([["Stir the soup"]])
+        [array([[0., 1.],
+               [1., 0.]], dtype=float32)]
     """
 
     def __init__(self, known: WordVectors, table: Path | None = None) -> None:
@@ -36,11 +42,22 @@ class Vocabulary:
 
         Raises:
             TrichordError: The file is not a word table.
+
+        Example:
+            >>> Vocabulary.of_table(Path("GoogleNews-vectors-negative300.bin")).dim
+            6
         """
         return cls(read_word_vectors(table, set()), table)
 
     def words(self) -> WordVectors:
-        """Return all words that were saved with the model or looked up since."""
+        """Return all words that were saved with the model or looked up since.
+
+        Example:
+            >>> vocabulary = Vocabulary.of_table(Path("GoogleNews-vectors-negative300.bin"))
+            >>> vectors = vocabulary.vectors_of([["stir the soup"]])
+            >>> sorted(vocabulary.words().words)
+            ['soup', 'stir', 'the']
+        """
         vectors = np.array(list(self._vectors.values()), np.float32).reshape(-1, self.dim)
         return WordVectors(list(self._vectors), vectors, self.source, self.lowercase, self.splitting)
 
@@ -54,6 +71,11 @@ class Vocabulary:
 
         Raises:
             TrichordError: The table cannot be read or is not the table of the model.
+
+        Example:
+            >>> vocabulary = Vocabulary.of_table(Path("GoogleNews-vectors-negative300.bin"))
+            >>> [vectors.shape for vectors in vocabulary.vectors_of([["stir the soup"], ["xyzzy"]])]
+            [(3, 6), (0, 6)]
         """
         tokens = [[token for caption in text for token in tokenize(caption, self.splitting)] for text in texts]
         if self.lowercase:

@@ -31,6 +31,14 @@ class Worker:
     Args:
         load: Function that returns the model. It is called in the other process, so it must be picklable.
         stall_s: Number of seconds without a picture or sound after which a decoder is ended.
+
+    Example:
+        >>> from functools import partial
+        >>> from trichord.embedder import Embedder
+        >>> with Worker(partial(Embedder.from_pretrained, "my_depth_model")) as worker:
+        ...     clips, embeddings = worker(Path("a.mp4"), None)
+        >>> clips[0].name, embeddings[0]["video"].shape
+        ('a.mp4', (8,))
     """
 
     def __init__(self, load: Callable[[], Embedder], stall_s: float = STALL_S) -> None:

@@ -39,6 +39,15 @@ class Comparison:
         differences: Differences of all pairs of orders.
         winner: Name of the best order; None if the evidence does not show one.
         verdict: Sentence that describes the result.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> hits = {order: rng.random((3, 500)) < recall for order, recall in {"av>t": 0.6, "avt": 0.3}.items()}
+        >>> comparison = compare_orders(hits)
+        >>> print(comparison.recalls["av>t"])
+        58.9 [53.7, 64.0]
+        >>> comparison.verdict
+        'av>t beats every other order (Holm-adjusted p at most 0.011)'
     """
 
     recalls: dict[str, Interval]
@@ -66,6 +75,13 @@ class Interaction:
         first: Difference of the pair on benchmark 1.
         second: Difference of the pair on benchmark 2.
         note: Restriction on the meaning of the figures, or ''.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> one, two = ({"av>t": rng.random((3, 400)) < r, "avt": rng.random((3, 400)) < 0.5} for r in (0.8, 0.5))
+        >>> (pair,), verdict = interaction(one, two)
+        >>> round(pair.first.estimate, 1), round(pair.second.estimate, 1), round(pair.estimate, 1)
+        (24.5, 1.9, 22.6)
     """
 
     a: str
@@ -154,6 +170,13 @@ def compare_on_benchmarks(
 
     Returns:
         The comparison of all orders by benchmark.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> orders = {"av>t": 0.6, "avt": 0.3}
+        >>> hits = {name: {o: rng.random((3, 400)) < r for o, r in orders.items()} for name in ("youcook2", "msrvtt")}
+        >>> {name: comparison.winner for name, comparison in compare_on_benchmarks(hits).items()}
+        {'youcook2': 'av>t', 'msrvtt': 'av>t'}
     """
     alpha = check_level(level)
     recalls, unadjusted = {}, {}
@@ -203,7 +226,12 @@ def _decided(
 
 
 def leaders(estimates: Mapping[str, float]) -> list[str]:
-    """Return the names with the highest value, several if they are tied."""
+    """Return the names with the highest value, several if they are tied.
+
+    Example:
+        >>> leaders({"av>t": 41.0, "at>v": 38.5, "avt": 41.0})
+        ['av>t', 'avt']
+    """
     highest = max(estimates.values())
     return [name for name, value in estimates.items() if math.isclose(value, highest, rel_tol=1e-9, abs_tol=1e-12)]
 
@@ -225,6 +253,13 @@ def what_it_takes(pair: Difference, level: float = 0.95, num_pairs: int = 1, pow
         level: Level of the family of pairs.
         num_pairs: Number of pairs in the family.
         power: Probability with which the study should show the difference.
+
+    Example:
+        >>> one, two = [1] * 60 + [0] * 40, [1] * 52 + [0] * 43 + [1] * 5  # 60 and 57 hits in 100 queries
+        >>> pair = paired_difference(one, two, names=("av>t", "avt"))
+        >>> print(what_it_takes(pair))
+        av>t is 3.00 points ahead of avt (adjusted p 0.44); train more seeds to estimate the size of the study that would
+        show it
     """
     if pair.estimate == 0:
         return f"{pair.a} and {pair.b} are tied (adjusted p {pair.p_adjusted:.2g})"
@@ -289,6 +324,13 @@ def interaction(
 
     Raises:
         TrichordError: The benchmarks have different orders.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> one, two = ({"av>t": rng.random((3, 400)) < r, "avt": rng.random((3, 400)) < 0.5} for r in (0.8, 0.5))
+        >>> pairs, verdict = interaction(one, two)
+        >>> verdict
+        'differences vary between the benchmarks (av>t against avt), but no two orders change places significantly'
     """
     if set(hits_1) != set(hits_2):
         raise TrichordError(

@@ -33,6 +33,13 @@ def ratio_contributions(numerator: Any, denominator: Any, group: Any = None) -> 
 
     Raises:
         TrichordError: All denominators are 0.
+
+    Example:
+        >>> found, steps = [3, 1], [4, 4]  # of two videos
+        >>> ratio_contributions(found, steps)
+        array([0.75, 0.25])
+        >>> float(ratio_contributions(found, steps).mean()), sum(found) / sum(steps)
+        (0.5, 0.5)
     """
     numerators, denominators = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     group_index = (
@@ -60,7 +67,12 @@ def ratio_contributions(numerator: Any, denominator: Any, group: Any = None) -> 
 
 
 def aligned(values: Any, at: np.ndarray, num: int, others: float = np.nan) -> np.ndarray:
-    """Return an array (num,) with `values` at the indices `at` and `others` elsewhere (NaN for units that do not count)."""
+    """Return an array (num,) with `values` at the indices `at` and `others` elsewhere (NaN for units that do not count).
+
+    Example:
+        >>> aligned([0.5, 1.0], at=np.array([0, 2]), num=4)
+        array([0.5, nan, 1. , nan])
+    """
     aligned_values = np.full(num, others)
     aligned_values[at] = values
     return aligned_values

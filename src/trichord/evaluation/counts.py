@@ -23,6 +23,11 @@ class RankCounts(NamedTuple):
         greater: (Q,) int64, number of items that score higher than the truth; G for a truth that scores NaN.
         equal: (Q,) int64, number of items with the same score as the truth, including itself; 1 for a truth that scores NaN.
         num_gallery: Number G of items.
+
+    Example:
+        >>> counts = RankCounts(greater=np.array([0, 3]), equal=np.array([1, 2]), num_gallery=10)
+        >>> counts.greater + 1  # ranks if ties are broken for the truth
+        array([1, 4])
     """
 
     greater: np.ndarray
@@ -38,6 +43,12 @@ class BestCounts(NamedTuple):
         equal: (Q,) int64, number of items with the same score as the best truth, including itself.
         truths: (Q,) int64, number of truths among the items counted in `equal`.
         num_gallery: Number G of items.
+
+    Example:
+        >>> from trichord.evaluation.ranks import metrics_from_counts
+        >>> counts = BestCounts(np.array([1]), equal=np.array([3]), truths=np.array([2]), num_gallery=10)
+        >>> round(metrics_from_counts(counts).meanr, 2)
+        2.33
     """
 
     greater: np.ndarray
@@ -53,6 +64,11 @@ def best_of(owner: np.ndarray, scores: np.ndarray, num_queries: int) -> tuple[np
         owner: (P,) query that each truth belongs to; every query has at least one truth.
         scores: (P,) score of each truth for its query. NaN is lower than every number.
         num_queries: Number Q of queries.
+
+    Example:
+        >>> best, tied = best_of(owner=np.array([0, 0, 1]), scores=np.array([0.2, 0.9, 0.5]), num_queries=2)
+        >>> best, tied
+        (array([1, 2]), array([1, 1]))
     """
     is_nan = np.isnan(scores)
     order = np.lexsort((np.where(is_nan, 0.0, -scores), is_nan, owner))
@@ -62,7 +78,12 @@ def best_of(owner: np.ndarray, scores: np.ndarray, num_queries: int) -> tuple[np
 
 
 def distinct_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the index of the first of each set of equal rows, and for each row the position of its set in this list."""
+    """Return the index of the first of each set of equal rows, and for each row the position of its set in this list.
+
+    Example:
+        >>> distinct_rows(np.array([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]))
+        (array([0, 1]), array([0, 1, 0]))
+    """
     places: dict[bytes, int] = {}
     keys = ((row + 0).tobytes() for row in x)  # + 0 makes -0.0 into 0.0
     copy_of = np.fromiter((places.setdefault(key, len(places)) for key in keys), np.int64, len(x))
@@ -70,7 +91,13 @@ def distinct_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def as_array(x: Any) -> np.ndarray:
-    """Return `x` as a NumPy array; tensors are detached, and half-precision tensors become float32."""
+    """Return `x` as a NumPy array; tensors are detached, and half-precision tensors become float32.
+
+    Example:
+        >>> import torch
+        >>> as_array(torch.ones(2, dtype=torch.float16)).dtype
+        dtype('float32')
+    """
     if hasattr(x, "detach"):
         x = x.detach().cpu()
         x = x.float().numpy() if str(x.dtype) in ("torch.bfloat16", "torch.float16") else x.numpy()
@@ -78,7 +105,13 @@ def as_array(x: Any) -> np.ndarray:
 
 
 def like_of(index: Any, x: Any) -> Any:
-    """Return `index` on the device of `x`: as an array, or as a tensor."""
+    """Return `index` on the device of `x`: as an array, or as a tensor.
+
+    Example:
+        >>> import torch
+        >>> like_of(np.array([2, 0]), torch.zeros(3))
+        tensor([2, 0])
+    """
     if isinstance(x, np.ndarray):
         return index
     import torch
@@ -95,6 +128,11 @@ def matrix_counts(scores: Any, truth: np.ndarray, on_device: bool = False) -> Ra
         scores: (Q, G) scores, as an array or tensor.
         truth: (Q,) gallery item of each query.
         on_device: Whether to count with torch on the device of `scores`.
+
+    Example:
+        >>> counts = matrix_counts(np.array([[0.9, 0.1, 0.9], [0.4, 0.3, 0.1]]), truth=np.array([0, 1]))
+        >>> counts.greater, counts.equal
+        (array([0, 1]), array([2, 1]))
     """
     num_queries, num_gallery = scores.shape
     greater, equal = np.empty(num_queries, np.int64), np.empty(num_queries, np.int64)
@@ -148,7 +186,12 @@ def _whole_lanes(width: int) -> int:
 
 
 def row_counts(mask: Any) -> np.ndarray:
-    """Return the number of true entries in each row of a Boolean matrix, summed eight bytes at a time if the width allows it."""
+    """Return the number of true entries in each row of a Boolean matrix, summed eight bytes at a time if the width allows it.
+
+    Example:
+        >>> row_counts(np.array([[True, False, True], [False, False, True]]))
+        array([2, 1])
+    """
     if not isinstance(mask, np.ndarray):
         return as_array(mask.sum(1))
     if not mask.shape[1] or mask.shape[1] != _whole_lanes(mask.shape[1]) or not mask.flags.c_contiguous:
@@ -166,6 +209,11 @@ def threads(nanoseconds: float) -> Iterator[Callable[[Callable[[int], None], Ite
 
     Args:
         nanoseconds: Estimated duration of the work on one thread.
+
+    Example:
+        >>> with threads(nanoseconds=1000) as map_on_threads:
+        ...     map_on_threads(lambda number: number**2, range(4))
+        [0, 1, 4, 9]
     """
     from concurrent.futures import ThreadPoolExecutor
 

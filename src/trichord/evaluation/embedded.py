@@ -58,6 +58,12 @@ class Embedded:
         labels: (N,) strings for each labelling, by its name.
         source: Origin of the embeddings, for error messages.
         classes: All classes of a labelling by its name, where they are known.
+
+    Example:
+        >>> vectors = {"video": np.eye(2, 3), "text": np.ones((2, 3))}
+        >>> embedded = Embedded.of(vectors, ids=["a", "b"], captions=["stir", "cut"])
+        >>> embedded.ids, embedded.text_clip, embedded.embeddings["text"].shape
+        (array(['a', 'b'], dtype='<U1'), array([0, 1]), (2, 3))
     """
 
     embeddings: dict[str, np.ndarray]
@@ -152,26 +158,53 @@ class Embedded:
 
     @property
     def num_clips(self) -> int:
-        """Number N of clips."""
+        """Number N of clips.
+
+        Example:
+            >>> Embedded.of({"text": np.ones((4, 3))}, text_clip=[0, 0, 1, 1]).num_clips
+            2
+        """
         return len(self.ids)
 
     @property
     def num_texts(self) -> int:
-        """Number M of texts."""
+        """Number M of texts.
+
+        Example:
+            >>> Embedded.of({"text": np.ones((4, 3))}, text_clip=[0, 0, 1, 1]).num_texts
+            4
+        """
         return len(self.text_clip)
 
     @property
     def one_text_each(self) -> bool:
-        """Whether there is exactly one text per clip, in the order of the clips."""
+        """Whether there is exactly one text per clip, in the order of the clips.
+
+        Example:
+            >>> Embedded.of({"text": np.ones((4, 3))}, text_clip=[0, 0, 1, 1]).one_text_each
+            False
+        """
         return np.array_equal(self.text_clip, np.arange(self.num_clips))
 
     def but(self, **changes: Any) -> Embedded:
-        """Return a copy with some parts replaced, named as in `of`, which checks that they fit."""
+        """Return a copy with some parts replaced, named as in `of`, which checks that they fit.
+
+        Example:
+            >>> embedded = Embedded.of({"video": np.eye(2, 3)})
+            >>> embedded.but(ids=["a", "b"]).ids
+            array(['a', 'b'], dtype='<U1')
+        """
         parts = {f.name: getattr(self, f.name) for f in fields(self)} | changes
         return Embedded.of(parts.pop("embeddings"), **parts)
 
     def take(self, clips: np.ndarray) -> Embedded:
-        """Return the given clips (indices, each once) in this order, with their texts sorted by clip."""
+        """Return the given clips (indices, each once) in this order, with their texts sorted by clip.
+
+        Example:
+            >>> embedded = Embedded.of({"video": np.eye(3)}, ids=["a", "b", "c"])
+            >>> embedded.take(np.array([2, 0])).ids
+            array(['c', 'a'], dtype='<U1')
+        """
         position = np.full(self.num_clips, -1)
         position[clips] = np.arange(len(clips))
         texts = np.flatnonzero(position[self.text_clip] >= 0)
@@ -196,6 +229,10 @@ class Embedded:
 
         Raises:
             TrichordError: The file cannot be written, or `check_target` refuses the path.
+
+        Example:
+            >>> embedded = Embedded.of({"video": np.eye(2, 3), "text": np.ones((2, 3))})
+            >>> embedded.save(Path("ours.npz"))  # for `trichord evaluate --embeddings ours.npz`
         """
         arrays = {m: np.ascontiguousarray(v) for m, v in self.embeddings.items()}
         arrays |= {f"{m}_valid": v for m, v in self.valid.items()}
@@ -224,6 +261,11 @@ class Embedded:
 
         Raises:
             TrichordError: The file does not exist, is damaged, or its parts do not fit together.
+
+        Example:
+            >>> np.savez("theirs.npz", video=np.eye(2, 3), text=np.ones((4, 3)), text_clip=[0, 0, 1, 1])
+            >>> Embedded.load(Path("theirs.npz")).num_texts
+            4
         """
         kind = _kind(path, WRITE_ONE)
         try:
@@ -277,6 +319,10 @@ def check_target(path: Path) -> str:
 
     Raises:
         TrichordError: The suffix is not supported, or the path holds a file that `Embedded.save` did not write.
+
+    Example:
+        >>> check_target(Path("new.safetensors"))
+        '.safetensors'
     """
     kind = _kind(path)
     refuse_foreign([path], _is_saved, "a file of embeddings")

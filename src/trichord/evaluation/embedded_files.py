@@ -24,6 +24,12 @@ def read_npz(path: Path) -> dict[str, Any]:
 
     Raises:
         TrichordError: The file contains pickled objects, or arrays that are too large for its size.
+
+    Example:
+        >>> np.savez("theirs.npz", video=np.eye(2, 3), ids=["a", "b"])
+        >>> arrays = read_npz(Path("theirs.npz"))
+        >>> arrays["video"].shape, arrays["ids"]
+        ((2, 3), array(['a', 'b'], dtype='<U1'))
     """
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         check_archive(archive, path)
@@ -49,6 +55,13 @@ def read_safetensors(path: Path) -> dict[str, Any]:
 
     Raises:
         TrichordError: An array has an unsupported type, or the metadata are not lists of strings.
+
+    Example:
+        >>> from safetensors.numpy import save_file
+        >>> save_file({"video": np.eye(2, 3, dtype=np.float32)}, "theirs.safetensors", {"ids": '["a", "b"]'})
+        >>> arrays = read_safetensors(Path("theirs.safetensors"))
+        >>> arrays["video"].shape, arrays["ids"]
+        ((2, 3), ['a', 'b'])
     """
     from safetensors import safe_open
 

@@ -60,6 +60,16 @@ class Geometry:
         num_labels: Number of different labels in the sample; 0 without labels.
         similarity: By pair (m, m) float16: cosines of the first modality (rows) with the second (columns).
         matrix_clip: (m,) int64, indices of the clips of the benchmark in the matrices.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> video = rng.standard_normal((40, 8))
+        >>> embeddings = {"video": video, "text": video + 0.1 * rng.standard_normal((40, 8))}
+        >>> geometry = measure_geometry(embeddings, {"video": np.ones(40), "text": np.ones(40)}, num_clusters=2)
+        >>> round(geometry.cosine_true["VT"], 2), round(geometry.agreement["VT"], 2)
+        (0.99, 1.0)
+        >>> geometry.coordinates["video"].shape, geometry.similarity["VT"].shape
+        ((40, 2), (40, 40))
     """
 
     clip: np.ndarray
@@ -84,6 +94,12 @@ class Geometry:
         """Return arrays by their names in an .npz file: `HEAD/clip`, `HEAD/coordinates/video`, `HEAD/gap/VT`, ...
 
         Measures of labels are absent if there are no labels.
+
+        Example:
+            >>> embeddings = {"video": np.eye(8), "text": np.eye(8)}
+            >>> geometry = measure_geometry(embeddings, {"video": np.ones(8), "text": np.ones(8)})
+            >>> list(geometry.to_arrays("msrvtt"))[:4]
+            ['msrvtt/clip', 'msrvtt/coordinates/video', 'msrvtt/coordinates/text', 'msrvtt/explained']
         """
         arrays: dict[str, np.ndarray] = {}
         for name in (f.name for f in fields(self)):
@@ -106,6 +122,15 @@ class Geometry:
 
         Raises:
             TrichordError: An array is missing.
+
+        Example:
+            >>> embeddings = {"video": np.eye(8), "text": np.eye(8)}
+            >>> geometry = measure_geometry(embeddings, {"video": np.ones(8), "text": np.ones(8)})
+            >>> np.savez("geometry.npz", **geometry.to_arrays("msrvtt"))
+            >>> Geometry.from_arrays(np.load("geometry.npz"), "msrvtt").gap == geometry.gap
+            True
+            >>> Geometry.from_arrays({}, "msrvtt") is None
+            True
         """
         if f"{head}/clip" not in arrays:
             return None
@@ -173,6 +198,13 @@ def measure_geometry(
 
     Raises:
         TrichordError: The shapes do not fit together, or an argument is out of range.
+
+    Example:
+        >>> embeddings = {"video": np.eye(8), "text": np.eye(8)}
+        >>> valid = {"video": np.ones(8), "text": np.array([1, 1, 1, 1, 1, 1, 1, 0])}  # the last clip has no text
+        >>> geometry = measure_geometry(embeddings, valid)
+        >>> len(geometry.clip), geometry.gap, round(geometry.cosine_true["VT"], 3)
+        (7, {'VT': 0.0}, 1.0)
     """
     from threadpoolctl import threadpool_limits
 
@@ -215,6 +247,11 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
     """Return finite rows (n, D) as float32 unit vectors; zero rows stay zero.
 
     Very large or small rows do not overflow.
+
+    Example:
+        >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
+        array([[0.6, 0.8],
+               [0. , 0. ]], dtype=float32)
     """
     largest = np.abs(rows).max(1, initial=0.0, keepdims=True)
     scaled = rows / np.where(largest > 0, largest, 1)
@@ -230,6 +267,12 @@ def principal_plane(centred: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.
     The subspace iteration starts from fixed random vectors over points, not over axes, so that rotating the space does not change
     the result. It stops when both variances have converged to 1e-7 of the first, or after PLANE_STEPS. If variances are nearly
     equal, the axes within their subspace are arbitrary but deterministic.
+
+    Example:
+        >>> points = np.array([[-2, 0, 0], [2, 0, 0], [0, -1, 0], [0, 1, 0]], np.float32)
+        >>> coordinates, explained = principal_plane(points)
+        >>> coordinates.shape, explained.round(3)
+        ((4, 2), array([0.8, 0.2]))
     """
     num_points, dim = centred.shape
     coordinates, explained = np.zeros((num_points, 2), np.float32), np.zeros(2)
@@ -258,6 +301,11 @@ def cluster_points(centred: np.ndarray, num_clusters: int, seed: int = 0, *, sta
     """Return the k-means cluster (P,) int64 of each centred point (P, D), using the best of `starts` starts.
 
     Clusters are numbered by decreasing size, and by first point if sizes tie. `measure_geometry` describes how many there are.
+
+    Example:
+        >>> points = np.array([[1, 0], [1, 0.1], [1, -0.1], [-1, 0], [-1, 0.1]], np.float32)
+        >>> cluster_points(points - points.mean(0), num_clusters=2)
+        array([0, 0, 0, 1, 1])
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
@@ -285,6 +333,10 @@ def purity(cluster: np.ndarray, kind: np.ndarray) -> float:
     Args:
         cluster: (P,) cluster of each point, integers from 0.
         kind: (P,) kind of each point, integers from 0.
+
+    Example:
+        >>> purity(cluster=np.array([0, 0, 0, 1]), kind=np.array([0, 0, 1, 1]))
+        0.75
     """
     return float(_table(cluster, kind).max(1).sum() / len(cluster))
 

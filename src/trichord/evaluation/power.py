@@ -29,6 +29,12 @@ class Needed:
     Attributes:
         num_seeds: Number of seeds.
         num_queries: Smallest number of queries that gives the power with this number of seeds; None if no number does.
+
+    Example:
+        >>> print(Needed(num_seeds=3, num_queries=3350))
+        3 seeds: 3,350 queries
+        >>> print(Needed(num_seeds=2, num_queries=None))
+        2 seeds: no number of queries is enough
     """
 
     num_seeds: int
@@ -36,7 +42,7 @@ class Needed:
 
     def __str__(self) -> str:
         queries = "no number of queries is enough" if self.num_queries is None else f"{self.num_queries:,} queries"
-        return f"{self.num_seeds} seeds: {queries}"
+        return f"{self.num_seeds} seed{'s' * (self.num_seeds != 1)}: {queries}"
 
 
 def predicted_power(
@@ -54,6 +60,12 @@ def predicted_power(
 
     Raises:
         TrichordError: The study is too small, or the variance between seeds is unknown.
+
+    Example:
+        >>> components = Components(seed=1e-5, query=0.1, residual=0.1, num_seeds=3, num_queries=1000)
+        >>> powers = [predicted_power(3.0, num_seeds, 1000, components) for num_seeds in (2, 3, 10)]
+        >>> [round(power, 2) for power in powers]
+        [0.19, 0.49, 0.8]
     """
     from scipy.stats import norm
 
@@ -107,6 +119,11 @@ def queries_needed(
 
     Raises:
         TrichordError: The power is not between 0 and 1, or the difference is 0.
+
+    Example:
+        >>> components = Components(seed=1e-5, query=0.1, residual=0.1, num_seeds=3, num_queries=1000)
+        >>> print(queries_needed(3.0, components, [1])[0])
+        1 seed: 1,756 queries
     """
     if not 0 < power < 1 or d == 0:
         raise TrichordError(
@@ -149,6 +166,11 @@ def seeds_needed(
 
     Returns:
         The number of seeds, or None if 200 are not enough.
+
+    Example:
+        >>> components = Components(seed=1e-5, query=0.1, residual=0.1, num_seeds=3, num_queries=1000)
+        >>> seeds_needed(3.0, 1000, components), seeds_needed(0.1, 1000, components) is None
+        (10, True)
     """
 
     def enough(seeds: int) -> bool:

@@ -57,6 +57,10 @@ class Interval:
         num_queries: Number of queries.
         note: Restriction on the meaning of the interval, or ''.
         num_runs: Number of runs that continue the first stages.
+
+    Example:
+        >>> print(Interval(48.13, 40.46, 55.81, level=0.95, num_seeds=3, num_queries=160))
+        48.1 [40.5, 55.8]
     """
 
     estimate: float
@@ -90,6 +94,13 @@ class Difference:
         paired_seeds: Whether seed i of `a` was compared with seed i of `b`.
         components: Variance components of the difference of two hits; None if seeds are not paired or share a first stage.
         note: Restriction on the meaning of the figures, or ''.
+
+    Example:
+        >>> difference = paired_difference([1, 1, 1, 0] * 50, [1, 0, 0, 0] * 50, names=("theirs", "ours"))
+        >>> round(difference.estimate, 1), round(difference.low, 1), round(difference.high, 1)
+        (50.0, 42.9, 57.1)
+        >>> difference.note
+        'one seed: the interval is over queries only and does not cover other seeds'
     """
 
     a: str
@@ -112,6 +123,13 @@ def check_level(level: float) -> float:
 
     Raises:
         TrichordError: The level is not between 0 and 1.
+
+    Example:
+        >>> round(check_level(0.95), 2)
+        0.05
+        >>> check_level(95)
+        Traceback (most recent call last):
+        trichord.errors.TrichordError: the level is 95; give a number between 0 and 1, such as 0.95
     """
     if not 0 < level < 1:
         raise TrichordError(f"the level is {level}; give a number between 0 and 1, such as 0.95")
@@ -150,6 +168,11 @@ def wilson(
         num_queries: Number N of queries; it is the effective number if all hits are equal and nothing scatters.
         num_seeds: Number S of seeds.
         most: Largest effective number of queries; None for S N.
+
+    Example:
+        >>> low, high = wilson(share=0.5, half=0.098, alpha=0.05, num_queries=100, num_seeds=1)
+        >>> round(float(low), 3), round(float(high), 3)
+        (0.404, 0.596)
     """
     from scipy.stats import norm
 
@@ -185,6 +208,10 @@ def mean_interval(values: Any, level: float = 0.95, *, shares: bool = False) -> 
         level: Level of the interval.
         shares: Whether each value is itself a mean, such as the recall of a video. Such values scatter less than hits, so N of
             them may carry more information than N hits.
+
+    Example:
+        >>> print(mean_interval([[0.2, 0.9, 0.7, 0.4], [0.3, 0.8, 0.8, 0.5]], shares=True))
+        57.5 [16.3, 90.4]
     """
     runs, alpha = Runs.of(values), check_level(level)
     table = table_of_hits(runs.replicates, bounded=False)
@@ -204,6 +231,10 @@ def median_rank_interval(ranks: Any, level: float = 0.95) -> Interval:
 
     Raises:
         TrichordError: The ranks are not finite, are below 1, or do not have the shape seeds by queries with at least two queries.
+
+    Example:
+        >>> print(median_rank_interval([1, 1, 2, 3, 4, 9, 12, 40]))
+        3.5 [1.0, 40.0]
     """
     from scipy.stats import norm
 
@@ -234,6 +265,10 @@ def chance_interval(k: int, num_gallery: int, num_queries: int, level: float = 0
 
     Raises:
         TrichordError: The gallery or the set of queries is empty.
+
+    Example:
+        >>> print(chance_interval(k=10, num_gallery=1000, num_queries=1000))
+        1.00 [0.40, 1.70]
     """
     from scipy.stats import binom
 
@@ -254,6 +289,10 @@ def binomial_interval(recall: float, num_queries: int, level: float = 0.95) -> I
 
     Raises:
         TrichordError: The recall is not a percentage, or there is no query.
+
+    Example:
+        >>> print(binomial_interval(21.5, num_queries=1000))
+        21.5 [19.1, 24.2]
     """
     from scipy.stats import binomtest
 
@@ -270,6 +309,11 @@ def difference_spread(first: np.ndarray, second: np.ndarray, paired_seeds: bool)
     """Return the spread of first (S, N) minus second (S', N), as shares instead of points.
 
     It includes two discordant pseudo-queries, each of which counts as one hit of S. Leading axes are allowed if seeds are paired.
+
+    Example:
+        >>> one, two = np.array([[1.0, 1.0, 0.0, 1.0]]), np.array([[1.0, 0.0, 0.0, 0.0]])
+        >>> float(difference_spread(one, two, paired_seeds=True).mean)
+        0.5
     """
     num_queries = first.shape[-1]
     if paired_seeds:

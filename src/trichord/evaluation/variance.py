@@ -35,6 +35,12 @@ class Spread:
         between: Part of the variance of the mean that is due to seeds; 0 with one seed.
         query_df: Degrees of freedom of `within`.
         seed_df: Degrees of freedom of `between`; 0 with one seed, when nothing is known about other seeds.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> of_mean = spread((rng.random((3, 500)) < 0.4) * 1.0)
+        >>> round(float(of_mean.mean), 3), of_mean.query_df, of_mean.seed_df
+        (0.391, 499, 2)
     """
 
     mean: Any
@@ -54,6 +60,13 @@ class Components:
         residual: Residual variance.
         num_seeds: Number of seeds used for the estimate.
         num_queries: Number of queries used for the estimate.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> is_easy = rng.random(500) < 0.4  # queries that every seed answers
+        >>> found = components((is_easy ^ (rng.random((3, 500)) < 0.1)) * 1.0)
+        >>> round(found.query, 2), round(found.residual, 2)
+        (0.14, 0.1)
     """
 
     seed: float
@@ -64,7 +77,13 @@ class Components:
 
 
 def mean_parts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the variance of the mean estimated from the query means and from the seed means, and its residual part."""
+    """Return the variance of the mean estimated from the query means and from the seed means, and its residual part.
+
+    Example:
+        >>> by_query, by_seed, residual = mean_parts(np.array([[1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0]]))
+        >>> round(float(by_query), 4), round(float(by_seed), 4), round(float(residual), 4)
+        (0.0573, 0.0156, 0.0156)
+    """
     num_seeds, num_queries = values.shape[-2:]
     query_means, seed_means = values.mean(-2), values.mean(-1)
     by_query = query_means.var(-1, ddof=1) / num_queries
@@ -79,7 +98,13 @@ def mean_parts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def spread(values: np.ndarray) -> Spread:
-    """Return the mean and spread of values (..., S, N)."""
+    """Return the mean and spread of values (..., S, N).
+
+    Example:
+        >>> of_mean = spread(np.array([[1.0, 0.0, 1.0, 1.0]]))
+        >>> float(of_mean.mean), round(float(of_mean.within), 4), float(of_mean.between)
+        (0.75, 0.0625, 0.0)
+    """
     num_seeds, num_queries = values.shape[-2:]
     by_query, by_seed, residual = mean_parts(values)
     within = np.maximum(by_query - residual, 0.0)
@@ -96,6 +121,12 @@ def independent_spread(mean: Any, within: Any, query_df: float, parts: tuple[Spr
         within: Part of the variance that is due to queries.
         query_df: Degrees of freedom of `within`.
         parts: Spread of each side.
+
+    Example:
+        >>> one, two = spread(np.eye(2, 8)), spread(np.eye(3, 8))
+        >>> difference = independent_spread(one.mean - two.mean, 0.01, 7, (one, two))
+        >>> float(difference.mean), difference.query_df
+        (0.0, 7)
     """
     first, second = parts
     between = first.between + second.between
@@ -107,7 +138,13 @@ def independent_spread(mean: Any, within: Any, query_df: float, parts: tuple[Spr
 
 
 def components(values: np.ndarray) -> Components:
-    """Return the variance components of values (S, N); negative estimates become 0."""
+    """Return the variance components of values (S, N); negative estimates become 0.
+
+    Example:
+        >>> found = components(np.array([[1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0]]))
+        >>> round(found.query, 3), round(found.residual, 3), found.num_seeds
+        (0.167, 0.125, 2)
+    """
     num_seeds, num_queries = values.shape
     by_query, by_seed, residual = mean_parts(values)
     if num_seeds == 1:
@@ -123,7 +160,13 @@ def components(values: np.ndarray) -> Components:
 
 @lru_cache(maxsize=256)
 def chi_square_nodes(df: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return 64 nodes and weights with which the mean of f(chi square / df) is the weighted mean of f(nodes)."""
+    """Return 64 nodes and weights with which the mean of f(chi square / df) is the weighted mean of f(nodes).
+
+    Example:
+        >>> nodes, weights = chi_square_nodes(2.0)
+        >>> nodes.shape, round(float((nodes * weights).sum()), 2)  # the mean of chi square / df is 1
+        ((64,), 1.0)
+    """
     from scipy.stats import chi2
 
     nodes, weights = np.polynomial.legendre.leggauss(64)
@@ -136,6 +179,11 @@ def two_sided(distance: Any, mean_spread: Spread) -> np.ndarray:
     Given the chi square of the seeds, the sum is nearly a t variable with Satterthwaite's degrees of freedom from those of the
     queries (exactly with one seed). The mean over chi square is the tail of the Behrens-Fisher distribution. A distance of 0 has p
     = 1.
+
+    Example:
+        >>> one_seed = Spread(mean=0.05, within=0.02**2, between=np.zeros(()), query_df=499, seed_df=0)
+        >>> round(float(two_sided(0.05, one_seed)), 3)
+        0.013
     """
     from scipy.special import stdtr
 
@@ -154,7 +202,13 @@ def two_sided(distance: Any, mean_spread: Spread) -> np.ndarray:
 
 
 def half_width(mean_spread: Spread, alpha: float) -> np.ndarray:
-    """Return the distance at which `two_sided` is alpha; 0 if nothing scatters."""
+    """Return the distance at which `two_sided` is alpha; 0 if nothing scatters.
+
+    Example:
+        >>> one_seed = Spread(mean=0.05, within=0.02**2, between=np.zeros(()), query_df=499, seed_df=0)
+        >>> round(float(half_width(one_seed, alpha=0.05)), 4)
+        0.0393
+    """
     from scipy.stats import t
 
     high = t.isf(alpha / 2, mean_spread.query_df) ** 2 * np.asarray(mean_spread.within, np.float64)
@@ -179,6 +233,13 @@ def table_of_hits(hits: Any, name: str = "hits", bounded: bool = True) -> np.nda
 
     Raises:
         TrichordError: The shape or the values are not valid.
+
+    Example:
+        >>> table_of_hits([True, False, True])
+        array([[1., 0., 1.]])
+        >>> table_of_hits([[0.0, 2.0]], "theirs")
+        Traceback (most recent call last):
+        trichord.errors.TrichordError: theirs: hits must lie in [0, 1]; make them from ranks with `hits_at`
     """
     values = np.asarray(hits, np.float64)
     values = values[None] if values.ndim == 1 else values

@@ -107,19 +107,19 @@ def extract(
             two sets the short side.
         visual_3d: Video encoder: resnext101-3d, tv:MODEL or none.
         audio: Audio encoder: log-mel, hf:MODEL, both separated by a comma, or none.
-        text: words (only word vectors), or an additional encoder of whole captions: hf:MODEL or st:MODEL.
+        text: Text features: words (only word vectors), or an additional encoder of whole captions: hf:MODEL or st:MODEL.
         captions: Source of captions: auto (files next to the videos, subtitle tracks) or none.
         speech: Speech recognition for videos without captions: whisper:MODEL or none.
         weights_2d: Weights file of the image encoder (for hf: also a folder) to use instead of the default.
-        weights_3d: Weights file of the video encoder.
+        weights_3d: Weights file of the video encoder to use instead of the default.
         words: File of word vectors (word2vec binary or text, GloVe text). The default is GloVe 6B 50-d.
         word_splitting: How text is split into words: unicode (letters keep their marks, as in Hindi and Thai) or published (as in
             the published loaders). The default is that of the store, or unicode for a new store.
         collection: Name of the collection in the store that these videos belong to.
-        video_root: Folder of the videos of a table that contains only video ids.
+        video_root: Folder of the videos if a table contains only video ids.
         modality: Modalities of a table beyond video, audio and text, separated by commas. Each is a column of feature arrays
-            (.npy, or .npz with one array) and a letter for it in orders, such as depth=d.
-        require: Modalities without which a video is skipped, separated by commas, such as audio,text.
+            (.npy, or .npz with one array) and a letter for it in orders, such as depth=d. Empty: none.
+        require: Modalities without which a video is skipped, separated by commas, such as audio,text. Empty: none.
         test_fraction: Fraction of the videos without a given split that are held out as `test`, chosen by a hash of their names.
         workers: Number of worker processes. The default is one per processor core (on Ray: as many as the nodes have room for).
             0 works in this process, without protection against files that crash a decoder.
@@ -127,14 +127,15 @@ def extract(
         decoder: Decoder of pictures: auto, pyav or torchcodec.
         engine: Engine that runs the workers: local (processes on this machine) or ray (a Ray cluster whose nodes share the
             file system of videos and store).
-        ray_address: Address of the Ray cluster: auto (the one that runs here; the default), local (this machine only) or
-            HOST:PORT.
-        worker_cpus: Processor cores per worker on Ray. The default is 1.
-        worker_gpus: GPUs per worker on Ray, possibly a fraction. The default is 1 with --device cuda, else 0.
+        ray_address: Address of the Ray cluster: auto (the one that runs here), local (this machine only) or HOST:PORT. Empty:
+            auto.
+        worker_cpus: Number of processor cores per worker on Ray. The default is 1.
+        worker_gpus: Number of GPUs per worker on Ray, possibly a fraction. The default is 1 with --device cuda, else 0.
         shard: Part of the work to do, such as 2/8 for the second of eight machines.
         retry: Classes of earlier failures to try again, separated by commas, such as unreadable,hung; `all` tries every class.
+            Empty: none.
         dry_run: Report what would be done and how long it would take, without doing it.
-        stall_s: Seconds without a picture or sound after which a decoder is stopped.
+        stall_s: Number of seconds without a picture or sound after which a decoder is stopped.
 
     Returns:
         The summary of the run, or the report of a dry run.

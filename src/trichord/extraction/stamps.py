@@ -95,10 +95,10 @@ def import_stamps(
     Args:
         root: Folder that `dpkg -x` unpacked the package tuxpaint-stamps-default to, or the folder `stamps` inside it.
         store: Folder of the store. It is created if it does not exist, and extended if it does.
-        language: Language of the speech: es, fr, ru, ro, ca, be, el, da, ...
+        language: Language of the speech as a code: es, fr, ru, ro, ca, be, el, da, ...
         visual_2d: Image encoder, as for `trichord extract`.
-        audio: log-mel, hf:MODEL, or both separated by a comma.
-        text: words (only word vectors), or an additional encoder of whole captions: hf:MODEL or st:MODEL.
+        audio: Audio encoder: log-mel, hf:MODEL, or both separated by a comma.
+        text: Text features: words (only word vectors), or an additional encoder of whole captions: hf:MODEL or st:MODEL.
         words: File of word vectors. The default is GloVe 6B 50-d.
         word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or published
             (as in the published loaders). The default is that of the store, or published for a new store.

@@ -22,7 +22,8 @@ KERNEL = 9
 def _conv(inputs: int, outputs: int, kernel: tuple[int, int], stride: int = 1) -> nn.Conv2d:
     """Return a convolution without bias, initialized from normal(0, sqrt(2 / (k_h k_w outputs)))."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=(0, kernel[1] // 2), bias=False)
-    nn.init.normal_(conv.weight, 0.0, math.sqrt(2.0 / (kernel[0] * kernel[1] * outputs)))
+    if not conv.weight.is_meta:  # there, torch imports its compiler to do nothing, which takes seconds
+        nn.init.normal_(conv.weight, 0.0, math.sqrt(2.0 / (kernel[0] * kernel[1] * outputs)))
     return conv
 
 
@@ -166,6 +167,14 @@ class DAVEnet(nn.Module):
 
         Returns:
             Features of shape (B, C, T), T = ceil(F / 16). They are not negative.
+
+        Example:
+            >>> import torch
+            >>> from trichord.nn import DAVEnet
+            >>> network = DAVEnet(mel_bins=40, channels=(8, 8, 16, 16)).eval()
+            >>> features = network(torch.zeros(2, 40, 100), num_frames=torch.tensor([100, 32]))
+            >>> features.shape, bool(features[1, :, 2:].any())
+            (torch.Size([2, 16, 7]), False)
         """
         total = whole = spectrogram.shape[-1]
         lengths = None

@@ -29,6 +29,13 @@ class GatedUnit(nn.Module):
         self.gate = nn.Linear(output_dim, output_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (..., input_dim) to (..., output_dim)."""
+        """Map (..., input_dim) to (..., output_dim).
+
+        Example:
+            >>> import torch
+            >>> from trichord.nn import GatedUnit
+            >>> GatedUnit(6, 4)(torch.zeros(8, 6)).shape
+            torch.Size([8, 4])
+        """
         z = self.fc(x)
         return z * torch.sigmoid(self.gate(z))

@@ -47,6 +47,13 @@ class Centroids:
 
         Returns:
             Indices of centroids of shape (n,), int64. The lowest index wins a tie.
+
+        Example:
+            >>> import torch
+            >>> from trichord.losses.centroids import Centroids
+            >>> centroids = Centroids(torch.eye(2))
+            >>> centroids.nearest({"video": torch.tensor([[3.0, 1.0], [0.0, 2.0]])})
+            tensor([0, 1])
         """
         rows = {m: e.float() for m, e in embeddings.items()}
         if self.cosine:

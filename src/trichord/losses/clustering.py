@@ -176,6 +176,17 @@ class ClusterMemory:
 
         Raises:
             TrichordError: If the width of the rows differs from the width of the queue.
+
+        Example:
+            >>> import torch
+            >>> from trichord.losses import ClusterMemory
+            >>> memory = ClusterMemory(num_clusters=2, size=4)
+            >>> rows = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 0.0]])
+            >>> centroids, labels = memory.update(rows)
+            >>> centroids.shape, labels.shape
+            (torch.Size([2, 2]), torch.Size([3]))
+            >>> bool(labels[0] == labels[2]), bool(labels[0] == labels[1])
+            (True, False)
         """
         rows = rows.detach()
         keep = torch.ones(len(rows), dtype=torch.bool, device=rows.device) if valid is None else valid
@@ -193,7 +204,17 @@ class ClusterMemory:
         return self.centroids, assign(rows[assigned], self.centroids, path=self.path)
 
     def reset_centroids(self) -> None:
-        """Discard the centroids, so that the next update fits from a new random initialization. The queue is kept."""
+        """Discard the centroids, so that the next update fits from a new random initialization. The queue is kept.
+
+        Example:
+            >>> import torch
+            >>> from trichord.losses import ClusterMemory
+            >>> memory = ClusterMemory(num_clusters=1, size=4)
+            >>> centroids, labels = memory.update(torch.eye(2))
+            >>> memory.reset_centroids()
+            >>> memory.centroids is None, memory.num_rows
+            (True, 2)
+        """
         self.centroids = None
 
     def _push(self, rows: torch.Tensor) -> None:
@@ -235,6 +256,14 @@ class ClusterMemory:
         Returns:
             The filled rows of the queue, the centroids (without rows before the first fit), the counters, and the objective and
             number of iterations of the last fit (empty before the first fit).
+
+        Example:
+            >>> import torch
+            >>> from trichord.losses import ClusterMemory
+            >>> memory = ClusterMemory(num_clusters=1, size=4)
+            >>> centroids, labels = memory.update(torch.eye(2))
+            >>> {name: tuple(tensor.shape) for name, tensor in memory.state_dict().items()}
+            {'rows': (2, 2), 'centroids': (1, 2), 'counters': (4,), 'last_fit': (2,)}
         """
         no_rows = torch.zeros(0, 0)
         last_fit = [] if self.objective is None else [self.objective, self.num_iterations]
@@ -253,6 +282,15 @@ class ClusterMemory:
 
         Raises:
             TrichordError: If the state has another queue size or another number of clusters.
+
+        Example:
+            >>> import torch
+            >>> from trichord.losses import ClusterMemory
+            >>> memory, restored = ClusterMemory(1, size=4), ClusterMemory(1, size=4)
+            >>> centroids, labels = memory.update(torch.eye(2))
+            >>> restored.load_state_dict(memory.state_dict())
+            >>> torch.equal(restored.centroids, memory.centroids)
+            True
         """
         rows, centroids = state["rows"], state["centroids"]
         if len(rows) > self.size or (0 < len(rows) < self.size and int(state["counters"][0]) != len(rows)):

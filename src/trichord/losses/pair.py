@@ -97,4 +97,14 @@ class DividedLoss(PairwiseLoss):
 
     @abstractmethod
     def share(self, pair: PairBatch, part: slice) -> Tensor:
-        """Return the contribution of the clips in `part`. The contributions of all clips add up to the loss."""
+        """Return the contribution of the clips in `part`. The contributions of all clips add up to the loss.
+
+        Example:
+            >>> import torch
+            >>> from trichord.losses import PairBatch, pairwise_losses
+            >>> loss = pairwise_losses()["info_nce"](temperature=0.1)
+            >>> pair = PairBatch(torch.eye(4), torch.eye(4), torch.ones(4, dtype=torch.bool))
+            >>> parts = [loss.share(pair, slice(row, row + 1)) for row in range(4)]
+            >>> torch.allclose(sum(parts), loss(pair))
+            True
+        """

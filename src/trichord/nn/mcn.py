@@ -169,6 +169,13 @@ class MCN(nn.Module):
 
         Raises:
             TrichordError: If the network has no encoder for the modality.
+
+        Example:
+            >>> from trichord import MCN
+            >>> network = MCN(video_dim=6, embed_dim=4, word_dim=5, modalities=("video", "text"))
+            >>> parts = network.parts("video")
+            >>> list(parts), sum(p.numel() for p in parts["encoder"].parameters())
+            (['encoder', 'reconstruction'], 48)
         """
         self._require(modality)
         # ModuleDict has no method `get`.
@@ -226,6 +233,14 @@ class MCN(nn.Module):
 
         Raises:
             TrichordError: If an input belongs to another modality than those of the network, or has a wrong shape.
+
+        Example:
+            >>> import torch
+            >>> from trichord import MCN
+            >>> network = MCN(video_dim=6, embed_dim=4, word_dim=5, modalities=("video", "text")).eval()
+            >>> mask = torch.tensor([[True, True, False], [True, False, False]])
+            >>> network.embed(text=torch.ones(2, 3, 5), text_mask=mask)["text"].shape
+            torch.Size([2, 4])
         """
         tensors = {
             "video": video, "audio": audio, "audio_frames": audio_frames, "text": text, "text_mask": text_mask,
@@ -258,6 +273,14 @@ class MCN(nn.Module):
 
         Returns:
             The outputs of each modality whose input is given.
+
+        Example:
+            >>> import torch
+            >>> from trichord import MCN
+            >>> network = MCN(video_dim=6, embed_dim=4, word_dim=5, modalities=("video", "text"))
+            >>> encoded = network(video=torch.zeros(2, 6))["video"]
+            >>> encoded.embedding.shape, encoded.target.shape, encoded.reconstruction.shape
+            (torch.Size([2, 4]), torch.Size([2, 6]), torch.Size([2, 6]))
         """
         tensors = {
             "video": video, "audio": audio, "audio_frames": audio_frames, "text": text, "text_mask": text_mask,
@@ -329,6 +352,18 @@ class MCN(nn.Module):
 
         Raises:
             TrichordError: If the network reads audio embeddings or further modalities, for which no published format exists.
+
+        Example:
+            >>> from trichord import MCN
+            >>> network = MCN(video_dim=6, embed_dim=4, word_dim=5, reconstruction_dim=None, modalities=("text",))
+            >>> for name, weight in network.to_published().items():
+            ...     print(name, tuple(weight.shape))
+            text_pooling_caption.fc.weight (4, 5)
+            text_pooling_caption.fc.bias (4,)
+            GU_text_captions.fc.weight (4, 4)
+            GU_text_captions.fc.bias (4,)
+            GU_text_captions.cg.fc.weight (4, 4)
+            GU_text_captions.cg.fc.bias (4,)
         """
         if further := self.arguments.get("feature_dims"):
             raise TrichordError(

@@ -46,7 +46,7 @@ def import_actions(
     Args:
         root: Folder with the pickles of one data set.
         store: Folder of the store. It is created if it does not exist, and extended if it does.
-        words: word2vec or GloVe file. The default is GloVe 6B (50-d).
+        words: File of word vectors (word2vec or GloVe). The default is GloVe 6B (50-d).
         word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or
             published (as in the published loaders). The default is that of the store, or published for a new store.
         full_resolution: Store features per time step if available, instead of their mean over time.

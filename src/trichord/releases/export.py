@@ -50,13 +50,13 @@ def export_store(
     Args:
         store: Folder or URL of the store.
         out: Folder to write to: new, empty, or that of the same export that did not finish.
-        layout: howto100m (npz files, path lists, caption tables), youcook2 (one pickle per split), webdataset (tar
-            shards per split) or npy (a folder of .npy files per stream, index.csv).
+        layout: Layout of the files: howto100m (npz files, path lists, caption tables), youcook2 (one pickle per split),
+            webdataset (tar shards per split) or npy (a folder of .npy files per stream, index.csv).
         collection: Export only items of this collection. Empty exports all.
         split: Export only items of this split. Empty exports all.
         captions: Caption tables to write in layout howto100m: caption.pickle, caption.json or both.
         shard_items: Largest number of items in a shard in layout webdataset.
-        shard_bytes: Size at which a shard is closed in layout webdataset.
+        shard_bytes: Size in bytes at which a shard is closed in layout webdataset.
 
     Raises:
         TrichordError: The store cannot be read, no item is selected, `out` contains other files, an option has no effect in this

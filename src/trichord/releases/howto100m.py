@@ -133,16 +133,16 @@ def import_howto100m(
     Args:
         root: Folder of the release.
         store: Folder of the store. It is created if it does not exist, and extended if it does.
-        words: word2vec or GloVe file. The default is GloVe 6B (50-d).
+        words: File of word vectors (word2vec or GloVe). The default is GloVe 6B (50-d).
         word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or
             published (as in the published loaders). The default is that of the store, or published for a new store.
         paths: Path list, a text or CSV file with a column `path`. The default is the one in root named *paths*.txt or .csv.
         features: Folder that the paths are relative to. The default is a folder in root.
         features_3d: Folder of the 3-D features if it is a different one, with the same paths.
         audio: Folder of the spectrograms if it is a different one.
-        captions: Pickle or JSON file, or a folder with one CSV file per video. The default is in root.
-        use_3d: Whether to import 3-D features and skip videos without them. auto does so if there are any.
-        use_audio: The same for spectrograms.
+        captions: Pickle or JSON file, or a folder with one CSV file per video. The default is the one in root.
+        use_3d: Whether to import 3-D features and skip videos without them; auto does so if there are any.
+        use_audio: Whether to import spectrograms and skip videos without them; auto does so if there are any.
         allow_missing: Import even if more than half of the listed videos have no captions.
         num_threads: Number of videos that are read at the same time.
 

@@ -35,7 +35,7 @@ def import_lsmdc(
     Args:
         root: Folder of the release.
         store: Folder of the store. It is created if it does not exist, and extended if it does.
-        words: word2vec or GloVe file. The default is GloVe 6B (50-d).
+        words: File of word vectors (word2vec or GloVe). The default is GloVe 6B (50-d).
         word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or
             published (as in the published loaders). The default is that of the store, or published for a new store.
         full_resolution: Store features per time step if available, instead of those pooled over time.

@@ -66,14 +66,15 @@ def import_mining_youtube(
     Args:
         root: Folder of the release; files are searched in all its folders.
         store: Folder of the store. It is created if it does not exist, and extended if it does.
-        words: word2vec or GloVe file. The default is GloVe 6B (50-d).
+        words: File of word vectors (word2vec or GloVe). The default is GloVe 6B (50-d).
         word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or
             published (as in the published loaders). The default is that of the store, or published for a new store.
-        layout: `mcn` (step.json, matrices), `original` (.srt or .gt), or auto, which depends on the files in root.
+        layout: Layout of the release: mcn (step.json, matrices), original (.srt or .gt), or auto, which depends on the files in
+            root.
         videos: CSV file of videos (layout mcn). The default is the only one in root with a column video_id.
         features: Folder of the features if they are not in root.
         audio: Folder of the spectrograms if they are not in root.
-        fps: Frames per second of .gt files, for videos without .srt (original layout).
+        fps: Number of frames per second of .gt files. Required if a video has no .srt file (layout original).
         allow_missing: Import even if step.json lacks more than half of the listed videos (layout mcn).
         num_threads: Number of videos that are read at the same time.
 

@@ -50,12 +50,12 @@ def import_msrvtt(
     Args:
         root: Folder of the release.
         store: Folder of the store. It is created if it does not exist, and extended if it does.
-        words: word2vec or GloVe file. The default is GloVe 6B (50-d).
+        words: File of word vectors (word2vec or GloVe). The default is GloVe 6B (50-d).
         word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or
             published (as in the published loaders). The default is that of the store, or published for a new store.
         train: Training pickle, required if root contains those of both the 7k and the 9k split.
-        full: test_videodatainfo.json. With it, only the full test set (2,990 clips with all their captions) is imported, as
-            collection msrvtt-full.
+        full: File test_videodatainfo.json. If it is given, only the full test set (2,990 clips with all their captions) is
+            imported, as collection msrvtt-full.
         full_resolution: Store features per time step if available, instead of those pooled over time.
         allow_missing: Import even if more than half of the listed clips have no features, or more than half of the features no
             captions.

@@ -48,7 +48,7 @@ def import_npy(
     Args:
         root: Folder with index.csv.
         store: Folder of the store. It is created if it does not exist, and extended if it does.
-        words: word2vec or GloVe file. The default is the words of the export, or else GloVe 6B (50-d).
+        words: File of word vectors (word2vec or GloVe). The default is the words of the export, or else GloVe 6B (50-d).
         word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or
             published (as in the published loaders). The default is that of the store, or published for a new store.
         num_threads: Number of items that are read at the same time.
