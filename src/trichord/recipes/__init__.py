@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from trichord.errors import TrichordError, one_line
 from trichord.files.reading import unreadable
@@ -19,6 +20,9 @@ from trichord.recipes.loss import LossSettings, check_effect
 from trichord.recipes.reading import check_plain, read_yaml
 from trichord.settings import TrainingSettings, bounded, bounded_list
 
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
 FOLDER = Path(__file__).parent
 DEFAULT = "debug"
 RENAMED = {"training.sync_batch_norm": "training.batch_norm, `global` for true and `process` for false"}
@@ -26,6 +30,9 @@ RENAMED = {"training.sync_batch_norm": "training.batch_norm, `global` for true a
 OFF_BELOW_0 = (
     ("data", "min_clip_s"), ("training", "warmup_steps"), ("training", "clip_grad_norm"), ("training", "frozen_cache_gb"),
 )  # fmt: skip
+
+MOST_PARSED = 64
+_parsed_recipes: dict[str, Recipe] = {}  # settings as text -> recipe: every model of a study contains the same settings
 
 
 @dataclass
@@ -223,22 +230,34 @@ def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
     """
     import argparse
 
-    from jsonargparse import ArgumentParser
-
     check_plain(values, source)
     for group, settings in values.items():
         for key in settings:
             refuse_renamed(f"{group}.{key}", source)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Recipe, "recipe")
     try:
-        parsed = parser.parse_object({"recipe": values})
+        written_out = repr(values)
+        recipe = _parsed_recipes.get(written_out)
+        if recipe is None:
+            parser = _recipe_parser()
+            recipe = parser.instantiate(parser.parse_object({"recipe": values}))["recipe"]
     except (argparse.ArgumentError, AttributeError, ValueError, TypeError, KeyError, RecursionError) as error:
         text = plainly(one_line(error)[:500].replace("recipe.", ""))
         raise TrichordError(f"{source}: {text}; `trichord train --print_config` shows all keys") from None
-    recipe = parser.instantiate(parsed)["recipe"]
-    assert isinstance(recipe, Recipe)
-    return recipe.check()
+    if written_out not in _parsed_recipes:
+        if len(_parsed_recipes) >= MOST_PARSED:
+            _parsed_recipes.clear()
+        _parsed_recipes[written_out] = recipe.check()
+    return deepcopy(recipe)
+
+
+@cache
+def _recipe_parser() -> ArgumentParser:
+    """Return the parser of recipes, whose construction takes as long as parsing one."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe, "recipe")
+    return parser
 
 
 def refuse_renamed(key: str, source: str) -> None:
