@@ -79,6 +79,7 @@ def of_printed(text: str) -> Told:
     return told
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_way_prints_the_same_figures(
     study: tuple[Path, StudyTable], tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +104,7 @@ def test_every_way_prints_the_same_figures(
     assert of_report(rows_of(document, "figures-retrieval-tiny"), "system") == by_study
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_note_says_that_the_interval_is_conditional_on_the_first_stage(study: tuple[Path, StudyTable]) -> None:
     folder, table = study
     conditional = "3 runs share 1 first stage: the interval is for this first stage only"

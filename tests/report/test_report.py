@@ -139,6 +139,7 @@ def named(document: Any) -> dict[str, Table]:
     return {table.name: table for table in document.tables()}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_seed_marks_no_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
     draw = plots.differences
@@ -169,6 +170,7 @@ def lose(study: Path) -> tuple[str, str]:
     return first[0], first[1]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_lost_stages_are_dashed_and_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(folder, tmp_path / "s")
     gone = lose(tmp_path / "s")
@@ -208,6 +210,7 @@ def test_notes_of_orders_are_footnotes_and_sentences(folder: Path, report: Path)
     assert "VT→A: its later stages do not change t2v: the figure is that of its first pair." in summary
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_benchmarks_whose_names_make_one_slug(tmp_path: Path) -> None:
     sizes = {"a_b": 30, "a-b": 36, "日本": 33, "中国": 39}
     folder = write_study_folder(tmp_path / "s", benchmarks=sizes, orders=["av>t", "avt"], seeds=[0, 1])
@@ -232,6 +235,7 @@ def calls(lines: tuple[str, ...] | list[str]) -> list[list[str]]:
     return [words[next(i for i, word in enumerate(words) if "=" not in word) :] for words in every]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_printed_commands_give_the_same_table(
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -306,6 +310,7 @@ def test_the_recipe_beside_the_page_is_the_studys(folder: Path, report: Path) ->
     assert load_recipe(report / "recipe.yaml").to_dict() == study["recipe"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_unfinished_runs_are_listed_and_left_out(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "s")
     stages = json.loads((tmp_path / "s" / "study.json").read_text())["orders"][0]["stages"]
@@ -316,6 +321,7 @@ def test_unfinished_runs_are_listed_and_left_out(folder: Path, tmp_path: Path) -
     assert "step 3: not finite" in page and "2 of 3 seeds" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_seed_names_no_winner(tmp_path: Path) -> None:
     write_study_folder(tmp_path / "s", seeds=[0], benchmarks={"tiny": 400})
     summary = str(write_report(tmp_path / "s"))
@@ -325,17 +331,20 @@ def test_one_seed_names_no_winner(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_order_alone_has_a_report(tmp_path: Path) -> None:
     write_study_folder(tmp_path / "s", orders=["avt"], seeds=[0])
     summary = str(write_report(tmp_path / "s"))
     assert "Tiny, t2v, R@10: AVT has " in summary and "Intervals: one seed" in summary
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_small_galleries_are_warned_of(tmp_path: Path) -> None:
     write_study_folder(tmp_path / "s", benchmarks={"tiny": 12})
     assert "the gallery is small: chance is above 50 % at R@10 in t2v" in str(write_report(tmp_path / "s"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(folder), "--out", str(tmp_path / "r"), "--direction", "v2a", "--level", "0.9"]) == 0
     assert "report.html" in capsys.readouterr().out
@@ -358,6 +367,7 @@ def test_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert told in error and error.count("\n") == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_of_another_study_replaces_the_parts(folder: Path, tmp_path: Path) -> None:
     write_report(folder, tmp_path / "r")
     write_study_folder(tmp_path / "s", benchmarks={"fresh": 60})
@@ -366,6 +376,7 @@ def test_a_report_of_another_study_replaces_the_parts(folder: Path, tmp_path: Pa
     assert "duel-fresh" in names and "duel-tiny" not in names
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_comparison_pages(folder: Path, tmp_path: Path) -> None:
     write_study_folder(tmp_path / "other", benchmarks={"tiny": 60}, fingerprint="e" * 64, caption=CAPTION)
     summary = write_comparison(folder, tmp_path / "other")

@@ -74,6 +74,7 @@ def test_one_evaluation_has_every_form(weak: Path, tmp_path: Path) -> None:
     assert summary.page.is_file() and "R@10" in str(summary) and "chance is" in str(summary)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_figures_are_those_of_the_embeddings(weak: Path, tmp_path: Path) -> None:
     write_evaluations([weak], tmp_path / "r", level=0.9)
     found = planted(1.6, 1, silent=6)
@@ -103,6 +104,7 @@ def test_figures_are_those_of_the_embeddings(weak: Path, tmp_path: Path) -> None
     assert float(labelled["video, class"]["top-1 chance"]) == pytest.approx(25)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_direction_comes_first(weak: Path) -> None:
     systems = read_systems([weak])
     assert [t.name for t in analyse(systems)[0].targets] == ["t2v", "v2a"]
@@ -144,6 +146,7 @@ def test_queries_that_count_as_errors_are_never_found(tmp_path: Path) -> None:
 # ---- comparison
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_models_are_compared_over_the_same_queries(weak: Path, strong: Path, tmp_path: Path) -> None:
     summary = write_evaluations([weak, strong], tmp_path / "r")
     found = {"weak.npz": planted(1.6, 1, silent=6), "strong.npz": planted(0.7, 2, silent=6)}
@@ -207,6 +210,7 @@ def test_classes_unit_by_unit(weak: Path, strong: Path) -> None:
     assert re.match("(stir|fry|cut|boil): ", str(found.captions[unit])), "the class, then the caption"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_captions_units_have_their_names(tmp_path: Path) -> None:
     folders = [
         write_folder(tmp_path / name, planted(noise, captions=False), ("retrieval",))
@@ -217,6 +221,7 @@ def test_without_captions_units_have_their_names(tmp_path: Path) -> None:
     assert rows and all(re.fullmatch(r"clip\d+", row["id"]) and "caption" not in row for row in rows)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_seeds_of_orders(orders: Path, tmp_path: Path) -> None:
     summary = write_reports([orders], tmp_path / "r")
     each = {
@@ -267,6 +272,7 @@ def test_models_with_one_first_stage_count_once(tmp_path: Path) -> None:
     assert bench.targets[0].figures["VT→A"]["R@10"].num_seeds == 2, "nothing is known of their first stages"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_study_beside_a_model_of_others(orders: Path, tmp_path: Path) -> None:
     """Orders with three seeds are distinguished as before; the other model, with one seed, counts as a trained model."""
     theirs = write_folder(tmp_path / "theirs", planted(2.5, 9), ("retrieval",))
@@ -304,6 +310,7 @@ def test_orders_that_are_shown_beside_the_others_do_not_keep_a_winner_from_being
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_steps_are_compared_by_recall_and_listed(tmp_path: Path) -> None:
     folders = [
         write_folder(tmp_path / name, seconds(noise, 7), ("crosstask",), ("t2v",))
@@ -320,6 +327,7 @@ def test_steps_are_compared_by_recall_and_listed(tmp_path: Path) -> None:
     build_evaluations(read_systems(folders))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_clusters_and_folds(tmp_path: Path) -> None:
     def folds(noise: float, seed: int) -> Any:
         found = planted(noise, seed)
@@ -341,6 +349,7 @@ def test_clusters_and_folds(tmp_path: Path) -> None:
 # ---- names
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_systems_have_distinct_names(tmp_path: Path) -> None:
     first = write_folder(tmp_path / "a" / "model", planted(1.0), ("retrieval",))
     second = write_folder(tmp_path / "b" / "model", planted(1.5), ("retrieval",))
@@ -359,6 +368,7 @@ def test_orders_of_two_studies_have_their_folders_names(orders: Path, tmp_path: 
 # ---- a study, from its training on
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_evaluation_of_a_study(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Trains, evaluates and reports orders that share first stages and one that lacks a modality."""
     recipe = load_recipe("debug", training={"tensorboard": False, "max_steps": 2, "device": "cpu"})
@@ -395,6 +405,7 @@ def test_the_evaluation_of_a_study(tiny_store: Path, tmp_path: Path, capsys: pyt
 # ---- the command line
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_line(weak: Path, strong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["report", str(weak), str(strong), "--out", str(tmp_path / "r"), "--direction", "v2a", "--level", "0.9"]
     assert main(given) == 0

@@ -14,6 +14,7 @@ from trichord.report.contents import build_evaluations
 from trichord.report.systems import read_systems
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_fusion_rule_is_shown_and_not_compared(weak: Path, tmp_path: Path) -> None:
     other = write_folder(tmp_path / "other", planted(0.7, 2, silent=6), fusion="mean_normalized")
     systems = read_systems([weak, other])

@@ -18,7 +18,6 @@ from evaluation_report_helpers import (
     edit_arrays,
 )
 from trichord.errors import TrichordError
-from trichord.report import contents
 from trichord.report.contents import build_evaluations
 from trichord.report.systems import read_systems
 from trichord.report.write import write_evaluations
@@ -102,14 +101,9 @@ def paths_in(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [at] * bool(at) + [path for key, part in inner for path in paths_in(part, (*at, key))]
 
 
-def test_any_invalid_value_gives_a_report_or_one_line(
-    weak: Path, strong: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("undrawn")
+def test_any_invalid_value_gives_a_report_or_one_line(weak: Path, strong: Path, tmp_path: Path) -> None:
     """Replacing any part of results.json by an invalid value gives a report or one line, never a traceback."""
-    drawn = '<svg xmlns="http://www.w3.org/2000/svg"></svg>'
-    monkeypatch.setattr(contents, "recall_curves", lambda *a: drawn)
-    for name in ("intervals", "differences", "wins_and_losses"):
-        monkeypatch.setattr(contents.plots, name, lambda *a: drawn)
     other = copy(strong, tmp_path / "other")
     whole = (other / "results.json").read_text()
     places = [p for p in paths_in(json.loads(whole)) if "rows" not in p or p[p.index("rows") + 1 :][:1] in ((), (2,))]
