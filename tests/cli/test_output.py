@@ -23,6 +23,8 @@ from rich.progress import track
 from trichord.cli import main
 from trichord.cli.output import lasting_output
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 TRAIN = [
     "--recipe",
     "debug",
@@ -138,7 +140,7 @@ def test_a_process_ends_without_a_word(redirection: str, tmp_path: Path) -> None
     assert "Exception" not in done.stderr and "Error" not in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_signal_prints_a_line_and_the_run_can_continue(number: int, tiny_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [sys.executable, "-m", "trichord", "train", "--store", str(tiny_store), "--out", str(out), "--order", "vt"]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from study_helpers import without_chart
 from trichord.report import contents, plots
+
+__all__ = ["undrawn", "without_chart"]
 
 EMPTY = '<svg xmlns="http://www.w3.org/2000/svg" width="9pt" height="9pt"></svg>'
 DRAWINGS = (

@@ -17,6 +17,8 @@ from trichord.report.systems import read_systems
 from trichord.study.run import run_study
 from trichord.study.table import StudyTable
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 SEEDS = [0, 1, 2]
 MEASURES = ("R@1", "R@5", "R@10")
 Told = dict[tuple[str, str, str], str]  # (order, direction, measure) -> `9.0 [4.8, 16.4]`; seeds under measure `seeds`

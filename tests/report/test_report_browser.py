@@ -170,7 +170,10 @@ def test_hostile_texts_do_not_run(measured: Measured, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study_folder(tmp_path_factory.mktemp("study") / "study", benchmarks={"tiny": 60})
+    orders, seeds = ("av>t", "avt"), (0, 1)
+    return write_study_folder(
+        tmp_path_factory.mktemp("study") / "study", orders=orders, seeds=seeds, benchmarks={"tiny": 60}
+    )
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,8 @@ from trichord.report.write import write_evaluations, write_reports
 from trichord.study.ranks import read_ranks
 from trichord.study.run import run_study
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 def table(folder: Path, name: str) -> list[dict[str, str]]:
     with (folder / "tables" / f"{name}.csv").open(newline="") as file:

@@ -33,6 +33,8 @@ from trichord.study.trained_runs import chosen_runs, holds_several, trained_runs
 from trichord.tasks.protocol import Options
 from trichord.training.seals import sealed
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 ORDERS, SEEDS = ["av>t", "vt>a"], [0, 1]
 BENCHMARKS = ["tiny", "zero-shot-classification"]
 

@@ -17,6 +17,8 @@ from trichord.recipes import Recipe, load_recipe
 from trichord.study import run
 from trichord.study.freeze import freeze
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 def quick(**more: Any) -> Recipe:
     training = {"tensorboard": False, "device": "cpu", "max_steps": 7, "epochs": 7}

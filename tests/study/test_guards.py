@@ -24,6 +24,8 @@ from trichord.study import factories, run
 from trichord.study.reproduce import read_dump, reproduce
 from trichord.training import loop
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 @pytest.fixture(autouse=True)
 def _own_precision() -> Iterator[None]:

@@ -21,6 +21,8 @@ from trichord.cli import main
 from trichord.errors import TrichordError, disk_error
 from trichord.files.writing import writing_to
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 FAST = ["--training.device", "cpu", "--training.max_steps", "1", "--training.tensorboard", "false"]
 
 

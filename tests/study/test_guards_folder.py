@@ -23,6 +23,8 @@ from trichord.store import Store, StoreWriter, unchanged
 from trichord.study import folder, run
 from trichord.study.lock import alone_in
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 def quick(**training: Any) -> Recipe:
     options = {"tensorboard": False, "device": "cpu", "max_steps": 1, **training}

@@ -105,6 +105,7 @@ def test_train_embeddings_losses_and_gradients(state: dict, given: dict, expecte
         close(gradients[key].norm(), value)
 
 
+@pytest.mark.slow
 def test_four_adam_steps(state: dict, given: dict, expected: dict) -> None:
     """Adam first divides by tiny second moments, so processors with other rounding differ: by 3.4e-4 at the third loss."""
     model = MCN.from_published(state).train()

@@ -22,6 +22,8 @@ from trichord.study.places import check_described, check_stage
 from trichord.study.reproduce import reproduce
 from trichord.study.run import run_study, train_order
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 ORDERS = ["vt", "av>t", "at"]
 
 

@@ -32,6 +32,8 @@ from trichord.training.seals import sealed
 
 ORDERS = ["av>t", "at>v", "vt>a", "avt"]
 
+pytestmark = pytest.mark.usefixtures("study", "without_chart")  # the chart of `study` is drawn
+
 
 @pytest.fixture(scope="module")
 def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

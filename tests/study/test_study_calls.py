@@ -23,6 +23,8 @@ from trichord.study import run
 from trichord.study.calls import CALLS, begin_call, calls_of
 from trichord.study.folder import machine, versions
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 def quick(**training: Any) -> Recipe:
     settings = {

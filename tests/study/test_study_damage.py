@@ -22,6 +22,8 @@ from trichord.study import factories, folder, run
 from trichord.study.files import is_there, queries_path, read_arrays
 from trichord.tasks.subject import ClipSet, Subject
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 NPZ = "orders/vt/seed-0.npz"
 ROWS = "orders/vt/seed-0.json"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -33,10 +34,12 @@ from trichord.world.vocabulary import ACTIONS, OBJECTS, PLACES, TOOLS
 NEW = [name for name in PROFILES if name != "balanced"]
 
 
+@cache
 def script(profile: Profile, num_train: int = 60, num_test: int = 1) -> list[VideoScript]:
     return write_script(num_train=num_train, num_test=num_test, steps_per_video=8, step_s=5.0, seed=0, profile=profile)
 
 
+@cache
 def exact(profile: Profile, steps_per_video: int = 8, split: str = "train") -> Information:
     return exact_information(profile, seed=0, steps_per_video=steps_per_video, split=split)
 

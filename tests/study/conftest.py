@@ -1,0 +1,7 @@
+"""Fixtures of the tests of studies."""
+
+from __future__ import annotations
+
+from study_helpers import without_chart
+
+__all__ = ["without_chart"]
