@@ -99,10 +99,10 @@ def test_every_numeric_option_has_bounds(words: list[str], monkeypatch: pytest.M
 )  # fmt: skip
 def test_an_option_out_of_bounds_is_an_error_of_one_line(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("trichord: error: ") and told.count("\n") == 1
-    assert "; it must be " in told or "; each number must be " in told
-    assert f"{words.split()[-2].removeprefix('--')} is {words.split()[-1][:2]}" in told
+    error_text = capsys.readouterr().err
+    assert error_text.startswith("trichord: error: ") and error_text.count("\n") == 1
+    assert "; it must be " in error_text or "; each number must be " in error_text
+    assert f"{words.split()[-2].removeprefix('--')} is {words.split()[-1][:2]}" in error_text
 
 
 def test_empty_lists_are_called_empty(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,9 +39,9 @@ def test_files_that_end_the_decoder_are_named_and_the_others_embedded(bad: list[
     with Worker(named_files, stall_s=0.2) as worker:
         model: NamedFiles = named_files()
         with passing_messages(lines.append):
-            found = embed_files(model, [tmp_path / name for name in names], worker=worker)  # type: ignore[arg-type]
-    assert found.ids.tolist() == [(tmp_path / name).as_posix() for name in ("a.png", "b.png")]
-    assert os.getpid() not in found.embeddings["video"][:, 0], "embedded in this process"
+            embedded = embed_files(model, [tmp_path / name for name in names], worker=worker)  # type: ignore[arg-type]
+    assert embedded.ids.tolist() == [(tmp_path / name).as_posix() for name in ("a.png", "b.png")]
+    assert os.getpid() not in embedded.embeddings["video"][:, 0], "embedded in this process"
     for line, name in zip(lines, bad, strict=False):
         assert line.startswith(f"left out: {tmp_path / name}: ") and REASONS[name] in line
     assert lines[-1] == f"{len(bad)} of {len(names)} files were left out; the lines above say why"

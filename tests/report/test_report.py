@@ -86,8 +86,12 @@ def test_every_interval_is_there_in_full(folder: Path, report: Path) -> None:
     tables = json.loads((report / "report.json").read_text())["tables"]
     groups = targets(study)
 
-    def check(row: dict[str, Any], heading: str, found: Any) -> None:
-        assert [row[heading + end] for end in ("", " low", " high")] == [found.estimate, found.low, found.high], heading
+    def check(row: dict[str, Any], heading: str, expected: Any) -> None:
+        assert [row[heading + end] for end in ("", " low", " high")] == [
+            expected.estimate,
+            expected.low,
+            expected.high,
+        ], heading
 
     orders = {row["order"]: row for row in tables["orders-t2v"]}
     sizes = {row["benchmark"]: row for row in tables["benchmarks"]}
@@ -112,8 +116,8 @@ def test_every_interval_is_there_in_full(folder: Path, report: Path) -> None:
     for row, pair in zip(tables["differences"], pairs, strict=True):
         check(row, "difference", pair)
         assert (row["p"], row["seeds paired"]) == (pair.p, "yes")
-    found = [x for both in interactions(groups) for x in both.pairs]
-    for row, x in zip(tables["interactions"], found, strict=True):
+    expected = [x for both in interactions(groups) for x in both.pairs]
+    for row, x in zip(tables["interactions"], expected, strict=True):
         check(row, "difference of differences", x)
         assert row["change of places, p, Holm before correction"] == x.p_crossing
     lines = list(csv.DictReader((report / "tables" / "orders-t2v.csv").read_text().splitlines()))
@@ -201,8 +205,8 @@ def test_notes_of_orders_are_footnotes_and_sentences(folder: Path, report: Path)
     both = targets(study)
     same, once = "all seeds share one first stage", "2 seeds only"
     notes = {"tiny": {"AV→T": (same, once), "AT→V": (same,)}, "youcook2": {"AV→T": (same,), "AT→V": (same,)}}
-    told = contents._notes(notes, both)
-    assert told == [f"AV→T, AT→V: {same}.", f"AV→T on Tiny: {once}."]
+    sentences = contents._notes(notes, both)
+    assert sentences == [f"AV→T, AT→V: {same}.", f"AV→T on Tiny: {once}."]
     table = contents.order_table(both, notes, Direction.parse("t2v"), 0.95)
     row = next(row for row in table.rows if row[0].text == "AV→T")
     assert [cell.note for cell in row] == ["", *[f"{same}; {once}"] * 3, *[same] * 3]
@@ -251,11 +255,11 @@ def test_the_printed_commands_give_the_same_table(
     (lines, _) = (b["lines"] for s in content["sections"] for b in s["blocks"] if b["type"] == "commands")
     if "first_stage_seed" not in json.loads(Path("a study/study.json").read_text())["orders"][0]:
         lines[2] += " --first_stage_seed 5"
-    found = calls(lines)
-    assert [words[:2] for words in found] == [["trichord", "study"], ["trichord", "report"]]
-    assert found[1][2:] == [str(home / "a study-again"), "--direction", "t2v", "--level", "0.9"]
+    printed = calls(lines)
+    assert [words[:2] for words in printed] == [["trichord", "study"], ["trichord", "report"]]
+    assert printed[1][2:] == [str(home / "a study-again"), "--direction", "t2v", "--level", "0.9"]
     monkeypatch.chdir(tmp_path)  # the commands work in any folder
-    for words in found:
+    for words in printed:
         assert main(words[1:]) == 0
     monkeypatch.chdir(home)
     capsys.readouterr()
@@ -279,12 +283,12 @@ def test_commands_quote_and_tell_the_machine(tmp_path: Path) -> None:
     lines = commands(study, Direction.parse("t2v"))
     assert lines[0].startswith("OMP_NUM_THREADS=3 trichord study --store '/my $(store)' --out ")
     assert calls(list(lines))[-1] == ["trichord", "report", f"{folder}-again", "--direction", "t2v"]
-    told = []
+    options = []
     for words in calls(list(lines))[:-1]:
-        told.append(dict(zip(words[2::2], words[3::2], strict=True)))
-        assert told[-1]["--out"] == f"{folder}-again" and told[-1]["--training.device"] == "cpu"
-        assert told[-1]["--recipe"] == f"{folder}/report/recipe.yaml" and told[-1]["--benchmarks"] == '["日"]'
-    assert [(t["--orders"], t["--seeds"], t.get("--first_stage_seed")) for t in told] == [
+        options.append(dict(zip(words[2::2], words[3::2], strict=True)))
+        assert options[-1]["--out"] == f"{folder}-again" and options[-1]["--training.device"] == "cpu"
+        assert options[-1]["--recipe"] == f"{folder}/report/recipe.yaml" and options[-1]["--benchmarks"] == '["日"]'
+    assert [(t["--orders"], t["--seeds"], t.get("--first_stage_seed")) for t in options] == [
         ('["av>t"]', "[0]", "7"),
         ('["avt"]', "[0]", None),
         ('["av>t", "avt"]', "[1]", None),
@@ -354,7 +358,7 @@ def test_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "95 %" not in text and text.count("90 %") >= 7
     assert main(["report", "--compare", str(folder), str(folder), "--out", str(tmp_path / "c")]) == 0
     assert "No setting differs." in capsys.readouterr().out and (tmp_path / "c" / "comparison.html").is_file()
-    for words, told in (
+    for words, message in (
         (["report"], "give a study folder, folders of evaluations, or --compare with two studies"),
         (["report", str(folder), "--compare", "a", "b"], "give a study folder, folders of evaluations, or --compare"),
         (["report", str(tmp_path)], "no study here (no study.json)"),
@@ -364,7 +368,7 @@ def test_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     ):
         assert main(words) == 2
         error = capsys.readouterr().err
-        assert told in error and error.count("\n") == 1
+        assert message in error and error.count("\n") == 1
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -26,7 +26,7 @@ from trichord.report.write import write_evaluations
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda c: c.clear(), "it does not name a subject and benchmarks"),
         (lambda c: c.update(benchmarks=[]), "it has no benchmark"),
@@ -52,16 +52,16 @@ from trichord.report.write import write_evaluations
         (lambda c: c.update(models=[{"order": "vt", "seed": 1, "note": "diverged"}]), "VT seed 1 is left out: diverged"),
     ],
 )  # fmt: skip
-def test_edited_results_are_refused(weak: Path, tmp_path: Path, change: Any, told: str) -> None:
+def test_edited_results_are_refused(weak: Path, tmp_path: Path, change: Any, message: str) -> None:
     folder = edit(copy(weak, tmp_path / "e"), change)
     with pytest.raises(TrichordError) as caught:
         build_evaluations(read_systems([folder]))
-    assert told in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
     assert str(caught.value).endswith("evaluate again with the same --out")
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda a: a.pop("retrieval/t2v, sum/R@10/each"), "is not there or not of its kind"),
         (lambda a: a.update({"retrieval/t2v, sum/R@10/each": a["retrieval/t2v, sum/R@10/each"][:-1]}), ""),
@@ -72,11 +72,11 @@ def test_edited_results_are_refused(weak: Path, tmp_path: Path, change: Any, tol
         (lambda a: a.update({"retrieval/t2v/equal": a["retrieval/t2v/equal"][:-1]}), "differ in length"),
     ],
 )
-def test_edited_arrays_are_refused(weak: Path, tmp_path: Path, change: Any, told: str) -> None:
+def test_edited_arrays_are_refused(weak: Path, tmp_path: Path, change: Any, message: str) -> None:
     folder = edit_arrays(copy(weak, tmp_path / "e"), change)
     with pytest.raises(TrichordError) as caught:
         build_evaluations(read_systems([folder]))
-    assert told in str(caught.value) and "queries.npz" in str(caught.value)
+    assert message in str(caught.value) and "queries.npz" in str(caught.value)
 
 
 def test_torn_files_are_refused(weak: Path, orders: Path, tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ def test_names_and_texts_are_shown_and_never_obeyed(weak: Path, strong: Path, tm
         for done in content["benchmarks"]:
             done |= {"title": hostile, "paragraph": hostile, "notes": [hostile], "name": hostile}
 
-    def arrays(found: dict[str, np.ndarray]) -> None:
-        found["retrieval/caption"] = np.array([f"{hostile} {i}" for i in range(60)])
+    def arrays(saved: dict[str, np.ndarray]) -> None:
+        saved["retrieval/caption"] = np.array([f"{hostile} {i}" for i in range(60)])
 
     folders = [edit_arrays(edit(copy(f, tmp_path / f.name), change), arrays) for f in (weak, strong)]
     write_evaluations(folders, tmp_path / "r")

@@ -64,9 +64,13 @@ def test_recalls_are_those_of_the_runs(folder: Path) -> None:
             rows = [result_of(run, target.benchmark, "t2v") for run in study.runs_of(target.models[name].system.order)]
             for k in (1, 5, 10):
                 mean = np.mean([row[f"r{k}"] for row in rows])
-                found = figures[f"R@{k}"].interval
-                assert found is not None and found.estimate == pytest.approx(mean) and found.low <= mean <= found.high
-                assert found.num_seeds == 3
+                interval = figures[f"R@{k}"].interval
+                assert (
+                    interval is not None
+                    and interval.estimate == pytest.approx(mean)
+                    and interval.low <= mean <= interval.high
+                )
+                assert interval.num_seeds == 3
 
 
 def test_pairs_alone_are_shown_but_not_compared(folder: Path) -> None:
@@ -82,11 +86,11 @@ def test_the_planted_order_is_found(tmp_path: Path) -> None:
     (bench,) = analyse_study(study, Direction.parse("t2v"))
     (comparison,) = bench.targets[0].comparisons
     assert bench.targets[0].winner == "VT→A" and comparison.verdict.startswith("VT→A beats every other order")
-    found = clearest_duel(bench)
-    assert found is not None and found.a == "VT→A" and found.wins > 5 * found.losses
-    assert found.wins + found.ties + found.losses == 400
-    ahead, behind = found.furthest(5)
-    assert (found.value_a[ahead] < found.value_b[ahead]).all() and (found.value_a[behind] > found.value_b[behind]).all()
+    duel = clearest_duel(bench)
+    assert duel is not None and duel.a == "VT→A" and duel.wins > 5 * duel.losses
+    assert duel.wins + duel.ties + duel.losses == 400
+    ahead, behind = duel.furthest(5)
+    assert (duel.value_a[ahead] < duel.value_b[ahead]).all() and (duel.value_a[behind] > duel.value_b[behind]).all()
 
 
 def test_missing_clips_count_as_errors_everywhere(tmp_path: Path) -> None:
@@ -105,13 +109,17 @@ def test_missing_clips_count_as_errors_everywhere(tmp_path: Path) -> None:
 
 
 def test_interactions_between_benchmarks(folder: Path) -> None:
-    (found,) = interactions(targets(folder))
-    assert (found.first, found.second) == ("Tiny", "Other") and len(found.pairs) == 6 and found.verdict
+    (interaction,) = interactions(targets(folder))
+    assert (
+        (interaction.first, interaction.second) == ("Tiny", "Other")
+        and len(interaction.pairs) == 6
+        and interaction.verdict
+    )
 
 
 def test_later_frozen_stages_leave_the_first_pair_untouched() -> None:
-    found = {code: untouched(Order.parse(code), Direction.parse("t2v")) for code in ("vt>a", "av>t", "avt")}
-    assert found == {"vt>a": True, "av>t": False, "avt": False}
+    unchanged = {code: untouched(Order.parse(code), Direction.parse("t2v")) for code in ("vt>a", "av>t", "avt")}
+    assert unchanged == {"vt>a": True, "av>t": False, "avt": False}
 
 
 def test_a_folder_without_a_study(tmp_path: Path) -> None:
@@ -123,7 +131,7 @@ def test_a_folder_without_a_study(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "told"),
+    ("recipe", "message"),
     [
         ({}, "its recipe has no evaluation.directions"),
         ({"evaluation": {"directions": "t2v"}}, "its recipe has no evaluation.directions"),
@@ -131,9 +139,9 @@ def test_a_folder_without_a_study(tmp_path: Path) -> None:
         ({"evaluation": {"directions": ["t2v"]}, "later_stages": [1]}, "later_stages of its recipe is not an object"),
     ],
 )
-def test_a_recipe_of_other_form_is_refused(own: Path, recipe: dict[str, Any], told: str) -> None:
+def test_a_recipe_of_other_form_is_refused(own: Path, recipe: dict[str, Any], message: str) -> None:
     edit(own / "study.json", lambda c: c.update(recipe=recipe))
-    with pytest.raises(TrichordError, match=f"study.json: {told}"):
+    with pytest.raises(TrichordError, match=f"study.json: {message}"):
         read_study(own)
 
 
@@ -169,16 +177,16 @@ def test_a_study_without_finished_runs_is_an_error(own: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [
         ("missing", "miss", "the policy for missing clips is drop in one and miss in the other"),
         ("ties", "best", "the tie policy is expected in one and best in the other"),
         ("num_gallery", 61, "the gallery's size is 60 in one and 61 in the other"),
     ],
 )
-def test_runs_under_other_policies_are_refused(own: Path, key: str, value: Any, told: str) -> None:
+def test_runs_under_other_policies_are_refused(own: Path, key: str, value: Any, message: str) -> None:
     edit(own / "orders" / "vt-a" / "seed-1.json", lambda c: c["results"][0].update({key: value}))
-    with pytest.raises(TrichordError, match=f"AV→T seed 0 and VT→A seed 1 cannot be compared on tiny t2v: {told}"):
+    with pytest.raises(TrichordError, match=f"AV→T seed 0 and VT→A seed 1 cannot be compared on tiny t2v: {message}"):
         check_comparable(read_study(own))
 
 
@@ -200,7 +208,7 @@ def test_runs_on_other_clips_are_refused(own: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "arrays", "told"),
+    ("row", "arrays", "message"),
     [
         ({"num_queries": 10**300}, {}, "the ranks of tiny/t2v are not of as many queries as its figures"),
         ({"r10": 10**390}, {}, "the r10 of tiny/t2v is no number"),
@@ -212,14 +220,14 @@ def test_runs_on_other_clips_are_refused(own: Path) -> None:
     ],
 )
 def test_figures_that_do_not_fit_their_ranks_are_refused(
-    own: Path, row: dict[str, Any], arrays: dict[str, int], told: str
+    own: Path, row: dict[str, Any], arrays: dict[str, int], message: str
 ) -> None:
     path = own / "orders" / "vt-a" / "seed-1.json"
     edit(path, lambda c: c["results"][0].update(row))
     kept = dict(np.load(path.with_suffix(".npz")))
     kept |= {f"tiny/t2v/{part}": np.full_like(kept[f"tiny/t2v/{part}"], value) for part, value in arrays.items()}
     np.savez_compressed(path.with_suffix(".npz"), **kept)
-    with pytest.raises(TrichordError, match=f"seed-1.*{told}"):
+    with pytest.raises(TrichordError, match=f"seed-1.*{message}"):
         check_comparable(read_study(own))
 
 

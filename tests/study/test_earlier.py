@@ -46,9 +46,9 @@ def recipe(earlier: Path) -> Recipe:
     return load_recipe(earlier / "recipe.yaml")
 
 
-def same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+def same(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     """Compare the entries that the earlier version wrote; later versions may add more."""
-    for row, other in zip(found, expected, strict=True):
+    for row, other in zip(rows, expected, strict=True):
         for key, value in other.items():
             assert row[key] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), key
 

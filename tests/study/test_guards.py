@@ -74,13 +74,13 @@ def test_a_bad_feature_is_named_and_the_step_is_seen_again(
 ) -> None:
     store = write_tiny_store(tmp_path / "store", num_train=8)
     video = poison(store, 3, stream, float("nan"))
-    told, dump = diverge(store, tmp_path / "run", order, debug(**training))
+    message, dump = diverge(store, tmp_path / "run", order, debug(**training))
     shard = Store(store).shard_path(3)
-    assert f"video '{video}'" in told and f"stream {stream}, {shard}" in told and "step 1" in told
-    assert f"`trichord reproduce {dump}`" in told and "\n" not in told
-    found = reproduce(dump)
-    assert found.same and np.isnan(found.now["loss"])
-    assert found.before == pytest.approx(found.now, rel=1e-5, nan_ok=True)
+    assert f"video '{video}'" in message and f"stream {stream}, {shard}" in message and "step 1" in message
+    assert f"`trichord reproduce {dump}`" in message and "\n" not in message
+    reproduced = reproduce(dump)
+    assert reproduced.same and np.isnan(reproduced.now["loss"])
+    assert reproduced.before == pytest.approx(reproduced.now, rel=1e-5, nan_ok=True)
     assert main(["reproduce", str(dump.parent)]) == 0
     printed = capsys.readouterr().out
     assert "the same values are not finite here" in printed and f"stream {stream}, {shard}" in printed
@@ -101,8 +101,8 @@ def test_the_dump_holds_the_state_before_the_step(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(CombinedLoss, "__call__", spoiled)
     recipe = debug(checkpoint_every_steps=2, schedule="constant")
-    told, dump = diverge(store, tmp_path / "run", "avt", recipe)
-    assert "step 3: the loss is not finite (their sum)" in told and "lower training.learning_rate" in told
+    message, dump = diverge(store, tmp_path / "run", "avt", recipe)
+    assert "step 3: the loss is not finite (their sum)" in message and "lower training.learning_rate" in message
     monkeypatch.undo()
     shorter = run.train_order(store, tmp_path / "two", "avt", 0, debug(max_steps=2, schedule="constant"))
     two, left = load_file(shorter.model_folder / "model.safetensors"), load_file(dump / "model.safetensors")
@@ -112,11 +112,11 @@ def test_the_dump_holds_the_state_before_the_step(tmp_path: Path, monkeypatch: p
     assert (described["step"], described["epoch"], described["seed"]) == (2, 2, 0)
     clips = json.loads((dump / "clips-0.json").read_text())["clips"]
     assert len(clips) == 32 == len(load_file(dump / "batch-0.safetensors")["input.video"])
-    found = reproduce(dump)
-    assert not found.same, "the weight of the loss was no part of the settings"
-    terms = {name: value for name, value in found.now.items() if name != "loss"}
-    assert terms == pytest.approx({name: found.before[name] for name in terms}, rel=1e-6)
-    assert "the result differs here" in str(found)
+    reproduced = reproduce(dump)
+    assert not reproduced.same, "the weight of the loss was no part of the settings"
+    terms = {name: value for name, value in reproduced.now.items() if name != "loss"}
+    assert terms == pytest.approx({name: reproduced.before[name] for name in terms}, rel=1e-6)
+    assert "the result differs here" in str(reproduced)
 
 
 def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
@@ -137,12 +137,12 @@ def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
     patch = pytest.MonkeyPatch()
     patch.setattr(factories, "build_model", huge)
     with patch.context():
-        told, dump = diverge(store, tmp_path / "run", "vt", recipe)
+        message, dump = diverge(store, tmp_path / "run", "vt", recipe)
     patch.undo()
-    assert "step 1: the gradient is not finite; the weights were not touched" in told
-    found = reproduce(dump)
-    assert found.same and not np.isfinite(found.now["grad_norm"]) and np.isfinite(found.now["loss"])
-    assert any("heads.video" in line and "gradient" in line for line in found.where)
+    assert "step 1: the gradient is not finite; the weights were not touched" in message
+    reproduced = reproduce(dump)
+    assert reproduced.same and not np.isfinite(reproduced.now["grad_norm"]) and np.isfinite(reproduced.now["loss"])
+    assert any("heads.video" in line and "gradient" in line for line in reproduced.where)
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")  # torch minds a first step that is left out
@@ -163,8 +163,8 @@ def test_overflow_at_every_scale_stops_training(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(factories, "build_accelerator", scaled)
     monkeypatch.setattr(loop, "_grad_norm", overflowing)
-    told, _ = diverge(store, tmp_path / "run", "vt", debug())
-    assert "step 3: the gradient is not finite even at the loss scale 1; the weights were not touched" in told
+    message, _ = diverge(store, tmp_path / "run", "vt", debug())
+    assert "step 3: the gradient is not finite even at the loss scale 1; the weights were not touched" in message
     assert [scale for scale, _ in seen] == [4.0, 2.0, 1.0]
     assert all(torch.equal(a, b) for a, b in zip(seen[0][1], seen[2][1], strict=True))
 

@@ -49,9 +49,9 @@ def test_training_where_files_cannot_grow(
     out = tmp_path / "out"
     with files_of_at_most(num_bytes):
         assert main(words(tiny_store, out)) == 2
-    told = capsys.readouterr().err.strip()
-    assert told.startswith(f"trichord: error: {out}") and "\n" not in told and "Traceback" not in told
-    assert "File too large" in told and "then run the command again (train: with --resume)" in told
+    error_text = capsys.readouterr().err.strip()
+    assert error_text.startswith(f"trichord: error: {out}") and "\n" not in error_text and "Traceback" not in error_text
+    assert "File too large" in error_text and "then run the command again (train: with --resume)" in error_text
     assert not list(out.glob("stages/*/model.json"))
     assert main([*words(tiny_store, out), "--resume"]) == 0
     assert main([*words(tiny_store, tmp_path / "other")]) == 0
@@ -85,8 +85,10 @@ def real_errors(folder: Path) -> Iterator[Exception]:
 
 def test_errors_of_every_library_are_known(tmp_path: Path) -> None:
     for error in real_errors(tmp_path):
-        told = disk_error(error, tmp_path)
-        assert told is not None and str(tmp_path) in str(told) and "cannot be written" in str(told), repr(error)
+        message = disk_error(error, tmp_path)
+        assert message is not None and str(tmp_path) in str(message) and "cannot be written" in str(message), repr(
+            error
+        )
 
 
 @pytest.mark.parametrize(
@@ -242,5 +244,5 @@ def test_a_store_that_is_full_when_frozen_embeddings_are_kept(tiny_store: Path, 
     command = ["unshare", "-rm", sys.executable, "-c", FULL_STORE, *places]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 20, done.stderr
-    (told,) = done.stderr.strip().splitlines()
-    assert told.startswith(f"trichord: error: {tmp_path}/disk/store/frozen") and "No space left on device" in told
+    (message,) = done.stderr.strip().splitlines()
+    assert message.startswith(f"trichord: error: {tmp_path}/disk/store/frozen") and "No space left on device" in message

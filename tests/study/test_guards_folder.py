@@ -63,11 +63,11 @@ def test_a_second_run_is_refused_until_the_first_ends(
     words = ["--store", str(tiny_store), "--out", str(out)]
     for command in (["train", *words], ["study", *words]):
         assert main(command) == 2
-        told = capsys.readouterr().err.strip()
-        assert told.startswith(
+        error_text = capsys.readouterr().err.strip()
+        assert error_text.startswith(
             f"trichord: error: {out}: another run is at work in this folder (process {other.pid} on "
         )
-        assert "wait until it ends, or give another --out" in told and "\n" not in told
+        assert "wait until it ends, or give another --out" in error_text and "\n" not in error_text
     assert sorted(path.name for path in out.iterdir()) == [".lock"], "nothing was written"
     os.kill(other.pid, signal.SIGKILL)
     other.wait()

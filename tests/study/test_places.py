@@ -83,9 +83,9 @@ def test_a_model_of_another_stage_is_refused(name: str, swapped: Path, tiny_stor
         TrichordError, match=r"seed0\.[0-9a-f]{8}: holds a model of stage (at|vt), seed 0, key "
     ) as caught:
         READERS[name](swapped, tiny_store)
-    told = str(caught.value)
-    assert "\n" not in told and ("stage av>t, seed 0, key" in told or "stage av, seed 0, key" in told)
-    assert "move that folder away and run" in told
+    message = str(caught.value)
+    assert "\n" not in message and ("stage av>t, seed 0, key" in message or "stage av, seed 0, key" in message)
+    assert "move that folder away and run" in message
 
 
 def test_the_folder_itself_is_right(study: Path, tiny_store: Path) -> None:

@@ -68,8 +68,8 @@ def test_all_directions() -> None:
 
 @pytest.mark.parametrize("code", ["d2t", "t2d", "t2vd", "da2t"])
 def test_directions_with_a_further_modality_are_scored(code: str) -> None:
-    found = embedded()
-    result = score_direction(found.embeddings, found.valid, Direction.parse(code), name="x")
+    clips = embedded()
+    result = score_direction(clips.embeddings, clips.valid, Direction.parse(code), name="x")
     assert result.num_queries == 39 and result.num_missing == 1
     assert result.r1 > 90 or code in ("t2vd", "da2t")
     assert result.chance_r1 == pytest.approx(100 / 39)
@@ -77,12 +77,12 @@ def test_directions_with_a_further_modality_are_scored(code: str) -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_of_embeddings_declares_its_modalities(tmp_path: Path, suffix: str) -> None:
-    found = embedded()
-    found.save(tmp_path / f"e{suffix}")
+    clips = embedded()
+    clips.save(tmp_path / f"e{suffix}")
     forget()
     again = Embedded.load(tmp_path / f"e{suffix}")
     assert declared() == {"depth": "d"} and list(again.embeddings) == ["video", "audio", "text", "depth"]
-    assert np.array_equal(again.embeddings["depth"], found.embeddings["depth"])
+    assert np.array_equal(again.embeddings["depth"], clips.embeddings["depth"])
     assert not again.valid["depth"][3] and again.valid["depth"].sum() == 39
     assert Subject.of_embeddings(again).modalities == ("video", "audio", "text", "depth")
 
@@ -139,8 +139,8 @@ def test_every_benchmark_of_embeddings_scores_a_further_modality_in_a_fresh_proc
 
 
 def test_steps_are_found_by_a_further_modality() -> None:
-    found = embedded()
-    codes = [d.code for d in step_directions(Subject.of_embeddings(found), "", (), "crosstask")]
+    clips = embedded()
+    codes = [d.code for d in step_directions(Subject.of_embeddings(clips), "", (), "crosstask")]
     assert codes == ["t2v", "t2a", "t2d", "t2va"]
     alone = embedded(modalities=("text", "depth"))
     assert [d.code for d in step_directions(Subject.of_embeddings(alone), "", (), "crosstask")] == ["t2d"]
