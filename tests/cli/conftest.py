@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from study_helpers import without_chart
+from drawing_fixtures import undrawn, without_chart
 
-__all__ = ["without_chart"]
+__all__ = ["undrawn", "without_chart"]

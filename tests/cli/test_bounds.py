@@ -41,15 +41,20 @@ def test_every_numeric_setting_has_bounds(name: str) -> None:
     assert bounds is not None
     group, key = name.split(".")
     below = bounds.least if bounds.above else bounds.least - 1
-    for value in (below, bounds.most + 1):
-        given = [value] * len(default) if isinstance(default, list) else type(default)(value)
-        with pytest.raises(
-            TrichordError, match=rf"^{name} is \S.*; (it|each number) must be (at least|above) \S+, and at most"
-        ):
-            load_recipe("debug", **{group: {key: given}})
+    refused = rf"^{name} is \S.*; (it|each number) must be (at least|above) \S+, and at most"
+    below, above = (
+        [value] * len(default) if isinstance(default, list) else type(default)(value)
+        for value in (below, bounds.most + 1)
+    )
+    with pytest.raises(TrichordError, match=refused):
+        load_recipe("debug", **{group: {key: below}})
+    recipe = load_recipe("debug")
+    setattr(getattr(recipe, group), key, above)
+    with pytest.raises(TrichordError, match=refused):
+        recipe.check()
+    with pytest.raises(TrichordError, match=rf"{name} is \S+; it must be a"):
+        load_recipe("debug", **{group: {key: math.inf}})
     for value in (math.nan, math.inf, -math.inf):
-        with pytest.raises(TrichordError, match=rf"{name} is \S+; it must be a"):
-            load_recipe("debug", **{group: {key: value}})
         with pytest.raises(TrichordError, match=rf"^{name} is \S+; it must be"):
             bounds.check(name, value)
 

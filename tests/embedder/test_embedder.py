@@ -22,6 +22,8 @@ from trichord.study.run import run_study
 from trichord.tasks.subject import ClipSet, Subject
 from trichord.world import write_world
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 MODALITIES = ("video", "audio", "text")
 
 

@@ -28,6 +28,8 @@ from trichord.recipes import load_recipe
 from trichord.store import StoreWriter
 from trichord.study.run import run_study
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:

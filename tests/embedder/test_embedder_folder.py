@@ -33,6 +33,8 @@ from trichord.store.words import default_word_vectors
 from trichord.study.run import run_study
 from trichord.training.seals import sealed
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 @pytest.fixture(scope="module")
 def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

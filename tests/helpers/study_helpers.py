@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
 from trichord.recipes import Recipe, load_recipe
-from trichord.study import table
-
-
-@pytest.fixture(scope="module")
-def without_chart() -> Iterator[None]:
-    """Leave `orders.png` of studies empty. Drawing it takes a third of a second for each run; `test_study.py` tests it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table, "draw_orders", lambda study_table, path: path.write_bytes(b""))
-        yield
 
 
 def quick(**training: Any) -> Recipe:

@@ -28,6 +28,8 @@ from trichord.training.frozen import frozen_key
 from trichord.training.models import load_weights
 from trichord.training.stage import stages_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 EARLIER, SAMPLE, FIGURES = (
     FIXTURES / "earlier.tar.xz",
     FIXTURES / "earlier-figures.tar.xz",

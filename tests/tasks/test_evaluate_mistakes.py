@@ -16,6 +16,8 @@ from trichord.study.evaluate import evaluate
 from trichord.study.run import train_order
 from trichord.tasks.protocol import Options
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 @pytest.fixture(scope="module")
 def run(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -123,15 +122,26 @@ def test_conflicting_letters_are_an_error_that_names_the_file(tmp_path: Path) ->
         Embedded.load(tmp_path / "e.npz")
 
 
-def test_every_benchmark_of_embeddings_scores_a_further_modality_in_a_fresh_process(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("fresh_process", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_every_benchmark_of_embeddings_scores_a_further_modality(
+    fresh_process: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     embedded().save(tmp_path / "e.safetensors")
     names = ["retrieval", "zero-shot-classification", "linear-probe", "knn", "clustering"]
-    command = [sys.executable, "-m", "trichord", "evaluate", "--embeddings", str(tmp_path / "e.safetensors"),
-               "--directions", "all", "--benchmark", *names, "--out", str(tmp_path / "out")]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
-    assert done.returncode == 0, done.stderr
+    words = ["evaluate", "--embeddings", str(tmp_path / "e.safetensors"), "--directions", "all", "--benchmark", *names]
+    words += ["--out", str(tmp_path / "out")]
+    monkeypatch.setenv("COLUMNS", "200")
+    if fresh_process:
+        done = subprocess.run([sys.executable, "-m", "trichord", *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        printed = done.stdout
+    else:
+        forget()
+        assert main(words) == 0
+        printed = capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert "d2t" in done.stdout and "depth, class" in done.stdout
+    assert "d2t" in printed and "depth, class" in printed
     assert results["modalities"] == {"depth": "d"}
     forget()
     assert main(["report", str(tmp_path / "out")]) == 0
