@@ -137,9 +137,9 @@ def shuffle_study(folder: Path, suffix: str = "") -> None:
 @pytest.mark.parametrize("suffix", ["", ".mp4"])
 @pytest.mark.parametrize("num_missing", [0, 4])
 def test_two_studies_whose_clips_are_in_another_order(suffix: str, num_missing: int, tmp_path: Path) -> None:
-    better = {order: skill + 1.5 for order, skill in SKILL.items()}
-    a = write_study_folder(tmp_path / "a", num_missing=num_missing)
-    b = write_study_folder(tmp_path / "b", num_missing=num_missing, skill=better)
+    orders, better = ["av>t", "avt"], {order: skill + 1.5 for order, skill in SKILL.items()}
+    a = write_study_folder(tmp_path / "a", orders=orders, seeds=[0, 1], num_missing=num_missing)
+    b = write_study_folder(tmp_path / "b", orders=orders, seeds=[0, 1], num_missing=num_missing, skill=better)
     plain = compare_studies(read_study(a), read_study(b))
     shuffle_study(b, suffix)
     moved = compare_studies(read_study(a), read_study(b))
@@ -148,7 +148,8 @@ def test_two_studies_whose_clips_are_in_another_order(suffix: str, num_missing: 
 
 
 def test_studies_of_other_clips_in_another_order_are_refused(tmp_path: Path) -> None:
-    a, b = write_study_folder(tmp_path / "a"), write_study_folder(tmp_path / "b", caption="stir {n} eggs")
+    a = write_study_folder(tmp_path / "a", orders=["avt"], seeds=[0])
+    b = write_study_folder(tmp_path / "b", orders=["avt"], seeds=[0], caption="stir {n} eggs")
     shuffle_study(b)
     with pytest.raises(TrichordError, match=r"captions differ: 'v0@0\.000-5\.000: cut the 0 onions' is only in A"):
         compare_studies(read_study(a), read_study(b))

@@ -12,10 +12,10 @@ import pytest
 from report_helpers import ORDERS, SKILL, result_of, targets, write_study_folder
 from trichord.errors import TrichordError
 from trichord.modality import Direction, Order
-from trichord.report.analysis import MAIN_RECALL, analyse_study, check_comparable, interactions, untouched
+from trichord.report.analysis import MAIN_RECALL, Target, analyse_study, check_comparable, interactions, untouched
 from trichord.report.compare import compare_studies
 from trichord.report.queries import clearest_duel
-from trichord.report.reading import read_study
+from trichord.report.reading import Study, read_study
 from trichord.report.tables import order_table, sizes_table
 
 
@@ -24,6 +24,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_study_folder(
         tmp_path_factory.mktemp("study"), orders=[*ORDERS, "vt", "av"], benchmarks={"tiny": 60, "other": 90}
     )
+
+
+@pytest.fixture(scope="module")
+def studied(folder: Path) -> tuple[Study, list[Target]]:
+    """The study as it is read, and its analysis."""
+    study = read_study(folder)
+    return study, targets(study)
 
 
 @pytest.fixture
@@ -57,9 +64,9 @@ def test_a_study_is_read_with_all_its_runs(folder: Path) -> None:
     assert study.geometry(study.done[0], "tiny") is not None and study.geometry(study.done[0], "none") is None
 
 
-def test_recalls_are_those_of_the_runs(folder: Path) -> None:
-    study = read_study(folder)
-    for target in targets(study):
+def test_recalls_are_those_of_the_runs(studied: tuple[Study, list[Target]]) -> None:
+    study, analysed = studied
+    for target in analysed:
         for name, figures in target.figures.items():
             rows = [result_of(run, target.benchmark, "t2v") for run in study.runs_of(target.models[name].system.order)]
             for k in (1, 5, 10):
@@ -73,8 +80,8 @@ def test_recalls_are_those_of_the_runs(folder: Path) -> None:
                 assert interval.num_seeds == 3
 
 
-def test_pairs_alone_are_shown_but_not_compared(folder: Path) -> None:
-    target, whole = targets(folder)[0], ("AV→T", "AT→V", "VT→A", "AVT")
+def test_pairs_alone_are_shown_but_not_compared(studied: tuple[Study, list[Target]]) -> None:
+    target, whole = studied[1][0], ("AV→T", "AT→V", "VT→A", "AVT")
     assert tuple(target.figures) == (*whole, "VT") and target.compared == whole and target.beside == {"VT"}
     differences = target.comparisons[0].differences
     assert {d.a for d in differences} | {d.b for d in differences} == set(whole)
@@ -108,8 +115,8 @@ def test_missing_clips_count_as_errors_everywhere(tmp_path: Path) -> None:
     assert 100 * fives.values[0].mean() == pytest.approx(row["r5"])
 
 
-def test_interactions_between_benchmarks(folder: Path) -> None:
-    (interaction,) = interactions(targets(folder))
+def test_interactions_between_benchmarks(studied: tuple[Study, list[Target]]) -> None:
+    (interaction,) = interactions(studied[1])
     assert (
         (interaction.first, interaction.second) == ("Tiny", "Other")
         and len(interaction.pairs) == 6
@@ -256,17 +263,19 @@ def test_two_studies_are_compared_query_by_query(tmp_path: Path) -> None:
 
 
 def test_studies_on_other_galleries_are_refused(tmp_path: Path) -> None:
-    a = read_study(write_study_folder(tmp_path / "a", benchmarks={"tiny": 60}))
-    b = read_study(write_study_folder(tmp_path / "b", benchmarks={"tiny": 61}))
+    def study_on(name: str, benchmarks: dict[str, int]) -> Study:
+        orders, seeds = ["av>t", "avt"], [0, 1]
+        return read_study(write_study_folder(tmp_path / name, orders=orders, seeds=seeds, benchmarks=benchmarks))
+
+    a, b = study_on("a", {"tiny": 60}), study_on("b", {"tiny": 61})
     with pytest.raises(
         TrichordError, match="cannot be compared: Tiny: not compared, since the gallery's size is 60 in A"
     ):
         compare_studies(a, b)
-    c = read_study(write_study_folder(tmp_path / "c", benchmarks={"fresh": 60}))
+    c = study_on("c", {"fresh": 60})
     with pytest.raises(TrichordError, match="no benchmark is common"):
         compare_studies(a, c)
-    d = read_study(write_study_folder(tmp_path / "d", benchmarks={"tiny": 60, "fresh": 60}))
-    e = read_study(write_study_folder(tmp_path / "e", benchmarks={"tiny": 61, "fresh": 60}))
+    d, e = study_on("d", {"tiny": 60, "fresh": 60}), study_on("e", {"tiny": 61, "fresh": 60})
     summary = " ".join(compare_studies(d, e).summary)
     assert "Tiny: not compared, since" in summary and "Fresh: no difference" in summary
 
