@@ -91,6 +91,29 @@ def test_tail_is_that_of_the_sum_of_two_ts(seeds: int) -> None:
     assert float(half_width(alone, 0.05)) == pytest.approx(stats.t.isf(0.025, seeds - 1), rel=2e-3)
 
 
+def bisected_half_width(spread_of_mean: Spread, alpha: float) -> np.ndarray:
+    """Return the half width by bisection alone, from the same upper bound as `half_width`."""
+    high = stats.t.isf(alpha / 2, spread_of_mean.query_df) ** 2 * spread_of_mean.within
+    if spread_of_mean.seed_df:
+        high = high + stats.t.isf(alpha / 2, spread_of_mean.seed_df) ** 2 * spread_of_mean.between
+    high = 1.5 * np.sqrt(high)
+    low = np.zeros_like(high)
+    for _ in range(32):
+        middle = (low + high) / 2
+        is_outside = two_sided(middle, spread_of_mean) < alpha
+        low, high = np.where(is_outside, low, middle), np.where(is_outside, middle, high)
+    return (low + high) / 2
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 2, 4.5, 9]), st.sampled_from([1e-4, 0.05 / 6, 0.05, 0.5, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_half_width_is_bit_for_bit_that_of_bisection(seed: int, seed_df: float, alpha: float) -> None:
+    rng = np.random.default_rng(seed)
+    within, between = (rng.exponential(size=5) * 10.0 ** rng.integers(-8, 1, 5) * (rng.random(5) < 0.8) for _ in "ab")
+    both = Spread(0.0, within, between if seed_df else np.zeros(5), int(rng.choice([1, 5, 59, 499])), seed_df)
+    np.testing.assert_array_equal(half_width(both, alpha), bisected_half_width(both, alpha))
+
+
 @given(st.floats(0, 5), st.floats(0.01, 5), st.integers(0, 12), st.floats(0.001, 0.3))
 @settings(max_examples=60, deadline=None)
 def test_half_width_is_where_the_tail_is_alpha(within: float, between: float, seed_df: int, alpha: float) -> None:

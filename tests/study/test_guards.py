@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,17 @@ def _own_precision() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def intact_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_store(tmp_path_factory.mktemp("intact") / "store", num_train=8)
+
+
+@pytest.fixture
+def store(intact_store: Path, tmp_path: Path) -> Path:
+    """A store that the test may change."""
+    return shutil.copytree(intact_store, tmp_path / "store")
 
 
 def debug(**training: Any) -> Recipe:
@@ -70,9 +82,8 @@ def diverge(store: Path, out: Path, order: str, recipe: Recipe) -> tuple[str, Pa
     ],
 )
 def test_a_bad_feature_is_named_and_the_step_is_seen_again(
-    order: str, stream: str, training: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    order: str, stream: str, training: dict[str, Any], store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = write_tiny_store(tmp_path / "store", num_train=8)
     video = poison(store, 3, stream, float("nan"))
     message, dump = diverge(store, tmp_path / "run", order, debug(**training))
     shard = Store(store).shard_path(3)
@@ -89,9 +100,9 @@ def test_a_bad_feature_is_named_and_the_step_is_seen_again(
     assert f"{modality}: 4 of 32 rows not finite" in printed and f"video '{video}'" in printed
 
 
-def test_the_dump_holds_the_state_before_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dump_holds_the_state_before_the_step(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds the weights, running statistics and batch from before the step, and no pickle."""
-    store, calls = write_tiny_store(tmp_path / "store", num_train=8), []
+    calls: list[CombinedLoss] = []
     call = CombinedLoss.__call__
 
     def spoiled(self: CombinedLoss, *arguments: Any) -> Any:
@@ -119,11 +130,10 @@ def test_the_dump_holds_the_state_before_the_step(tmp_path: Path, monkeypatch: p
     assert "the result differs here" in str(reproduced)
 
 
-def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite(store: Path, tmp_path: Path) -> None:
     """A reconstruction head has huge and tiny weights: its error fits into float32, but the gradient of its weights does
     not.
     """
-    store = write_tiny_store(tmp_path / "store", num_train=8)
     recipe = debug(clip_grad_norm=1.0)
     build = factories.build_model
 
@@ -146,9 +156,8 @@ def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")  # torch minds a first step that is left out
-def test_overflow_at_every_scale_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overflow_at_every_scale_stops_training(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scaler of fp16 skips steps and halves its scale, 4 -> 2 -> 1, where it would otherwise continue forever."""
-    store = write_tiny_store(tmp_path / "store", num_train=8)
     build, norms, seen = factories.build_accelerator, loop._grad_norm, []
 
     def scaled(recipe: Recipe) -> Any:
@@ -169,9 +178,8 @@ def test_overflow_at_every_scale_stops_training(tmp_path: Path, monkeypatch: pyt
     assert all(torch.equal(a, b) for a, b in zip(seen[0][1], seen[2][1], strict=True))
 
 
-def test_training_continues_with_repaired_features(tmp_path: Path) -> None:
+def test_training_continues_with_repaired_features(store: Path, tmp_path: Path) -> None:
     """The finished stage has no dump."""
-    store = write_tiny_store(tmp_path / "store", num_train=8)
     whole = Store(store).shard_path(3).read_bytes()
     poison(store, 3, "visual_2d", float("inf"))
     _, dump = diverge(store, tmp_path / "run", "vt", debug())
@@ -189,8 +197,7 @@ def diverge_again(store: Path, out: Path) -> tuple[str, Path]:
     return str(caught.value), dump
 
 
-def test_a_full_disk_does_not_hide_the_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = write_tiny_store(tmp_path / "store", num_train=8)
+def test_a_full_disk_does_not_hide_the_divergence(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = poison(store, 3, "visual_2d", float("nan"))
 
     def full(*_: Any) -> None:
@@ -213,8 +220,7 @@ DAMAGE = {
 }
 
 
-def test_a_damaged_dump_is_an_error_of_one_line(tmp_path: Path) -> None:
-    store = write_tiny_store(tmp_path / "store", num_train=8)
+def test_a_damaged_dump_is_an_error_of_one_line(store: Path, tmp_path: Path) -> None:
     poison(store, 3, "visual_2d", float("nan"))
     _, dump = diverge(store, tmp_path / "run", "vt", debug())
     with pytest.raises(TrichordError, match="no diverged step here"):
