@@ -19,7 +19,7 @@ from trichord.study.table import StudyTable
 
 pytestmark = pytest.mark.usefixtures("without_chart")
 
-SEEDS = [0, 1]
+SEEDS = [0, 1, 2]
 MEASURES = ("R@1", "R@5", "R@10")
 Told = dict[tuple[str, str, str], str]  # (order, direction, measure) -> `9.0 [4.8, 16.4]`; seeds under measure `seeds`
 
@@ -89,7 +89,7 @@ def test_every_way_prints_the_same_figures(
     by_study = of_tables((folder / "table.md").read_text())
     assert len(by_study) == 2 * 2 * 4, "two orders in two directions: three recalls and the number of seeds"
     seeds = {order: number for (order, _, measure), number in by_study.items() if measure == "seeds"}
-    assert seeds == {"AV→T": "1 (2 runs)", "AVT": "2"}
+    assert seeds == {"AV→T": "1 (3 runs)", "AVT": "3"}
     assert all(re.fullmatch(r"[\d.]+ \[[\d.]+, [\d.]+\]", text) for key, text in by_study.items() if key[2] in MEASURES)
 
     by_report: Told = {}
@@ -109,7 +109,7 @@ def test_every_way_prints_the_same_figures(
 @pytest.mark.usefixtures("undrawn")
 def test_a_note_says_that_the_interval_is_conditional_on_the_first_stage(study: tuple[Path, StudyTable]) -> None:
     folder, table = study
-    conditional = "2 runs share 1 first stage: the interval is for this first stage only"
+    conditional = "3 runs share 1 first stage: the interval is for this first stage only"
     assert f"AV→T: {conditional}." in table.caption
     summary = " ".join(contents.build_study(read_study(folder)).summary)
     assert f"AV→T: {conditional}." in summary
