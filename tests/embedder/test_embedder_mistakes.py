@@ -76,7 +76,9 @@ def test_invalid_texts(model: Embedder) -> None:
     for texts in (None, 3, {"worda": 1}, {"worda"}, b"worda", np.array("worda")):
         assert "texts must be a string or a list of strings" in error_of(lambda texts=texts: model.encode_text(texts))
     for text in (None, {"worda": 1}, 3.0, [["worda"]], {"worda"}):
-        assert "a text must be a string or a sequence of strings" in error_of(lambda text=text: model.encode_text([text]))
+        assert "a text must be a string or a sequence of strings" in error_of(
+            lambda text=text: model.encode_text([text])
+        )
     one = model.encode_text(["worda", ("wordb", "wordc")])
     assert np.array_equal(one, model.encode_text(t for t in np.array(["worda", "wordb wordc"])))
 
@@ -160,7 +162,10 @@ def test_folders_and_urls_in_place_of_files(
 ) -> None:
     url = "https://example.org/a/b.mp4"
     for encode in (model.encode_video, model.encode_audio):
-        assert error_of(lambda encode=encode: encode(tmp_path)) == f"{tmp_path}: the path is a folder; give the files in it"
+        assert (
+            error_of(lambda encode=encode: encode(tmp_path))
+            == f"{tmp_path}: the path is a folder; give the files in it"
+        )
         for given in (url, Path(url)):
             line = error_of(lambda encode=encode, given=given: encode(given))
             assert line == f"{url}: URLs are not supported; download the file first"

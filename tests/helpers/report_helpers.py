@@ -38,6 +38,7 @@ def result_of(run: Run, benchmark: str, direction: str) -> dict[str, Any]:
 
 TERMS = {"VA": "contrast_VA", "VT": "contrast_VT", "AT": "contrast_AT"}
 ORDERS = ("av>t", "at>v", "vt>a", "avt")
+HOSTILE_CAPTION = '<script>alert("{n}")</script> | cut & "mix"'
 SKILL = {"av>t": 0.5, "at>v": 1.0, "vt>a": 1.6, "avt": 1.5, "vt": 1.6, "at": 1.0, "av": 0.4}
 
 
