@@ -60,6 +60,7 @@ def test_the_store_is_sound_and_the_same(earlier: Path) -> None:
     assert store.caption_text(0, 0) and store.rows("visual_2d", 7).shape == (6, 24)
 
 
+@pytest.mark.usefixtures("without_chart")
 def test_a_finished_study_is_not_trained_again(
     earlier: Path, figures: dict[str, Any], recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

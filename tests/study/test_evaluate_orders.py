@@ -202,7 +202,7 @@ def test_another_choice_another_store_and_other_weights_are_computed_again(
     assert call(store=moved) == 2 and call() == 0, "a store that was moved"
     write_annotations(moved, "tiny", [StepSpan("video012", "task", 0, "worda", 0.0, 2.0)])
     assert call(store=moved) == 2, "other annotations"
-    assert call(store=write_tiny_store(tmp_path / "other", num_train=1, num_test=3)) == 2, "other clips"
+    assert call(store=write_tiny_store(tmp_path / "other", num_test=3)) == 2, "other clips"
 
 
 def test_an_interrupted_call_continues(

@@ -345,11 +345,11 @@ def test_when_every_run_diverged_going_on_is_not_the_advice(tmp_path: Path) -> N
 def test_the_call_and_the_machine_are_kept(tiny_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run.run_study(tiny_store, out, ["vt>a", "vt"], [0, 1], quick(), first_stage_seed=7)
-    run.run_study(tiny_store, out, ["av>t"], [0, 1], quick())
+    run.run_study(tiny_store, out, ["avt"], [0, 1], quick())
     content = json.loads((out / "study.json").read_text())
     given = {(entry["order"], entry["seed"]): entry["first_stage_seed"] for entry in content["orders"]}
     assert given == {
-        ("vt>a", 0): 7, ("vt>a", 1): 7, ("vt", 0): None, ("vt", 1): None, ("av>t", 0): None, ("av>t", 1): None,
+        ("vt>a", 0): 7, ("vt>a", 1): 7, ("vt", 0): None, ("vt", 1): None, ("avt", 0): None, ("avt", 1): None,
     }  # fmt: skip
     assert content["machine"].pop("processor").split()
     assert content["machine"] == {"threads": 1, "device": "cpu", "processes": 1}
@@ -357,5 +357,5 @@ def test_the_call_and_the_machine_are_kept(tiny_store: Path, tmp_path: Path) -> 
     reread = read_all(out)
     (bench,) = analyse_study(reread, Direction.parse("t2v"))
     firsts = {order: models.first_stages for order, models in bench.models.items()}
-    assert firsts == {"VT→A": (7, 7), "VT": (0, 1), "AV→T": (0, 1)}
+    assert firsts == {"VT→A": (7, 7), "VT": (0, 1), "AVT": (0, 1)}
     assert reread.content["machine"]["threads"] == 1

@@ -238,7 +238,7 @@ def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
         written_out = repr(values)
         recipe = _parsed_recipes.get(written_out)
         if recipe is None:
-            parser = _recipe_parser()
+            parser = _parser()
             recipe = parser.instantiate(parser.parse_object({"recipe": values}))["recipe"]
     except (argparse.ArgumentError, AttributeError, ValueError, TypeError, KeyError, RecursionError) as error:
         text = plainly(one_line(error)[:500].replace("recipe.", ""))
@@ -251,8 +251,8 @@ def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
 
 
 @cache
-def _recipe_parser() -> ArgumentParser:
-    """Return the parser of recipes, whose construction takes as long as parsing one."""
+def _parser() -> ArgumentParser:
+    """Return the parser of recipes, which takes longer to build than a recipe takes to parse."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
