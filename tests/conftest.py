@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads, here and in processes that tests start
@@ -22,6 +24,16 @@ def pytest_collection_finish() -> None:
 def _one_thread() -> None:
     """Use one thread: for small tensors on shared cores, it is faster and gives the same sums everywhere."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _late_imports() -> Iterator[None]:
+    """Leave modules that a test imported out of later garbage collections, too; accelerate collects after every stage."""
+    before = len(sys.modules)
+    yield
+    if len(sys.modules) > before:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

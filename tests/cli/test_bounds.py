@@ -41,15 +41,20 @@ def test_every_numeric_setting_has_bounds(name: str) -> None:
     assert bounds is not None
     group, key = name.split(".")
     below = bounds.least if bounds.above else bounds.least - 1
-    for value in (below, bounds.most + 1):
-        given = [value] * len(default) if isinstance(default, list) else type(default)(value)
-        with pytest.raises(
-            TrichordError, match=rf"^{name} is \S.*; (it|each number) must be (at least|above) \S+, and at most"
-        ):
-            load_recipe("debug", **{group: {key: given}})
+    refused = rf"^{name} is \S.*; (it|each number) must be (at least|above) \S+, and at most"
+    below, above = (
+        [value] * len(default) if isinstance(default, list) else type(default)(value)
+        for value in (below, bounds.most + 1)
+    )
+    with pytest.raises(TrichordError, match=refused):
+        load_recipe("debug", **{group: {key: below}})
+    recipe = load_recipe("debug")
+    setattr(getattr(recipe, group), key, above)
+    with pytest.raises(TrichordError, match=refused):
+        recipe.check()
+    with pytest.raises(TrichordError, match=rf"{name} is \S+; it must be a"):
+        load_recipe("debug", **{group: {key: math.inf}})
     for value in (math.nan, math.inf, -math.inf):
-        with pytest.raises(TrichordError, match=rf"{name} is \S+; it must be a"):
-            load_recipe("debug", **{group: {key: value}})
         with pytest.raises(TrichordError, match=rf"^{name} is \S+; it must be"):
             bounds.check(name, value)
 
@@ -99,10 +104,10 @@ def test_every_numeric_option_has_bounds(words: list[str], monkeypatch: pytest.M
 )  # fmt: skip
 def test_an_option_out_of_bounds_is_an_error_of_one_line(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("trichord: error: ") and told.count("\n") == 1
-    assert "; it must be " in told or "; each number must be " in told
-    assert f"{words.split()[-2].removeprefix('--')} is {words.split()[-1][:2]}" in told
+    error_text = capsys.readouterr().err
+    assert error_text.startswith("trichord: error: ") and error_text.count("\n") == 1
+    assert "; it must be " in error_text or "; each number must be " in error_text
+    assert f"{words.split()[-2].removeprefix('--')} is {words.split()[-1][:2]}" in error_text
 
 
 def test_empty_lists_are_called_empty(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

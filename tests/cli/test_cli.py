@@ -16,6 +16,8 @@ from trichord.cli import COMMANDS, main
 from trichord.files.reading import NotRegularFileError
 from trichord.recipes import Recipe
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 QUICK = [
     "--recipe",
     "debug",

@@ -16,11 +16,11 @@ from trichord.extraction.summary import ExtractSummary
 @pytest.fixture
 def summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExtractSummary:
     """Return the summary of an extraction; a study that starts fails the test."""
-    found = ExtractSummary(tmp_path / "store", "world", "none", 2)
+    extracted = ExtractSummary(tmp_path / "store", "world", "none", 2)
     monkeypatch.setattr("trichord.world.write_world", lambda *given, **options: "a world")
-    monkeypatch.setattr("trichord.extraction.extract.extract", lambda *given, **options: found)
+    monkeypatch.setattr("trichord.extraction.extract.extract", lambda *given, **options: extracted)
     monkeypatch.setattr("trichord.study.run.run_study", lambda *given, **options: pytest.fail("the study began"))
-    return found
+    return extracted
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Stopped(signal.SIGTERM), 143)])

@@ -23,6 +23,8 @@ from rich.progress import track
 from trichord.cli import main
 from trichord.cli.output import lasting_output
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 TRAIN = [
     "--recipe",
     "debug",
@@ -93,8 +95,8 @@ def test_a_full_disk_is_an_error_of_commands_that_only_print(
     with open("/dev/full", "w") as stream:
         use(monkeypatch, stream, "stdout")
         assert main(["store", "info", str(tiny_store)]) == 2
-        told = capsys.readouterr().err
-        assert told == "trichord: error: standard output cannot be written (No space left on device)\n"
+        error_text = capsys.readouterr().err
+        assert error_text == "trichord: error: standard output cannot be written (No space left on device)\n"
         out = str(tmp_path / "out")
         assert main(["train", "--store", str(tiny_store), "--out", out, "--order", "vt", *TRAIN]) == 0
         assert "trichord: warning: standard output cannot be written" in capsys.readouterr().err
@@ -138,7 +140,7 @@ def test_a_process_ends_without_a_word(redirection: str, tmp_path: Path) -> None
     assert "Exception" not in done.stderr and "Error" not in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_signal_prints_a_line_and_the_run_can_continue(number: int, tiny_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [sys.executable, "-m", "trichord", "train", "--store", str(tiny_store), "--out", str(out), "--order", "vt"]
@@ -148,14 +150,14 @@ def test_a_signal_prints_a_line_and_the_run_can_continue(number: int, tiny_store
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(number)
-        told = process.communicate(timeout=60)[1]
+        printed = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + number
     again = shlex.join(["trichord", *words[3:], "--resume"])
-    assert told == f"trichord: stopped by {signal.Signals(number).name}; to continue, run: {again}\n"
+    assert printed == f"trichord: stopped by {signal.Signals(number).name}; to continue, run: {again}\n"
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["study", "--store", "s", "--out", "o"], "run the same command again to continue"),
         (["export-model", "r", "--out", "m"], "run the same command again"),
@@ -166,14 +168,14 @@ def test_a_signal_prints_a_line_and_the_run_can_continue(number: int, tiny_store
     ],
 )
 def test_an_interrupted_command_prints_how_to_continue(
-    words: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(words: list[str]) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("trichord.cli._run", interrupted)
     assert main(words) == 130
-    assert capsys.readouterr().err == f"trichord: interrupted; {told}\n"
+    assert capsys.readouterr().err == f"trichord: interrupted; {message}\n"
 
 
 def test_the_printed_command_continues_the_run(

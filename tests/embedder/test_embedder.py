@@ -22,6 +22,8 @@ from trichord.study.run import run_study
 from trichord.tasks.subject import ClipSet, Subject
 from trichord.world import write_world
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 MODALITIES = ("video", "audio", "text")
 
 
@@ -192,8 +194,8 @@ def test_wrong_input_is_an_error_of_one_line(tmp_path: Path, root: Path, model: 
         (lambda: model.encode_audio(np.zeros((2, 16000), np.float32)), r"a log-mel spectrogram \(40, T\)"),
         (lambda: model.encode_audio(np.full(9, np.inf, np.float32), rate_hz=16000), "not finite"),
     ]
-    for call, told in cases:
-        with pytest.raises(TrichordError, match=told) as caught:
+    for call, message in cases:
+        with pytest.raises(TrichordError, match=message) as caught:
             call()
         assert "\n" not in str(caught.value)
 

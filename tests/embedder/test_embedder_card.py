@@ -29,6 +29,8 @@ from trichord.recipes import load_recipe
 from trichord.store import StoreWriter
 from trichord.study.run import run_study
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -89,10 +91,10 @@ def test_chosen_settings_are_listed_with_the_figures(stage: Path, evaluated: Cal
     assert [row["of"] for row in rows] == wanted and len(rows) == 16
     assert {row["clips"] for row in rows} == {"tiny/test", "other/test"}
     for row in rows:
-        told = f"{row['of']}, {row['scored with']}"
+        setting = f"{row['of']}, {row['scored with']}"
         for part in ("mean_normalized", "dual softmax 50", "3", "1 s", "mean", "missing clips counted as errors"):
-            assert part in told, (part, told)
-        assert "window" in told
+            assert part in setting, (part, setting)
+        assert "window" in setting
     for result in card.data.eval_results:
         args = result.dataset_args
         assert (args["fusion"], args["dual_softmax"], args["missing"]) == ("mean_normalized", 50, "miss")
@@ -109,14 +111,14 @@ def test_a_file_is_named_without_its_folder(root: Path, stage: Path, tmp_path: P
     rng = np.random.default_rng(0)
     video, text = rng.standard_normal((2, 6, 4)).astype(np.float32)
     Embedded.of({"video": video, "text": text}).save(tmp_path / "my clips.npz")
-    for names, told, split in (
+    for names, message, split in (
         ([], "file my clips.npz", None),
         (["youcook2"], "file my clips.npz, as youcook2/val", "val"),
     ):
         words = ["evaluate", "--embeddings", str(tmp_path / "my clips.npz"), "--out", str(tmp_path / "r")]
         assert main([*words, *(["--benchmark", *names] if names else [])]) == 0
         card = card_of(stage, tmp_path / "r")
-        assert {row["clips"] for row in table_of(card)} == {told} and str(tmp_path) not in str(card)
+        assert {row["clips"] for row in table_of(card)} == {message} and str(tmp_path) not in str(card)
         assert {r.dataset_split for r in card.data.eval_results} == {split}
         known = {("youcook2", "YouCook2")} if names else {("my-clips", "my clips.npz")}
         assert {(r.dataset_type, r.dataset_name) for r in card.data.eval_results} == known
@@ -156,10 +158,13 @@ def test_choices_of_other_tasks_are_kept_without_folders_of_this_machine(stage: 
                 **dict.fromkeys(("name", "protocol", "title", "kind"), kind), "paragraph": "", "options": chosen,
                 "clips": "world/test", "notes": [],
                 "rows": [
-                    {"protocol": kind, "of": of, "measure": "recall, pooled", "value": 2.0, "num": 5, "chance": None, "unit": "%"}
+                    {
+                        "protocol": kind, "of": target, "measure": "recall, pooled", "value": 2.0, "num": 5, "chance": None,
+                        "unit": "%",
+                    }
                 ],
             }
-            for kind, of in rows.items()
+            for kind, target in rows.items()
         ],
     }  # fmt: skip
     (tmp_path / "results.json").write_text(json.dumps(content))
@@ -177,8 +182,8 @@ def test_choices_of_other_tasks_are_kept_without_folders_of_this_machine(stage: 
     )
     card = card_of(stage, tmp_path)
     assert str(tmp_path) not in str(card)
-    told = [row["scored with"] for row in table_of(card)]
-    assert "sound of 4 s" in told[0] and "templates a {} \\| the {}" in told[1] and "seed 3" in told[2]
+    settings = [row["scored with"] for row in table_of(card)]
+    assert "sound of 4 s" in settings[0] and "templates a {} \\| the {}" in settings[1] and "seed 3" in settings[2]
     types = {(r.task_type, r.metric_type, r.metric_name) for r in card.data.eval_results}
     assert ("step-localization", "recall_pooled", "recall, pooled") in types
 
@@ -235,10 +240,10 @@ def test_results_that_are_not_of_one_model(root: Path, stage: Path, tmp_path: Pa
 
 
 def test_zero_shot_evaluations_are_labelled(root: Path, stage: Path, evaluated: Callable[..., Path]) -> None:
-    told = card_of(stage, evaluated("--benchmark", "tiny/test", "tiny/train", "other")).text.split("## Limits")[1]
-    assert "Zero-shot: the model was not trained on the collection of other/test." in told
-    assert "Not zero-shot: tiny/test are held-out clips of a collection that the model was trained on." in told
-    assert "Not zero-shot: the model was trained on clips of tiny/train." in told
+    limits = card_of(stage, evaluated("--benchmark", "tiny/test", "tiny/train", "other")).text.split("## Limits")[1]
+    assert "Zero-shot: the model was not trained on the collection of other/test." in limits
+    assert "Not zero-shot: tiny/test are held-out clips of a collection that the model was trained on." in limits
+    assert "Not zero-shot: the model was trained on clips of tiny/train." in limits
     alone = card_of(stage, evaluated("--benchmark", "tiny")).text.split("## Limits")[1]
     assert "Not zero-shot" in alone and "Zero-shot:" not in alone and "Recalls are zero-shot" not in alone
     figures = figures_of_evaluation(evaluated("--benchmark", "tiny"))
@@ -280,7 +285,7 @@ def test_the_hub_reads_the_card_as_intended(root: Path, stage: Path, evaluated: 
 
 
 @pytest.mark.parametrize(
-    ("told", "wanted"),
+    ("message", "wanted"),
     [
         ("cc-by-4.0", ("cc-by-4.0", None)),
         ("CC-BY-4.0", ("cc-by-4.0", None)),
@@ -295,19 +300,21 @@ def test_the_hub_reads_the_card_as_intended(root: Path, stage: Path, evaluated: 
         ("...", None),
     ],
 )
-def test_licenses(told: str, wanted: tuple[str, str | None] | None) -> None:
+def test_licenses(message: str, wanted: tuple[str, str | None] | None) -> None:
     if wanted is None:
         with pytest.raises(TrichordError, match="is not a license; give an identifier of the hub, such as cc-by-4.0"):
-            hub_license(told)
+            hub_license(message)
         return
-    assert hub_license(told) == wanted
+    assert hub_license(message) == wanted
 
 
 def test_a_license_in_words_is_reported(stage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["export-model", str(stage), "--out", str(tmp_path / "model"), "--license"]
     assert main([*words, "My license"]) == 0
-    told = capsys.readouterr().out
-    assert "the card has license: other, license_name: my-license" in told and "does not state a license" not in told
+    printed = capsys.readouterr().out
+    assert (
+        "the card has license: other, license_name: my-license" in printed and "does not state a license" not in printed
+    )
     card = ModelCard.load(tmp_path / "model" / "README.md", ignore_metadata_errors=False)
     assert (card.data.license, card.data.license_name) == ("other", "my-license")
     assert "| license of the weights | My license |" in card.text

@@ -89,12 +89,12 @@ def test_pictures_of_frames_are_those_that_are_seen_at_each_time(count: int, rat
     """The oracle determines which frame is visible at each time; frames are identified by their grey level."""
     grey = np.arange(count, dtype=np.uint8) * 6
     frames = np.broadcast_to(grey[:, None, None, None], (count, 16, 16, 3))
-    found = [int(round(float(p.mean()) / 6)) for p in pictures_of(frames, rate_hz, FrameSpec(wanted_hz, short_side=16))]
+    seen = [int(round(float(p.mean()) / 6)) for p in pictures_of(frames, rate_hz, FrameSpec(wanted_hz, short_side=16))]
     expected, n = [], 0
     while n == 0 or n / wanted_hz < count / rate_hz - 6e-4:
         expected.append(max(i for i in range(count) if i / rate_hz <= n / wanted_hz + 6e-4))
         n += 1
-    assert found == expected
+    assert seen == expected
 
 
 def test_frames_of_another_form_are_refused() -> None:

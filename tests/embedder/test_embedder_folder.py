@@ -33,6 +33,8 @@ from trichord.store.words import default_word_vectors
 from trichord.study.run import run_study
 from trichord.training.seals import sealed
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 @pytest.fixture(scope="module")
 def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -117,12 +119,12 @@ def other_words(folder: Path) -> None:
     from safetensors import safe_open
 
     with safe_open(folder / "words.safetensors", framework="pt") as file:
-        vectors, told = file.get_tensor("vectors"), file.metadata()
-    save_file({"vectors": vectors + 1}, folder / "words.safetensors", told)
+        vectors, metadata = file.get_tensor("vectors"), file.metadata()
+    save_file({"vectors": vectors + 1}, folder / "words.safetensors", metadata)
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (lambda folder: (folder / CONFIG).unlink(), r"the folder does not contain a model \(config.json is missing\)"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"not contain a model \(model.safetensors is missing\)"),
@@ -143,12 +145,12 @@ def other_words(folder: Path) -> None:
     ],
 )  # fmt: skip
 def test_damage_is_an_error_of_one_line(
-    exported: Path, tmp_path: Path, damage: Callable[[Path], None], told: str
+    exported: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     folder = tmp_path / "model"
     shutil.copytree(exported, folder)
     damage(folder)
-    with pytest.raises(TrichordError, match=told) as caught:
+    with pytest.raises(TrichordError, match=message) as caught:
         Embedder.from_pretrained(folder)
     assert "\n" not in str(caught.value)
 
@@ -211,8 +213,8 @@ def test_the_mixin_pushes_the_whole_folder(exported: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Hub)
     model = Embedder.from_pretrained(exported)
-    told = model.push_to_hub("me/my_model", private=True, model_card_kwargs={"license": "cc-by-4.0"})
-    assert told == "the commit" and sent["private"] is True
+    url = model.push_to_hub("me/my_model", private=True, model_card_kwargs={"license": "cc-by-4.0"})
+    assert url == "the commit" and sent["private"] is True
     assert sent["files"] == {path.name: path.read_bytes() for path in exported.iterdir()}
 
 
@@ -224,8 +226,8 @@ def test_the_card_has_the_studys_figures_in_the_hubs_form(study: Path, exported:
     assert (card.data.library_name, card.data.license, card.data.model_name) == ("trichord", "cc-by-4.0", "my_model")
     assert {"trichord", "modality:video", "modality:audio", "modality:text"} <= set(card.data.tags)
     rows = json.loads((study / "orders" / "av-t" / "seed-0.json").read_text())["results"]
-    found = {(r.dataset_args["direction"], r.metric_type): r for r in card.data.eval_results}
-    assert len(rows) == 3 and len(found) == 12
+    figures = {(r.dataset_args["direction"], r.metric_type): r for r in card.data.eval_results}
+    assert len(rows) == 3 and len(figures) == 12
     for row in rows:
         for metric, key in (
             ("recall_at_1", "r1"),
@@ -233,7 +235,7 @@ def test_the_card_has_the_studys_figures_in_the_hubs_form(study: Path, exported:
             ("recall_at_10", "r10"),
             ("median_rank", "medr"),
         ):
-            result = found[row["direction"], metric]
+            result = figures[row["direction"], metric]
             assert result.metric_value == pytest.approx(row[key], abs=1e-4) and result.dataset_type == row["benchmark"]
             how = result.dataset_args
             assert (how["protocol"], result.metric_args["num"], how["gallery"]) == (
@@ -241,7 +243,7 @@ def test_the_card_has_the_studys_figures_in_the_hubs_form(study: Path, exported:
                 row["num_queries"],
                 row["num_gallery"],
             )
-    assert found["t2va", "recall_at_1"].task_type == "text-to-video-audio-retrieval"
+    assert figures["t2va", "recall_at_1"].task_type == "text-to-video-audio-retrieval"
     recall = next(r for r in rows if r["direction"] == "t2v")["r10"]
     line = next(line for line in card.text.split("\n") if "| t2v, sum |" in line and "| R@10 |" in line)
     low, high = line.split(r"\[")[1].split(r"\]")[0].split(", ")
@@ -254,8 +256,8 @@ def test_figures_of_an_evaluation_take_their_place(
     run, results, out = stage_of(study, "avt"), tmp_path / "results", tmp_path / "model"
     assert main(["evaluate", str(run), "--store", str(tiny_store), "--directions", "v2t", "--out", str(results)]) == 0
     assert main(["export-model", str(run), "--out", str(out), "--results", str(results), "--name", "a|b <i>"]) == 0
-    told = capsys.readouterr().out
-    assert "4 figures in the model card" in told and "the model card does not state a license" in told
+    printed = capsys.readouterr().out
+    assert "4 figures in the model card" in printed and "the model card does not state a license" in printed
     card = ModelCard.load(out / "README.md", ignore_metadata_errors=False)
     assert {r.dataset_config for r in card.data.eval_results} == {
         "retrieval:tiny, v2t, sum"
@@ -269,8 +271,8 @@ def test_figures_of_an_evaluation_take_their_place(
     for text, count in (((out / "README.md").read_text(), 4), ("# Written by hand\n", 0), ("---\n{[\n---\n", 0)):
         (out / "README.md").write_text(text)
         assert main(["export-model", str(run), "--out", str(out)]) == 0  # a card that is there is left alone
-        told = capsys.readouterr()
-        assert f"  {count} figures in the model card\n" in told.out and not told.err
+        printed = capsys.readouterr()
+        assert f"  {count} figures in the model card\n" in printed.out and not printed.err
 
 
 # ---- words, published checkpoints, commands
@@ -280,8 +282,8 @@ def test_a_vocabulary_is_extended(tmp_path: Path) -> None:
     whole = default_word_vectors({"egg", "soup"})
     known = WordVectors(["egg"], whole.vectors[[whole.words.index("egg")]], whole.source, True)
     egg, soup = (whole.vectors[whole.words.index(word)] for word in ("egg", "soup"))
-    found = Vocabulary(known).vectors_of([["Egg, zzqqxx"], ["soup", "EGG"], ["zzqqxx"]])
-    assert np.array_equal(found[0], [egg]) and np.array_equal(found[1], [soup, egg]) and found[2].shape == (0, 50)
+    vectors = Vocabulary(known).vectors_of([["Egg, zzqqxx"], ["soup", "EGG"], ["zzqqxx"]])
+    assert np.array_equal(vectors[0], [egg]) and np.array_equal(vectors[1], [soup, egg]) and vectors[2].shape == (0, 50)
     other = Vocabulary(WordVectors(["egg"], known.vectors, "GloVe 6B 50-d of another day", True))
     assert [len(rows) for rows in other.vectors_of([["egg soup"]])] == [1], "a table that it is not from is not asked"
     (tmp_path / "words.txt").write_text("soup " + " ".join(["0.5"] * 50) + "\n")
@@ -353,17 +355,19 @@ def test_evaluate_reads_the_output_of_embed(
     out = tmp_path / "clips.npz"
     words = ["embed", str(exported), str(tmp_path / "clips"), "--out", str(out), "--window-s", "3"]
     assert main(words) == 0
-    told = capsys.readouterr().out
-    assert "1 of 3 files were left out" in told
-    assert "4 clips (4 of video, 4 of audio, 4 of text)" in told and "left out: " in told and "broken.mp4" in told
-    found = Embedded.load(out)
-    assert found.end_s.tolist() == pytest.approx([3.0, 7.0] * 2, abs=0.1) and found.captions is not None
-    assert found.captions.tolist() == ["worda", "wordb"] * 2
-    assert np.array_equal(found.embeddings["text"][1], model.encode_text("wordb")[0])
+    printed = capsys.readouterr().out
+    assert "1 of 3 files were left out" in printed
+    assert (
+        "4 clips (4 of video, 4 of audio, 4 of text)" in printed and "left out: " in printed and "broken.mp4" in printed
+    )
+    embedded = Embedded.load(out)
+    assert embedded.end_s.tolist() == pytest.approx([3.0, 7.0] * 2, abs=0.1) and embedded.captions is not None
+    assert embedded.captions.tolist() == ["worda", "wordb"] * 2
+    assert np.array_equal(embedded.embeddings["text"][1], model.encode_text("wordb")[0])
     file = tmp_path / "clips" / "a.mp4"
-    assert np.array_equal(found.embeddings["audio"][0], model.encode_audio(file, start_s=0.0, end_s=3.0)[0])
+    assert np.array_equal(embedded.embeddings["audio"][0], model.encode_audio(file, start_s=0.0, end_s=3.0)[0])
     assert main(["evaluate", "--embeddings", str(out), "--directions", "t2a"]) == 0
-    assert retrieval_ranks(found.embeddings["text"], found.embeddings["audio"]).num_gallery == 4
+    assert retrieval_ranks(embedded.embeddings["text"], embedded.embeddings["audio"]).num_gallery == 4
     assert main(["embed", str(exported), str(tmp_path / "clips" / "broken.mp4"), "--out", str(out)]) == 2
     alone = capsys.readouterr()
     assert "cannot be opened" in alone.err and "left out" not in alone.out, "said once"

@@ -34,7 +34,7 @@ def model(root: Path) -> Embedder:
     return Embedder.from_pretrained(root / "model")
 
 
-def told(call: Callable[[], Any]) -> str:
+def error_of(call: Callable[[], Any]) -> str:
     with pytest.raises(TrichordError) as caught:
         call()
     assert "\n" not in str(caught.value)
@@ -48,7 +48,7 @@ def test_missing_devices(root: Path, device: Any) -> None:
         lambda: Embedder.from_run(root / "run", device=device),
         lambda: Embedder(Embedder.from_pretrained(root / "model").parts, device=device),
     ):
-        line = told(call)
+        line = error_of(call)
         assert line.startswith(f"device '{device}' cannot be used (") and "; use cpu" in line
 
 
@@ -74,9 +74,11 @@ def test_the_device_of_a_command_and_of_a_recipe(
 
 def test_invalid_texts(model: Embedder) -> None:
     for texts in (None, 3, {"worda": 1}, {"worda"}, b"worda", np.array("worda")):
-        assert "texts must be a string or a list of strings" in told(lambda texts=texts: model.encode_text(texts))
+        assert "texts must be a string or a list of strings" in error_of(lambda texts=texts: model.encode_text(texts))
     for text in (None, {"worda": 1}, 3.0, [["worda"]], {"worda"}):
-        assert "a text must be a string or a sequence of strings" in told(lambda text=text: model.encode_text([text]))
+        assert "a text must be a string or a sequence of strings" in error_of(
+            lambda text=text: model.encode_text([text])
+        )
     one = model.encode_text(["worda", ("wordb", "wordc")])
     assert np.array_equal(one, model.encode_text(t for t in np.array(["worda", "wordb wordc"])))
 
@@ -84,9 +86,9 @@ def test_invalid_texts(model: Embedder) -> None:
 def test_invalid_rates(model: Embedder) -> None:
     frames, samples = np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1600, np.float32)
     for rate_hz in (0, -1.0, float("nan"), float("inf"), "25", True, [25]):
-        line = told(lambda rate_hz=rate_hz: model.encode_video(frames, rate_hz=rate_hz))
+        line = error_of(lambda rate_hz=rate_hz: model.encode_video(frames, rate_hz=rate_hz))
         assert line.startswith("rate_hz is ") and "the number of frames per second, greater than 0" in line
-        line = told(lambda rate_hz=rate_hz: model.encode_audio(samples, rate_hz=rate_hz))
+        line = error_of(lambda rate_hz=rate_hz: model.encode_audio(samples, rate_hz=rate_hz))
         assert line.startswith("rate_hz is ") and "the number of samples per second, greater than 0" in line
     assert model.encode_audio(samples, rate_hz=np.float32(16000)).shape == (1, model.dim)
 
@@ -94,11 +96,11 @@ def test_invalid_rates(model: Embedder) -> None:
 def test_invalid_spans_and_items(model: Embedder) -> None:
     rows = np.ones((2, VIDEO_DIM), np.float32)
     for start_s in ("1", [None, "a"], True):
-        assert "start_s and end_s must be numbers of seconds" in told(
+        assert "start_s and end_s must be numbers of seconds" in error_of(
             lambda s=start_s: model.encode_video([rows, rows], start_s=s)
         )
     for items in (None, b"a", {"a.mp4"}):
-        assert "cannot be encoded" in told(lambda items=items: model.encode_video(items))
+        assert "cannot be encoded" in error_of(lambda items=items: model.encode_video(items))
 
 
 def test_options_that_there_are_not(root: Path, model: Embedder) -> None:
@@ -107,27 +109,27 @@ def test_options_that_there_are_not(root: Path, model: Embedder) -> None:
         ("from_run", lambda: Embedder.from_run(root / "run", foo=1)),
         ("from_published", lambda: Embedder.from_published(root / "e1.pth", foo=1)),
     ):
-        assert told(call) == f"{name} has no option 'foo'; its options are encoders, weights, device"
-    assert "a model card has no option 'foo'; its options are name, license, language" in told(
+        assert error_of(call) == f"{name} has no option 'foo'; its options are encoders, weights, device"
+    assert "a model card has no option 'foo'; its options are name, license, language" in error_of(
         lambda: model.generate_model_card(foo=1)
     )
-    assert "must be keyword arguments" in told(lambda: model.generate_model_card("model"))
+    assert "must be keyword arguments" in error_of(lambda: model.generate_model_card("model"))
 
 
 def test_encoders_and_weights_without_effect(root: Path, tmp_path: Path) -> None:
     def load(**options: Any) -> Callable[[], Any]:
         return lambda: Embedder.from_pretrained(root / "model", **options)
 
-    line = told(load(encoders={"foo": "resnet152"}))
+    line = error_of(load(encoders={"foo": "resnet152"}))
     assert line == "encoders of 'foo' have no effect on this model; it uses encoders of visual_2d, spectrogram"
-    assert "encoders of 'text' have no effect" in told(load(encoders={"text": "st:x"})), "it reads words"
-    assert "it uses weights of visual_2d" in told(load(weights={"spectrogram": "a.pth"}))
-    assert "must be a mapping of streams" in told(
+    assert "encoders of 'text' have no effect" in error_of(load(encoders={"text": "st:x"})), "it reads words"
+    assert "it uses weights of visual_2d" in error_of(load(weights={"spectrogram": "a.pth"}))
+    assert "must be a mapping of streams" in error_of(
         load(encoders="resnet152")
-    ) and "must be a mapping of streams" in told(load(weights={"visual_2d": 3}))
+    ) and "must be a mapping of streams" in error_of(load(weights={"visual_2d": 3}))
     other = Embedder.from_pretrained(root / "model", encoders={"spectrogram": "hf:clap"})
     samples = np.zeros(1600, np.float32)
-    assert "the only encoder of spectrograms is log-mel" in told(lambda: other.encode_audio(samples, rate_hz=16000))
+    assert "the only encoder of spectrograms is log-mel" in error_of(lambda: other.encode_audio(samples, rate_hz=16000))
     same = Embedder.from_pretrained(root / "model", encoders={"spectrogram": "log-mel"})
     assert same.encode_audio(samples, rate_hz=16000).shape == (1, same.dim)
 
@@ -135,7 +137,7 @@ def test_encoders_and_weights_without_effect(root: Path, tmp_path: Path) -> None
 def test_paths_that_are_not_folders(root: Path, model: Embedder, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
-        assert told(lambda place=place: model.save_pretrained(place)) == (
+        assert error_of(lambda place=place: model.save_pretrained(place)) == (
             f"{tmp_path / 'file'}: the path is a file, but a model is saved as a folder; give another path"
         )
     assert (tmp_path / "file").read_text() == "mine"
@@ -146,13 +148,13 @@ def test_paths_that_are_not_folders(root: Path, model: Embedder, tmp_path: Path)
         ({"private": True}, "private has no effect without push_to_hub=True"),
         ({"repo_id": "me/model"}, "repo_id has no effect without push_to_hub=True"),
     ):
-        assert line in told(lambda options=options: model.save_pretrained(tmp_path / "new", **options))
+        assert line in error_of(lambda options=options: model.save_pretrained(tmp_path / "new", **options))
     assert not (tmp_path / "new").exists(), "nothing is written by halves"
-    assert "the path is a file; give the folder" in told(
+    assert "the path is a file; give the folder" in error_of(
         lambda: Embedder.from_pretrained(root / "model" / "config.json")
     )
     for name in (None, 3):
-        assert "a model must be a folder, or OWNER/NAME" in told(lambda name=name: Embedder.from_pretrained(name))
+        assert "a model must be a folder, or OWNER/NAME" in error_of(lambda name=name: Embedder.from_pretrained(name))
 
 
 def test_folders_and_urls_in_place_of_files(
@@ -160,10 +162,13 @@ def test_folders_and_urls_in_place_of_files(
 ) -> None:
     url = "https://example.org/a/b.mp4"
     for encode in (model.encode_video, model.encode_audio):
-        assert told(lambda encode=encode: encode(tmp_path)) == f"{tmp_path}: the path is a folder; give the files in it"
+        assert (
+            error_of(lambda encode=encode: encode(tmp_path))
+            == f"{tmp_path}: the path is a folder; give the files in it"
+        )
         for given in (url, Path(url)):
-            line = told(lambda encode=encode, given=given: encode(given))
+            line = error_of(lambda encode=encode, given=given: encode(given))
             assert line == f"{url}: URLs are not supported; download the file first"
     assert main(["embed", str(root / "model"), url, "--out", str(tmp_path / "a.npz")]) == 2
     assert f"{url}: URLs are not supported" in capsys.readouterr().err
-    assert f"{url}: does not exist" in told(lambda: Embedder.from_pretrained(url))
+    assert f"{url}: does not exist" in error_of(lambda: Embedder.from_pretrained(url))

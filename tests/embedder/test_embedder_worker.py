@@ -23,20 +23,29 @@ REASONS = {
 }
 
 
-def test_files_that_end_the_decoder_are_named_and_the_others_embedded(tmp_path: Path) -> None:
-    names = ["a.png", *REASONS, "b.png"]
+@pytest.mark.parametrize(
+    ("exit_code", "reason"), [(-9, REASONS["killed.png"]), (-11, "(SIGSEGV)"), (3, "(exit code 3)")]
+)
+def test_the_cause_of_an_end_of_the_process(exit_code: int, reason: str) -> None:
+    with Worker(named_files) as worker:
+        assert reason in worker._cause(exit_code)
+
+
+@pytest.mark.parametrize("bad", [["hang.png", "broken.png"], pytest.param(list(REASONS), marks=pytest.mark.slow)])
+def test_files_that_end_the_decoder_are_named_and_the_others_embedded(bad: list[str], tmp_path: Path) -> None:
+    names = ["a.png", *bad, "b.png"]
     for name in names:
         (tmp_path / name).touch()
     lines: list[str] = []
     with Worker(named_files, stall_s=0.2) as worker:
         model: NamedFiles = named_files()
         with passing_messages(lines.append):
-            found = embed_files(model, [tmp_path / name for name in names], worker=worker)  # type: ignore[arg-type]
-    assert found.ids.tolist() == [(tmp_path / name).as_posix() for name in ("a.png", "b.png")]
-    assert os.getpid() not in found.embeddings["video"][:, 0], "embedded in this process"
-    for line, (name, reason) in zip(lines, REASONS.items(), strict=False):
-        assert line.startswith(f"left out: {tmp_path / name}: ") and reason in line
-    assert lines[-1] == "5 of 7 files were left out; the lines above say why"
+            embedded = embed_files(model, [tmp_path / name for name in names], worker=worker)  # type: ignore[arg-type]
+    assert embedded.ids.tolist() == [(tmp_path / name).as_posix() for name in ("a.png", "b.png")]
+    assert os.getpid() not in embedded.embeddings["video"][:, 0], "embedded in this process"
+    for line, name in zip(lines, bad, strict=False):
+        assert line.startswith(f"left out: {tmp_path / name}: ") and REASONS[name] in line
+    assert lines[-1] == f"{len(bad)} of {len(names)} files were left out; the lines above say why"
 
 
 def test_a_single_bad_file_is_an_error(tmp_path: Path) -> None:

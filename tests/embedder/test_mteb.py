@@ -154,8 +154,8 @@ def test_zero_shot_classes_of_sounds() -> None:
     assert len(set(best.tolist())) > 1
     truth = [*best[:4].tolist(), *(best[4:] + 1) % len(labels)]  # the last two are wrong
     audio = [{"array": wave, "sampling_rate": RATE_HZ} for wave in waves]
-    found = run(TrichordEncoder(model), zero_shot_task(audio, truth, labels))
-    assert found["accuracy"] == pytest.approx(4 / 6, abs=1e-6)
+    accuracy = run(TrichordEncoder(model), zero_shot_task(audio, truth, labels))
+    assert accuracy["accuracy"] == pytest.approx(4 / 6, abs=1e-6)
 
 
 @pytest.mark.parametrize("fusion", ["sum", "mean_normalized"])
@@ -181,8 +181,8 @@ def test_modalities_that_were_not_trained_are_not_read() -> None:
     encoder = TrichordEncoder(embedder(("video", "text")))
     assert encoder.mteb_model_meta.modalities == ["video", "text"]
     texts = ["worda", "wordb"]
-    found = encoder.encode(batches(text=texts, audio=[None, None]), task_metadata=TASK)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(found, encoder.embedder.encode_text(texts))
+    embeddings = encoder.encode(batches(text=texts, audio=[None, None]), task_metadata=TASK)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(embeddings, encoder.embedder.encode_text(texts))
     with pytest.raises(
         TrichordError, match="^Tests: the inputs are audio, but the model reads video, text; choose another task$"
     ):
@@ -199,10 +199,10 @@ def test_items_that_cannot_be_embedded_are_errors_or_counted(caplog: pytest.LogC
         TrichordEncoder(model).encode(batches(text=texts), task_metadata=TASK)  # type: ignore[arg-type]
     encoder = TrichordEncoder(model, missing="zero")
     with caplog.at_level(logging.WARNING):
-        found = encoder.encode(batches(text=texts), task_metadata=TASK)  # type: ignore[arg-type]
+        embeddings = encoder.encode(batches(text=texts), task_metadata=TASK)  # type: ignore[arg-type]
     assert "Tests: 1 of 3 inputs of text are counted as zeros, the first: the model " in caplog.text
-    assert encoder.num_missing == {"video": 0, "audio": 0, "text": 1} and not found[1].any()
-    np.testing.assert_allclose(found[[0, 2]], model.encode_text(["worda", "wordb"]), rtol=1e-5)
+    assert encoder.num_missing == {"video": 0, "audio": 0, "text": 1} and not embeddings[1].any()
+    np.testing.assert_allclose(embeddings[[0, 2]], model.encode_text(["worda", "wordb"]), rtol=1e-5)
     with pytest.raises(TrichordError, match="^Tests: none of the 2 inputs of text can be embedded: "):
         encoder.encode(batches(text=["xyzzy", ""]), task_metadata=TASK)  # type: ignore[arg-type]
 
@@ -211,9 +211,9 @@ def test_clips_without_sound_keep_the_sum_of_the_rest() -> None:
     model = embedder()
     encoder = TrichordEncoder(model, missing="zero")
     audio = [{"array": sounds(1)[0], "sampling_rate": RATE_HZ}, None]
-    found = encoder.encode(batches(text=["worda", "wordb"], audio=audio), task_metadata=TASK)  # type: ignore[arg-type]
-    np.testing.assert_allclose(found[1], model.encode_text("wordb")[0], rtol=1e-5)
-    assert np.abs(found[0] - model.encode_text("worda")[0]).max() > 1e-3
+    embeddings = encoder.encode(batches(text=["worda", "wordb"], audio=audio), task_metadata=TASK)  # type: ignore[arg-type]
+    np.testing.assert_allclose(embeddings[1], model.encode_text("wordb")[0], rtol=1e-5)
+    assert np.abs(embeddings[0] - model.encode_text("worda")[0]).max() > 1e-3
 
 
 def test_media_of_every_form(tmp_path: Path) -> None:
@@ -300,8 +300,8 @@ def test_a_run_folder_is_accepted(tiny_store: Path, tmp_path: Path) -> None:
     train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)
     encoder = TrichordEncoder(tmp_path / "run")
     assert encoder.mteb_model_meta.name == "trichord/run" and encoder.embedder.modalities == ("video", "text")
-    found = encoder.encode(batches(text=["worda", "wordb"]), task_metadata=TASK)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(found, Embedder.from_run(tmp_path / "run").encode_text(["worda", "wordb"]))
+    embeddings = encoder.encode(batches(text=["worda", "wordb"]), task_metadata=TASK)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(embeddings, Embedder.from_run(tmp_path / "run").encode_text(["worda", "wordb"]))
     with pytest.raises(
         TrichordError, match="run: the model is not on the hub, so revision 'main' has no effect; omit it$"
     ):
@@ -343,7 +343,7 @@ def test_mteb_and_our_evaluation_agree_on_the_world_in_all_directions(world: tup
     benchmark = find_benchmark(store, "videos")
     clips = benchmark_clips(store, benchmark, settings)
     subject = Subject.of_model("model", model, store, settings)
-    found = subject.text_rows(ClipSet.of_benchmark(benchmark), ("video", "audio", "text"))
+    rows = subject.text_rows(ClipSet.of_benchmark(benchmark), ("video", "audio", "text"))
     parts = [
         {"path": str(world[0] / f"{store.video_id(item)}.mp4"), "start_s": float(start), "end_s": float(end)}
         for item, start, end in zip(clips.item, clips.start_s, clips.end_s, strict=True)
@@ -356,7 +356,7 @@ def test_mteb_and_our_evaluation_agree_on_the_world_in_all_directions(world: tup
     seen = set()
     for category in CATEGORIES:
         scores = run(encoder, retrieval_task(category, {"video": parts, "audio": parts, "text": texts}))
-        ours = score_direction(found.embeddings, found.valid, Direction.parse(category), name="world", fusion=fusion)
+        ours = score_direction(rows.embeddings, rows.valid, Direction.parse(category), name="world", fusion=fusion)
         assert ours.ranks is not None and ours.num_queries == len(clips) >= 8 and ours.num_missing == 0
         check_figures(scores, ours.ranks)
         assert 100 * scores["recall_at_1"] == pytest.approx(ours.r1, abs=1e-3)

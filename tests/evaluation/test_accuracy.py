@@ -25,11 +25,11 @@ from trichord.tasks.prompts import embed_prompts, found_prompts, prompts_of
 
 def slow_hit(scores: np.ndarray, truth: int, k: int) -> float:
     """Return the share of all orders of the classes with the truth among the first k after a stable sort by score."""
-    found = []
+    hits = []
     for order in permutations(range(len(scores))):
         ranked = sorted(order, key=lambda c: -scores[c])
-        found.append(truth in ranked[:k])
-    return float(np.mean(found))
+        hits.append(truth in ranked[:k])
+    return float(np.mean(hits))
 
 
 @settings(max_examples=40)
@@ -51,7 +51,7 @@ def test_accuracy_is_the_mean_over_all_orders_of_ties(drawn: tuple[np.ndarray, l
     chance_by_class = [np.mean(np.array(possible)[truth == c]) / num_classes for c in set(truth.tolist())]
     for value, _, each in scored.measures().values():
         assert 100 * each.mean() == pytest.approx(value)
-    measures = {name: found[:2] for name, found in scored.measures().items()}
+    measures = {name: parts[:2] for name, parts in scored.measures().items()}
     assert list(measures) == ["top-1", "top-1, mean over classes"]
     assert measures["top-1"] == pytest.approx((100 * expected.mean(), 100 * np.mean(possible) / num_classes))
     assert measures["top-1, mean over classes"] == pytest.approx(
@@ -103,11 +103,11 @@ def test_prompts() -> None:
 def test_class_embeddings_are_means_over_prompts(rows: np.ndarray, cosine: bool) -> None:
     owner = np.arange(len(rows)) % 2
     rows[0, 0] = np.nan if len(rows) % 2 else rows[0, 0]
-    found = class_embeddings(rows, owner, 3, cosine)
+    means = class_embeddings(rows, owner, 3, cosine)
     for c in range(3):
         mine = [[float(x) for x in rows[p]] for p in range(len(rows)) if owner[p] == c and np.isfinite(rows[p]).all()]
         if not mine:
-            assert np.isnan(found[c]).all()
+            assert np.isnan(means[c]).all()
             continue
         if cosine:
             mine = [[x / (sum(y * y for y in row) ** 0.5 or 1.0) for x in row] for row in mine]
@@ -117,7 +117,7 @@ def test_class_embeddings_are_means_over_prompts(rows: np.ndarray, cosine: bool)
             if length < 1e-6:
                 continue  # opposite prompts: any direction is rounding
             mean = [x / length for x in mean]
-        np.testing.assert_allclose(found[c], mean, atol=1e-6)
+        np.testing.assert_allclose(means[c], mean, atol=1e-6)
 
 
 def test_prompts_are_embedded_as_the_words_of_a_clip(tiny_store: Path) -> None:
@@ -137,10 +137,10 @@ def test_prompts_are_embedded_as_the_words_of_a_clip(tiny_store: Path) -> None:
 
 
 def test_prompts_among_the_captions_of_a_file() -> None:
-    found = Embedded.of(
+    embedded = Embedded.of(
         {"video": np.eye(3), "text": np.eye(3)[[2, 1, 0]]}, captions=["Brush  hair", "YoYo", "brush hair"]
     )
-    rows = found_prompts(found, ["brush hair", "yo yo", "run"])
+    rows = found_prompts(embedded, ["brush hair", "yo yo", "run"])
     np.testing.assert_array_equal(rows[:2], np.eye(3)[[2, 1]])
     assert np.isnan(rows[2]).all()
     with pytest.raises(TrichordError, match="embeddings: there are no texts with captions"):
@@ -153,14 +153,14 @@ def test_prompts_among_the_captions_of_a_file() -> None:
 def test_contributions_of_clips_to_a_mean_over_folds(drawn: list[list[tuple[int, float]]]) -> None:
     folds = [dict(fold) for fold in drawn]  # by clip what it gives
     figures = [sum(fold.values()) / len(fold) for fold in folds]
-    found = over_folds([(np.array(list(f)), np.array(list(f.values()))) for f in folds], 9)
+    mean_over_folds = over_folds([(np.array(list(f)), np.array(list(f.values()))) for f in folds], 9)
     tested = {clip for fold in folds for clip in fold}
-    assert {int(i) for i in np.flatnonzero(~np.isnan(found))} == tested
+    assert {int(i) for i in np.flatnonzero(~np.isnan(mean_over_folds))} == tested
     mean = sum(figures) / len(figures)
-    assert np.nanmean(found) == pytest.approx(mean, abs=1e-12)
+    assert np.nanmean(mean_over_folds) == pytest.approx(mean, abs=1e-12)
     for clip in tested:
         given_ = [(f[clip] - figure) / len(f) for f, figure in zip(folds, figures, strict=True) if clip in f]
-        assert found[clip] == pytest.approx(mean + len(tested) / len(folds) * sum(given_))
+        assert mean_over_folds[clip] == pytest.approx(mean + len(tested) / len(folds) * sum(given_))
 
 
 def test_folds_of_the_same_clips_and_of_unequal_sizes() -> None:
@@ -169,8 +169,8 @@ def test_folds_of_the_same_clips_and_of_unequal_sizes() -> None:
     right = over_folds([(np.arange(12), np.ones(12)), (np.arange(12, 15), np.ones(3))], 15)
     np.testing.assert_allclose(right, np.ones(15))
     # by hand: fold figures 1/2 and 1, R = 3/4; n / F = 3 / 2
-    found = over_folds([(np.array([0, 1]), np.array([1.0, 0.0])), (np.array([2]), np.array([1.0]))], 3)
-    np.testing.assert_allclose(found, [0.75 + 1.5 * 0.25, 0.75 - 1.5 * 0.25, 0.75])
+    mean_over_folds = over_folds([(np.array([0, 1]), np.array([1.0, 0.0])), (np.array([2]), np.array([1.0]))], 3)
+    np.testing.assert_allclose(mean_over_folds, [0.75 + 1.5 * 0.25, 0.75 - 1.5 * 0.25, 0.75])
 
 
 def test_the_scatter_of_a_mean_of_folds_is_that_under_sampling_clips() -> None:

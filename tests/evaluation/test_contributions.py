@@ -55,8 +55,8 @@ def test_the_interval_of_a_ratio_has_its_nominal_coverage() -> None:
     truth, covered, plain = 100 * hits.sum() / steps.sum(), 0, 0
     for _ in range(400):
         hits, steps = sample(150)
-        found = mean_interval(ratio_contributions(hits, steps))
-        covered += found.low <= truth <= found.high
+        interval = mean_interval(ratio_contributions(hits, steps))
+        covered += interval.low <= truth <= interval.high
         apart = recall_interval(np.repeat(hits / steps, steps))  # as if each step were a unit of its own
         plain += apart.low <= truth <= apart.high
     assert 0.925 <= covered / 400 <= 0.98
@@ -82,10 +82,12 @@ def test_shares_that_scatter_little_have_the_interval_of_their_scatter() -> None
     for _ in range(1500):
         skill = rng.beta(12, 2, 40)
         recalls = rng.binomial(8, skill) / 8
-        found = mean_interval(recalls, shares=True)
-        covered += found.low <= 100 * 12 / 14 <= found.high
-        widths.append(found.high - found.low)
-        wide.append(recall_interval(recalls).high - recall_interval(recalls).low)
+        interval = mean_interval(recalls, shares=True)
+        covered += interval.low <= 100 * 12 / 14 <= interval.high
+        if len(widths) < 100:
+            as_hits = recall_interval(recalls)
+            widths.append(interval.high - interval.low)
+            wide.append(as_hits.high - as_hits.low)
     assert 0.93 <= covered / 1500 <= 0.97
     assert np.mean(widths) < 0.6 * np.mean(wide)
     hits = np.array([0, 1, 1, 0, 1.0])

@@ -72,10 +72,10 @@ def test_shares_that_underflow_are_distinguished() -> None:
     """Query 0 has the shares 2e-78, less than 1e-113, and 0, which would all tie as floats."""
     queries = np.array([[2.0, 0], [0, 2]], np.float32)
     gallery = np.array([[1, 1.9], [0.5, 1.8], [0, 2]], np.float32)
-    found = [
+    counts = [
         dual_softmax_ranks(queries, gallery, scale=100.0, truth=np.array([truth, 2])) for truth in range(len(gallery))
     ]
-    assert [(int(c.greater[0]), int(c.equal[0])) for c in found] == [(0, 1), (1, 1), (2, 1)]
+    assert [(int(c.greater[0]), int(c.equal[0])) for c in counts] == [(0, 1), (1, 1), (2, 1)]
 
 
 def test_negative_scores_count_by_their_share() -> None:
@@ -84,8 +84,8 @@ def test_negative_scores_count_by_their_share() -> None:
     gallery = np.array(
         [[1.0], [2.0], [3.0]], np.float32
     )  # query 0 scores -1, -2, -3, with shares e^-3100, e^-6200, e^-9300
-    found = [dual_softmax_ranks(queries, gallery, scale=100.0, truth=np.array([i, 0])) for i in range(3)]
-    assert [(int(c.greater[0]), int(c.equal[0])) for c in found] == [(2, 1), (1, 1), (0, 1)]
+    counts = [dual_softmax_ranks(queries, gallery, scale=100.0, truth=np.array([i, 0])) for i in range(3)]
+    assert [(int(c.greater[0]), int(c.equal[0])) for c in counts] == [(2, 1), (1, 1), (0, 1)]
     zero = dual_softmax_ranks(queries, np.array([[0.0], [0.0], [5.0], [-5.0]]), scale=100.0, truth=np.array([0, 0]))
     assert (zero.greater.tolist(), zero.equal.tolist()) == ([1, 1], [2, 2])
 
@@ -113,9 +113,9 @@ def test_against_exact_arithmetic(data: st.DataObject) -> None:
     block = data.draw(st.integers(1, 9))
     reweighted = exact(queries, gallery, scale)
     truth = rng.integers(q + more, size=q)
-    found = dual_softmax_ranks(queries, gallery, truth=truth, scale=scale, block=block)
+    counts = dual_softmax_ranks(queries, gallery, truth=truth, scale=scale, block=block)
     for i in range(q):
-        check(int(found.greater[i]), int(found.equal[i]), reweighted[i], reweighted[i][truth[i]])
+        check(int(counts.greater[i]), int(counts.equal[i]), reweighted[i], reweighted[i][truth[i]])
     owner = np.concatenate([rng.permutation(q), rng.integers(q, size=more)])
     several = dual_softmax_ranks(queries, gallery, owner=owner, scale=scale, block=block)
     assert isinstance(several, BestCounts)
@@ -132,9 +132,9 @@ def test_real_numbers_against_exact_arithmetic(size: float) -> None:
     queries, gallery = (size * rng.normal(size=(9, 4))).astype(np.float32), rng.normal(size=(14, 4)).astype(np.float32)
     reweighted = exact(queries, gallery, 100.0)
     for j in range(14):
-        found = dual_softmax_ranks(queries, gallery, truth=np.full(9, j), scale=100.0, block=4)
+        counts = dual_softmax_ranks(queries, gallery, truth=np.full(9, j), scale=100.0, block=4)
         expected = [counts_of(row, row[j]) for row in reweighted]
-        assert list(zip(found.greater.tolist(), found.equal.tolist(), strict=True)) == expected
+        assert list(zip(counts.greater.tolist(), counts.equal.tolist(), strict=True)) == expected
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -144,8 +144,8 @@ def test_the_same_scores_in_another_order_tie(seed: int) -> None:
     others = rng.normal(size=(300, 1))
     queries = np.concatenate([[[1.0, 1.0]], np.concatenate([others, rng.permutation(others)], axis=1)])
     for truth in (0, 1):
-        found = dual_softmax_ranks(queries, np.eye(2), truth=np.full(301, truth), scale=1.0, block=64)
-        assert (found.greater[0], found.equal[0]) == (0, 2)
+        counts = dual_softmax_ranks(queries, np.eye(2), truth=np.full(301, truth), scale=1.0, block=64)
+        assert (counts.greater[0], counts.equal[0]) == (0, 2)
 
 
 def test_a_value_that_is_not_finite_affects_only_its_query() -> None:
@@ -156,8 +156,8 @@ def test_a_value_that_is_not_finite_affects_only_its_query() -> None:
         more = np.concatenate([queries, np.full((1, 3), bad)])
         truth = np.array([0, 1, 2, 3, 4, 5, 0])
         with np.errstate(all="raise"):
-            found = dual_softmax_ranks(more, gallery, truth=truth, scale=50.0, block=2)
-        assert found.greater.tolist() == [*whole.greater.tolist(), 6] and found.equal.tolist() == [1] * 7
+            counts = dual_softmax_ranks(more, gallery, truth=truth, scale=50.0, block=2)
+        assert counts.greater.tolist() == [*whole.greater.tolist(), 6] and counts.equal.tolist() == [1] * 7
     lost = np.concatenate([gallery, np.full((1, 3), np.nan)])
     best = dual_softmax_ranks(queries, lost, owner=np.array([0, 1, 2, 3, 4, 5, 0]), scale=50.0)
     assert isinstance(best, BestCounts) and best.greater.tolist() == whole.greater.tolist()

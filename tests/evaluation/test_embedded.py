@@ -35,8 +35,10 @@ def test_files_return_what_was_saved(suffix: str, captions: bool, tmp_path: Path
     e = whole(captions)
     path = tmp_path / f"e{suffix}"
     e.save(path)
-    found = Embedded.load(path)
-    assert same(e, found) and found.source == str(path) and sorted(p.name for p in tmp_path.iterdir()) == [path.name]
+    embedded = Embedded.load(path)
+    assert (
+        same(e, embedded) and embedded.source == str(path) and sorted(p.name for p in tmp_path.iterdir()) == [path.name]
+    )
     assert e.valid["video"].tolist() == [False, True, True, True, True] and not e.embeddings["video"][0].any()
     e.save(path)  # in place of the old one
     assert same(e, Embedded.load(path))
@@ -83,23 +85,23 @@ def test_others_files_need_little(tmp_path: Path) -> None:
 def test_taken_clips_keep_their_texts(seed: int, count: int) -> None:
     rng, e = np.random.default_rng(seed), whole()
     clips = rng.permutation(5)[:count]
-    found = e.take(clips)
+    taken = e.take(clips)
     assert (
-        found.ids.tolist() == e.ids[clips].tolist()
-        and found.labels["class"].tolist() == e.labels["class"][clips].tolist()
+        taken.ids.tolist() == e.ids[clips].tolist()
+        and taken.labels["class"].tolist() == e.labels["class"][clips].tolist()
     )
     pairs = {(str(e.ids[c]), t) for c, t in zip(e.text_clip, e.captions, strict=True) if c in clips}  # type: ignore[arg-type]
-    assert {(str(found.ids[c]), t) for c, t in zip(found.text_clip, found.captions, strict=True)} == pairs  # type: ignore[arg-type]
+    assert {(str(taken.ids[c]), t) for c, t in zip(taken.text_clip, taken.captions, strict=True)} == pairs  # type: ignore[arg-type]
     rows = {str(t): v.tolist() for t, v in zip(e.captions, e.embeddings["text"], strict=True)}  # type: ignore[arg-type]
-    assert all(rows[str(t)] == v.tolist() for t, v in zip(found.captions, found.embeddings["text"], strict=True))  # type: ignore[arg-type]
-    assert np.array_equal(found.embeddings["video"], e.embeddings["video"][clips])
+    assert all(rows[str(t)] == v.tolist() for t, v in zip(taken.captions, taken.embeddings["text"], strict=True))  # type: ignore[arg-type]
+    assert np.array_equal(taken.embeddings["video"], e.embeddings["video"][clips])
 
 
 V = np.ones((3, 2))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (({},), "has no embeddings; expected at least one of"),
         (({"smell": V},), "unknown modality 'smell'"),
@@ -138,11 +140,11 @@ V = np.ones((3, 2))
         (({"video": V}, {"labels": {"class": ["a"]}}), "labels/class must have 3 entries, but it has 1"),
     ],
 )
-def test_inconsistent_arrays_are_errors_of_one_line(arguments: tuple[dict[str, object], ...], told: str) -> None:
+def test_inconsistent_arrays_are_errors_of_one_line(arguments: tuple[dict[str, object], ...], message: str) -> None:
     given, *rest = arguments
     with pytest.raises(TrichordError) as caught:
         Embedded.of(given, **(rest[0] if rest else {}))
-    assert told in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_unreadable_files_are_errors_of_one_line(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ PAIRS = {"VA": ("video", "audio"), "VT": ("video", "text"), "AT": ("audio", "tex
 
 def measure(embeddings: dict[str, Any], **options: Any) -> Geometry:
     valid = {m: np.ones(len(rows), bool) for m, rows in embeddings.items()}
-    found = measure_geometry(embeddings, valid, **options)
-    assert found is not None
-    return found
+    geometry = measure_geometry(embeddings, valid, **options)
+    assert geometry is not None
+    return geometry
 
 
 def same(a: Geometry, b: Geometry) -> bool:
@@ -63,56 +63,56 @@ def test_a_planted_gap_is_found() -> None:
     content /= np.linalg.norm(content, axis=1, keepdims=True)
     axis, angle = np.eye(dim)[0], {"video": 0.9, "audio": math.pi - 0.9, "text": 0.4}
     length = rng.uniform(0.1, 50, (n, 1))
-    found = measure({m: length * (math.cos(a) * axis + math.sin(a) * content) for m, a in angle.items()})
-    assert found.gap["VA"] == pytest.approx(2 * math.cos(0.9), abs=1e-6)
+    geometry = measure({m: length * (math.cos(a) * axis + math.sin(a) * content) for m, a in angle.items()})
+    assert geometry.gap["VA"] == pytest.approx(2 * math.cos(0.9), abs=1e-6)
     for pair, (a, b) in PAIRS.items():
         along = math.cos(angle[a]) - math.cos(angle[b])
         across = (math.sin(angle[a]) - math.sin(angle[b])) * np.linalg.norm(content.mean(0))
-        assert found.gap[pair] == pytest.approx(math.hypot(along, across), abs=1e-6)
-        assert found.cosine_true[pair] == pytest.approx(math.cos(angle[a] - angle[b]), abs=1e-6)
+        assert geometry.gap[pair] == pytest.approx(math.hypot(along, across), abs=1e-6)
+        assert geometry.cosine_true[pair] == pytest.approx(math.cos(angle[a] - angle[b]), abs=1e-6)
 
 
 def test_perfect_alignment() -> None:
     rows = np.random.default_rng(1).standard_normal((80, 16))
-    found = measure({"video": rows, "audio": 3 * rows, "text": rows * np.arange(1, 81)[:, None]})
+    geometry = measure({"video": rows, "audio": 3 * rows, "text": rows * np.arange(1, 81)[:, None]})
     for pair in PAIRS:
-        assert found.agreement[pair] == 1 and found.cosine_true[pair] == pytest.approx(1, abs=1e-6)
-        assert found.gap[pair] == pytest.approx(0, abs=1e-6)
-        assert found.agreement_chance[pair] < 0.2
-    assert found.modality_purity == pytest.approx(1 / 3) and found.num_clusters == 32
+        assert geometry.agreement[pair] == 1 and geometry.cosine_true[pair] == pytest.approx(1, abs=1e-6)
+        assert geometry.gap[pair] == pytest.approx(0, abs=1e-6)
+        assert geometry.agreement_chance[pair] < 0.2
+    assert geometry.modality_purity == pytest.approx(1 / 3) and geometry.num_clusters == 32
 
 
 def test_separated_modalities() -> None:
     rng = np.random.default_rng(2)
     rows = {m: 20 * np.eye(16)[i] + rng.standard_normal((50, 16)) for i, m in enumerate(ALL)}
-    found = measure(rows)
-    assert found.modality_purity == 1
+    geometry = measure(rows)
+    assert geometry.modality_purity == 1
     for pair in PAIRS:
-        assert found.agreement[pair] == found.agreement_chance[pair] == 0
-        assert found.gap[pair] == pytest.approx(math.sqrt(2), abs=0.1)
+        assert geometry.agreement[pair] == geometry.agreement_chance[pair] == 0
+        assert geometry.gap[pair] == pytest.approx(math.sqrt(2), abs=0.1)
 
 
 def test_planted_clusters_and_labels_are_found() -> None:
     rows, kind = blobs(6, 10)
     words = np.array(["wash", "cut", "fry", "boil", "mix", "serve"])[kind]
-    found = measure({m: rows for m in ALL}, labels=words.tolist(), num_clusters=6)
-    assert found.num_clusters == found.num_labels == 6
-    assert found.label_purity == found.label_nmi == pytest.approx(1)
-    assert found.label_purity_chance is not None and 1 / 6 < found.label_purity_chance < 0.6
+    geometry = measure({m: rows for m in ALL}, labels=words.tolist(), num_clusters=6)
+    assert geometry.num_clusters == geometry.num_labels == 6
+    assert geometry.label_purity == geometry.label_nmi == pytest.approx(1)
+    assert geometry.label_purity_chance is not None and 1 / 6 < geometry.label_purity_chance < 0.6
     coarse = measure({m: rows for m in ALL}, labels=kind % 2, num_clusters=6)
     assert coarse.label_purity == 1 and coarse.label_nmi == pytest.approx(2 * math.log(2) / (math.log(2) + math.log(6)))
 
 
 def test_clusters_are_numbered_by_size() -> None:
     rows = np.repeat(np.eye(5)[[3, 1, 0]], [4, 20, 9], axis=0)
-    found = cluster_points(rows.astype(np.float32) - rows.mean(0).astype(np.float32), 32)
-    assert found.tolist() == [2] * 4 + [0] * 20 + [1] * 9
+    clusters = cluster_points(rows.astype(np.float32) - rows.mean(0).astype(np.float32), 32)
+    assert clusters.tolist() == [2] * 4 + [0] * 20 + [1] * 9
 
 
 # against loops
 
 
-def slow_measures(found: Geometry, rows: dict[str, np.ndarray], labels: list[int]) -> dict[str, Any]:
+def slow_measures(geometry: Geometry, rows: dict[str, np.ndarray], labels: list[int]) -> dict[str, Any]:
     """Compute each measure from its definition, with the clusters that were found."""
     unit = {m: [[x / math.sqrt(sum(y * y for y in r)) for x in r] for r in rows[m].tolist()] for m in rows}
     n, out = len(labels), {}
@@ -120,7 +120,7 @@ def slow_measures(found: Geometry, rows: dict[str, np.ndarray], labels: list[int
         cosine = [[sum(x * y for x, y in zip(u, w, strict=True)) for w in unit[b]] for u in unit[a]]
         other = [cosine[i][j] for i in range(n) for j in range(n) if i != j]
         means = [[sum(u[d] for u in unit[m]) / n for d in range(len(unit[m][0]))] for m in (a, b)]
-        first, second = found.cluster[a].tolist(), found.cluster[b].tolist()
+        first, second = geometry.cluster[a].tolist(), geometry.cluster[b].tolist()
         orders = list(itertools.permutations(range(n)))
         out[pair] = (
             math.dist(*means),
@@ -130,7 +130,7 @@ def slow_measures(found: Geometry, rows: dict[str, np.ndarray], labels: list[int
             sum(first[i] == second[order[i]] for order in orders for i in range(n)) / (n * len(orders)),
         )
         out["similarity", pair] = cosine
-    points = [(c, m, labels[i]) for m in rows for i, c in enumerate(found.cluster[m].tolist())]
+    points = [(c, m, labels[i]) for m in rows for i, c in enumerate(geometry.cluster[m].tolist())]
     for name, column in (("modality", 1), ("label", 2)):
         kinds = {c: Counter(p[column] for p in points if p[0] == c) for c in {p[0] for p in points}}
         out[name] = sum(max(k.values()) for k in kinds.values()) / len(points)
@@ -147,24 +147,24 @@ def test_against_loops(n: int, dim: int, num_labels: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows = {m: rng.standard_normal((n, dim)) + rng.standard_normal(dim) for m in ALL}
     labels = rng.integers(num_labels, size=n).tolist()
-    found = measure(rows, labels=labels)
-    slow = slow_measures(found, rows, labels)
+    geometry = measure(rows, labels=labels)
+    slow = slow_measures(geometry, rows, labels)
     for pair in PAIRS:
-        fast = tuple(getattr(found, x)[pair] for x in ("gap", "cosine_true", "cosine_other", "agreement"))
-        assert (*fast, found.agreement_chance[pair]) == pytest.approx(slow[pair], abs=1e-5)
-        assert found.similarity[pair] == pytest.approx(np.array(slow["similarity", pair]), abs=1e-3)
-    assert found.modality_purity == pytest.approx(slow["modality"])
-    assert found.label_purity == pytest.approx(slow["label"]) and found.num_labels == len(set(labels))
-    assert found.label_nmi == pytest.approx(slow["nmi"], abs=1e-9)
-    assert 1 <= found.num_clusters <= max(2, 3 * n // 4)
-    assert {c for m in ALL for c in found.cluster[m].tolist()} == set(range(found.num_clusters))
+        fast = tuple(getattr(geometry, x)[pair] for x in ("gap", "cosine_true", "cosine_other", "agreement"))
+        assert (*fast, geometry.agreement_chance[pair]) == pytest.approx(slow[pair], abs=1e-5)
+        assert geometry.similarity[pair] == pytest.approx(np.array(slow["similarity", pair]), abs=1e-3)
+    assert geometry.modality_purity == pytest.approx(slow["modality"])
+    assert geometry.label_purity == pytest.approx(slow["label"]) and geometry.num_labels == len(set(labels))
+    assert geometry.label_nmi == pytest.approx(slow["nmi"], abs=1e-9)
+    assert 1 <= geometry.num_clusters <= max(2, 3 * n // 4)
+    assert {c for m in ALL for c in geometry.cluster[m].tolist()} == set(range(geometry.num_clusters))
 
 
 def test_label_purity_by_chance_is_that_of_many_permutations() -> None:
     rng = np.random.default_rng(5)
     labels = rng.choice(4, 120, p=[0.5, 0.3, 0.1, 0.1])
-    found = measure(random_world(120, 10, 5), labels=labels, num_clusters=8)
-    cluster = np.concatenate([found.cluster[m] for m in ALL]).tolist()
+    geometry = measure(random_world(120, 10, 5), labels=labels, num_clusters=8)
+    cluster = np.concatenate([geometry.cluster[m] for m in ALL]).tolist()
     tries = []
     for _ in range(200):
         kinds: dict[int, Counter[int]] = {}
@@ -172,8 +172,8 @@ def test_label_purity_by_chance_is_that_of_many_permutations() -> None:
             kinds.setdefault(c, Counter())[label] += 1
         tries.append(sum(max(k.values()) for k in kinds.values()) / len(cluster))
     error = np.std(tries) / math.sqrt(20)
-    assert found.label_purity_chance == pytest.approx(np.mean(tries), abs=4 * error)
-    assert found.label_purity_chance > 0.5  # never below the share of the most frequent label
+    assert geometry.label_purity_chance == pytest.approx(np.mean(tries), abs=4 * error)
+    assert geometry.label_purity_chance > 0.5  # never below the share of the most frequent label
 
 
 @pytest.mark.parametrize(("n", "dim"), [(3, 2), (40, 1), (200, 5), (30, 300), (300, 40)])
@@ -245,16 +245,16 @@ def test_two_modalities_and_one() -> None:
 
 @pytest.mark.parametrize("labels", [None, [i % 3 for i in range(70)]])
 def test_round_trip_through_a_file(tmp_path: Path, labels: list[int] | None) -> None:
-    found = measure(random_world(70, 9, 8), labels=labels)
+    geometry = measure(random_world(70, 9, 8), labels=labels)
     path = tmp_path / "seed-0.npz"
-    write_arrays(path, {**found.to_arrays("world/geometry"), "world/t2v/clip": np.arange(3)})
+    write_arrays(path, {**geometry.to_arrays("world/geometry"), "world/t2v/clip": np.arange(3)})
     with np.load(path, allow_pickle=False) as arrays:
         again = Geometry.from_arrays(arrays, "world/geometry")
         assert Geometry.from_arrays(arrays, "world") is None and Geometry.from_arrays(arrays, "other/geometry") is None
         broken = {name: arrays[name] for name in arrays if not name.endswith("num_clusters")}
-    assert again is not None and same(found, again)
+    assert again is not None and same(geometry, again)
     for f in fields(Geometry):
-        a, b = getattr(found, f.name), getattr(again, f.name)
+        a, b = getattr(geometry, f.name), getattr(again, f.name)
         assert type(a) is type(b), f.name
         if isinstance(a, np.ndarray):
             assert a.dtype == b.dtype, f.name
@@ -276,13 +276,13 @@ def test_the_sample_is_evenly_spaced_over_complete_clips() -> None:
     rows = random_world(101, 5, 10)
     valid = {m: np.ones(101, bool) for m in ALL}
     valid["audio"][::2] = False
-    found = measure_geometry(rows, valid, max_clips=10, matrix_clips=5)
-    assert found is not None and found.clip.tolist() == list(range(1, 101, 10))
-    assert found.matrix_clip.tolist() == list(range(1, 101, 20)) and found.similarity["AT"].shape == (5, 5)
+    geometry = measure_geometry(rows, valid, max_clips=10, matrix_clips=5)
+    assert geometry is not None and geometry.clip.tolist() == list(range(1, 101, 10))
+    assert geometry.matrix_clip.tolist() == list(range(1, 101, 20)) and geometry.similarity["AT"].shape == (5, 5)
     unit = {m: rows[m] / np.linalg.norm(rows[m], axis=1, keepdims=True) for m in ALL}
-    exact = unit["audio"][found.matrix_clip] @ unit["text"][found.matrix_clip].T
-    assert found.similarity["AT"] == pytest.approx(exact, abs=1e-3)
-    assert found.num_clusters == 7 and all(len(found.cluster[m]) == 10 for m in ALL)  # a quarter of 30 points
+    exact = unit["audio"][geometry.matrix_clip] @ unit["text"][geometry.matrix_clip].T
+    assert geometry.similarity["AT"] == pytest.approx(exact, abs=1e-3)
+    assert geometry.num_clusters == 7 and all(len(geometry.cluster[m]) == 10 for m in ALL)  # a quarter of 30 points
     none = measure(rows, max_clips=20, matrix_clips=0)
     assert none.similarity["VT"].shape == (0, 0) and len(none.clip) == 20 and len(none.matrix_clip) == 0
 
@@ -303,11 +303,11 @@ def test_rows_that_are_not_finite_count_as_missing() -> None:
     rows["video"][3, 2], rows["text"][7, 0], rows["audio"][8] = math.nan, math.inf, -math.inf
     valid = {m: torch.ones(40, dtype=torch.bool) for m in ALL}
     valid["text"][20] = False
-    found = measure_geometry(rows, valid, labels=np.arange(40) % 4)
+    geometry = measure_geometry(rows, valid, labels=np.arange(40) % 4)
     kept = np.setdiff1d(np.arange(40), [3, 7, 8, 20])
-    assert found is not None and (found.clip == kept).all()
+    assert geometry is not None and (geometry.clip == kept).all()
     alone = measure({m: x[kept] for m, x in rows.items()}, labels=kept % 4).to_arrays("g")
-    for name, array in found.to_arrays("g").items():
+    for name, array in geometry.to_arrays("g").items():
         assert name in ("g/clip", "g/matrix_clip") or (array == alone[name]).all()
 
 
@@ -318,16 +318,16 @@ def test_a_collapsed_space(kind: str) -> None:
     rows = {m: np.tile(row, (50, 1)).astype(np.float32) for m in ALL}
     if kind == "nearly one":  # lengths differ, directions by rounding alone
         rows = {m: (x * rng.uniform(0.01, 100, (50, 1))).astype(np.float32) for m, x in rows.items()}
-    found = measure(rows, labels=np.arange(50) % 2)
+    geometry = measure(rows, labels=np.arange(50) % 2)
     length = 0 if kind == "zeros" else 1
-    assert found.num_clusters == 1 and found.modality_purity == pytest.approx(1 / 3)
-    assert (found.label_purity, found.label_nmi) == (0.5, 0)
-    assert (found.explained == 0).all()
+    assert geometry.num_clusters == 1 and geometry.modality_purity == pytest.approx(1 / 3)
+    assert (geometry.label_purity, geometry.label_nmi) == (0.5, 0)
+    assert (geometry.explained == 0).all()
     for pair in PAIRS:
-        assert found.gap[pair] == pytest.approx(0, abs=1e-6)
-        assert found.cosine_true[pair] == pytest.approx(length, abs=1e-3 if kind == "tiny" else 1e-6)
-        assert found.cosine_other[pair] == pytest.approx(found.cosine_true[pair], abs=1e-6)
-        assert found.agreement[pair] == found.agreement_chance[pair] == 1
+        assert geometry.gap[pair] == pytest.approx(0, abs=1e-6)
+        assert geometry.cosine_true[pair] == pytest.approx(length, abs=1e-3 if kind == "tiny" else 1e-6)
+        assert geometry.cosine_other[pair] == pytest.approx(geometry.cosine_true[pair], abs=1e-6)
+        assert geometry.agreement[pair] == geometry.agreement_chance[pair] == 1
 
 
 def test_few_different_points() -> None:
@@ -345,8 +345,8 @@ def test_few_different_points() -> None:
 def test_zero_vectors_stay_zero() -> None:
     rows = random_world(30, 5, 13)
     rows["text"][4] = 0
-    found = measure(rows)
-    assert (found.similarity["VT"][:, 4] == 0).all() and len(found.clip) == 30
+    geometry = measure(rows)
+    assert (geometry.similarity["VT"][:, 4] == 0).all() and len(geometry.clip) == 30
     assert (unit_rows(np.zeros((2, 3), np.float32)) == 0).all()
 
 
@@ -360,8 +360,8 @@ def test_lengths_do_not_matter(scale: float) -> None:
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64, torch.int64])
 def test_number_types(kind: torch.dtype) -> None:
     rows = {m: torch.from_numpy((x * 100).round()).to(kind) for m, x in random_world(30, 5, 15).items()}
-    found, exact = measure(rows), measure({m: x.double().numpy() for m, x in rows.items()})
-    assert found.gap == pytest.approx(exact.gap, abs=1e-6) and found.coordinates["text"].dtype == np.float32
+    geometry, exact = measure(rows), measure({m: x.double().numpy() for m, x in rows.items()})
+    assert geometry.gap == pytest.approx(exact.gap, abs=1e-6) and geometry.coordinates["text"].dtype == np.float32
 
 
 def test_fewer_than_two_clips() -> None:

@@ -27,10 +27,13 @@ def test_chance_counts_missing_queries_as_the_recall_does(missing: str, queries:
     """A collapsed model scores chance under both policies: 6 of 8 clips have a picture."""
     rows = {"video": np.ones((8, 3), np.float32), "text": np.ones((8, 3), np.float32)}
     valid = {"video": np.arange(8) < 6, "text": np.ones(8, bool)}
-    found = score_direction(rows, valid, Direction.parse("t2v"), name="sample", missing=missing)
-    assert (found.num_queries, found.num_gallery) == (queries, 6)
+    result = score_direction(rows, valid, Direction.parse("t2v"), name="sample", missing=missing)
+    assert (result.num_queries, result.num_gallery) == (queries, 6)
     for k, recall, at_random in zip(
-        (1, 5, 10), (found.r1, found.r5, found.r10), (found.chance_r1, found.chance_r5, found.chance_r10), strict=True
+        (1, 5, 10),
+        (result.r1, result.r5, result.r10),
+        (result.chance_r1, result.chance_r5, result.chance_r10),
+        strict=True,
     ):
         assert recall == pytest.approx(at_random) == pytest.approx(min(k, 6) * chance)
 
@@ -59,11 +62,11 @@ def test_power_is_that_of_each_pair_of_a_family() -> None:
     """The power at level alpha with m pairs equals that of one pair at level alpha
     m.
     """
-    of = Components(seed=0.0001, query=0.2, residual=0.05, num_seeds=3, num_queries=1000)
+    parts = Components(seed=0.0001, query=0.2, residual=0.05, num_seeds=3, num_queries=1000)
     for num_seeds in (1, 3):
-        family = predicted_power(3.0, num_seeds, 2000, of, level=0.94, num_pairs=6)
-        assert family == pytest.approx(predicted_power(3.0, num_seeds, 2000, of, level=0.99))
-        assert 0.05 < family < predicted_power(3.0, num_seeds, 2000, of, level=0.94) - 0.05
+        family = predicted_power(3.0, num_seeds, 2000, parts, level=0.94, num_pairs=6)
+        assert family == pytest.approx(predicted_power(3.0, num_seeds, 2000, parts, level=0.99))
+        assert 0.05 < family < predicted_power(3.0, num_seeds, 2000, parts, level=0.94) - 0.05
 
 
 def test_only_the_clips_that_are_to_be_stored_enter_the_queue() -> None:

@@ -49,9 +49,9 @@ def test_votes_are_the_mean_over_all_choices_of_ties(
     train: np.ndarray, kinds: list[int], test: np.ndarray, k: int
 ) -> None:
     kind = kinds[: len(train)]
-    found = knn_scores(train, np.array(kind), test, [k], temperature=0.5)[k]
+    scores = knn_scores(train, np.array(kind), test, [k], temperature=0.5)[k]
     expected = [slow_votes(train, kind, query, k, 0.5) for query in test]
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_blocks_and_the_order_of_rows_change_no_vote(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,12 +88,12 @@ def test_the_linear_probe_minimises_the_penalised_likelihood(num_classes: int) -
         return float(penalty * (log_sum - scores[np.arange(30), kind]).sum() + 0.5 * (flat[:-free] ** 2).sum())
 
     slow = scores_of(minimize(loss, np.zeros(4 * free), tol=1e-12).x, (test - mean) / scale)
-    found = linear_probe(train, kind, test, penalties=[penalty]).scores
+    actual = linear_probe(train, kind, test, penalties=[penalty]).scores
     if num_classes == 2:
-        np.testing.assert_array_equal(found[:, 0], -found[:, 1])
-        np.testing.assert_allclose(found[:, 1], slow[:, 1], atol=2e-2)
+        np.testing.assert_array_equal(actual[:, 0], -actual[:, 1])
+        np.testing.assert_allclose(actual[:, 1], slow[:, 1], atol=2e-2)
     else:
-        np.testing.assert_allclose(found - found[:, :1], slow - slow[:, :1], atol=2e-2)
+        np.testing.assert_allclose(actual - actual[:, :1], slow - slow[:, :1], atol=2e-2)
 
 
 def test_the_penalty_is_chosen_on_training_rows_alone() -> None:
@@ -140,9 +140,9 @@ def test_validation_uses_predictions_from_the_other_parts(with_videos: bool) -> 
             assert sorted([*fit, *held]) == list(range(18))
             right += sum(slow_class(train[fit], kind[fit], train[i], penalty) == kind[i] for i in held)
         expected.append(100 * right / 18)
-    found = linear_probe(train, kind, train[:1], groups=videos, seed=4, penalties=penalties)
-    assert found.validated == pytest.approx(expected) and expected[0] != expected[1]
-    assert found.penalty == penalties[int(expected[1] > expected[0])]
+    scores = linear_probe(train, kind, train[:1], groups=videos, seed=4, penalties=penalties)
+    assert scores.validated == pytest.approx(expected) and expected[0] != expected[1]
+    assert scores.penalty == penalties[int(expected[1] > expected[0])]
 
 
 def test_clips_of_a_video_are_on_one_side() -> None:

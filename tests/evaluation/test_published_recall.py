@@ -66,21 +66,21 @@ def test_a_collapsed_model(n: int) -> None:
 def test_without_ties_all_agree() -> None:
     scores = np.random.default_rng(0).normal(size=(60, 60)) + 2 * np.eye(60)
     ours = retrieval_metrics(scores)
-    for found in (mcn_recall(scores), howto100m_recall(scores), everything_at_once_recall(scores)):
-        assert (found.r1, found.r5, found.r10, found.medr) == pytest.approx((ours.r1, ours.r5, ours.r10, ours.medr))
+    for recall in (mcn_recall(scores), howto100m_recall(scores), everything_at_once_recall(scores)):
+        assert (recall.r1, recall.r5, recall.r10, recall.medr) == pytest.approx((ours.r1, ours.r5, ours.r10, ours.medr))
 
 
 def places_by_sorting(scores: np.ndarray) -> list[list[int]]:
     """Return, for each query, every position from 0 at which the sorted row holds the score of the correct item."""
-    found = []
+    places = []
     for query, row in enumerate(scores.tolist()):
         falling = sorted(row, reverse=True)
-        found.append([place for place, score in enumerate(falling) if score == row[query]])
-    return found
+        places.append([place for place, score in enumerate(falling) if score == row[query]])
+    return places
 
 
-def told(found: PublishedRecall) -> list[float]:
-    return [found.r1, found.r5, found.r10, found.medr]
+def values_of(recall: PublishedRecall) -> list[float]:
+    return [recall.r1, recall.r5, recall.r10, recall.medr]
 
 
 @given(
@@ -94,15 +94,15 @@ def told(found: PublishedRecall) -> list[float]:
 @settings(max_examples=150, deadline=None)
 def test_published_recalls_with_ties_against_loops(scores: np.ndarray, missing: int) -> None:
     places, n = places_by_sorting(scores), len(scores)
-    every = [place for of in places for place in of]
+    every = [place for ranks in places for place in ranks]
     # MCN, AVLnet: every tied place, over a fixed number of queries (1,000, missing ones included)
     expected = [100 * sum(place < k for place in every) / (n + missing) for k in (1, 5, 10)] + [median(every) + 1]
-    assert told(mcn_recall(scores, n + missing)) == pytest.approx(expected)
-    assert told(mcn_recall(scores)) == pytest.approx([e * (n + missing) / n for e in expected[:3]] + expected[3:])
+    assert values_of(mcn_recall(scores, n + missing)) == pytest.approx(expected)
+    assert values_of(mcn_recall(scores)) == pytest.approx([e * (n + missing) / n for e in expected[:3]] + expected[3:])
     # HowTo100M: over the number of places
     expected[:3] = [100 * sum(place < k for place in every) / len(every) for k in (1, 5, 10)]
-    assert told(howto100m_recall(scores)) == pytest.approx(expected)
+    assert values_of(howto100m_recall(scores)) == pytest.approx(expected)
     # Everything at Once: the mean of a query's tied places
-    means = [sum(of) / len(of) for of in places]
+    means = [sum(ranks) / len(ranks) for ranks in places]
     expected = [100 * sum(mean < k for mean in means) / n for k in (1, 5, 10)] + [median(means) + 1]
-    assert told(everything_at_once_recall(scores)) == pytest.approx(expected)
+    assert values_of(everything_at_once_recall(scores)) == pytest.approx(expected)

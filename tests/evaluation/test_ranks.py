@@ -38,23 +38,23 @@ def test_expected_over_random_tie_breaks(q: int, g: int, seed: int, levels: int)
     rng = np.random.default_rng(seed)
     scores, truth = rng.integers(levels, size=(q, g)).astype(float), rng.integers(g, size=q).tolist()
     r1, r2, mean = slow_metrics(scores, truth)
-    found = retrieval_metrics(scores, truth=truth)
-    assert found.r1 == pytest.approx(100 * r1) and found.meanr == pytest.approx(mean)
+    metrics = retrieval_metrics(scores, truth=truth)
+    assert metrics.r1 == pytest.approx(100 * r1) and metrics.meanr == pytest.approx(mean)
     greater = np.array([sum(x > row[t] for x in row) for row, t in zip(scores, truth, strict=True)])
     equal = np.array([sum(x == row[t] for x in row) for row, t in zip(scores, truth, strict=True)])
     assert r2 == pytest.approx(np.clip((min(2, g) - greater) / equal, 0, 1).mean())
     best, worst = (retrieval_metrics(scores, truth=truth, ties=t) for t in ("best", "worst"))
-    assert best.r1 >= found.r1 >= worst.r1 and best.meanr <= found.meanr <= worst.meanr
+    assert best.r1 >= metrics.r1 >= worst.r1 and best.meanr <= metrics.meanr <= worst.meanr
     assert best.meanr == pytest.approx((1 + greater).mean()) and worst.meanr == pytest.approx((greater + equal).mean())
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 50, 968])
 @pytest.mark.parametrize("value", [0.0, 3.5, -np.inf, np.inf])
 def test_a_collapsed_model_scores_chance(n: int, value: float) -> None:
-    found = retrieval_metrics(np.full((n, n), value))
-    for k, recall in ((1, found.r1), (5, found.r5), (10, found.r10)):
+    metrics = retrieval_metrics(np.full((n, n), value))
+    for k, recall in ((1, metrics.r1), (5, metrics.r5), (10, metrics.r10)):
         assert recall == pytest.approx(chance_recall(k, n)) == pytest.approx(100 * min(k, n) / n)
-    assert found.medr == found.meanr == (n + 1) / 2
+    assert metrics.medr == metrics.meanr == (n + 1) / 2
 
 
 def test_random_youcook2_median() -> None:
@@ -66,11 +66,11 @@ def test_random_youcook2_median() -> None:
 
 def test_perfect_and_worst() -> None:
     eye = np.eye(20)
-    found = retrieval_metrics(eye)
-    assert (found.r1, found.r5, found.r10, found.medr, found.meanr) == (100, 100, 100, 1, 1)
-    found = retrieval_metrics(-eye)
-    assert (found.r1, found.r5, found.r10, found.medr) == (0, 0, 0, 20)
-    assert "R@1 0.0  R@5 0.0  R@10 0.0  MedR 20  MeanR 20.0  (20 queries, gallery of 20)" in str(found)
+    metrics = retrieval_metrics(eye)
+    assert (metrics.r1, metrics.r5, metrics.r10, metrics.medr, metrics.meanr) == (100, 100, 100, 1, 1)
+    metrics = retrieval_metrics(-eye)
+    assert (metrics.r1, metrics.r5, metrics.r10, metrics.medr) == (0, 0, 0, 20)
+    assert "R@1 0.0  R@5 0.0  R@10 0.0  MedR 20  MeanR 20.0  (20 queries, gallery of 20)" in str(metrics)
 
 
 def test_nan_is_the_worst_and_never_a_hit() -> None:
@@ -80,8 +80,8 @@ def test_nan_is_the_worst_and_never_a_hit() -> None:
     scores = np.eye(4)
     scores[0, 0] = np.nan  # a truth
     scores[1, 2] = np.nan  # another item: no better than a low score
-    found = retrieval_metrics(scores)
-    assert found.r1 == 75 and found.r10 == 75 and found.meanr == (4 + 1 + 1 + 1) / 4
+    metrics = retrieval_metrics(scores)
+    assert metrics.r1 == 75 and metrics.r10 == 75 and metrics.meanr == (4 + 1 + 1 + 1) / 4
     lowest = retrieval_metrics(np.array([[-np.inf, np.nan], [np.nan, -np.inf]]))
     assert lowest.r1 == 100
 
@@ -156,8 +156,8 @@ def test_copies_tie_whatever_the_block(block: int, dtype: type) -> None:
 
 def test_constant_embeddings_score_chance() -> None:
     same = np.tile(np.random.default_rng(0).normal(size=(1, 64)).astype(np.float32), (300, 1))
-    found = metrics_from_counts(retrieval_ranks(same, same, block=77))
-    assert found.r10 == pytest.approx(chance_recall(10, 300)) and found.medr == 150.5
+    metrics = metrics_from_counts(retrieval_ranks(same, same, block=77))
+    assert metrics.r10 == pytest.approx(chance_recall(10, 300)) and metrics.medr == 150.5
     zero = metrics_from_counts(retrieval_ranks(same * 0, -same * 0))  # zeros of both signs
     assert zero.r1 == pytest.approx(chance_recall(1, 300))
 
@@ -181,8 +181,8 @@ def test_embeddings_that_are_not_finite() -> None:
     g = q.copy()
     g[0] = np.nan
     g[1, 0] = np.inf  # inf * 0 is NaN for all queries but the first
-    found = metrics_from_counts(retrieval_ranks(q, g))
-    assert found.r10 == 50 and found.meanr == (4 + 4 + 1 + 1) / 4
+    metrics = metrics_from_counts(retrieval_ranks(q, g))
+    assert metrics.r10 == 50 and metrics.meanr == (4 + 4 + 1 + 1) / 4
 
 
 def plain_counts(queries: object, gallery: object, truth: np.ndarray) -> tuple[list[int], list[int]]:
@@ -356,14 +356,14 @@ def test_threads_give_the_same_and_are_given_back() -> None:
     q, g = rng.normal(size=(3000, 200)).astype(np.float32), rng.normal(size=(3000, 200)).astype(np.float32)
     q[5, :2] = np.inf  # NaN scores warn in every thread, unless told not to
     scores = rng.integers(9, size=(8000, 8000)).astype(np.int8)
-    found = []
+    results = []
     for count in (1, 2):
         with threadpoolctl.threadpool_limits(count, "blas"):
             ranks = retrieval_ranks(q, g)
-            found.append((ranks.greater.tolist(), ranks.equal.tolist(), retrieval_metrics(scores)))
+            results.append((ranks.greater.tolist(), ranks.equal.tolist(), retrieval_metrics(scores)))
             blas = [x["num_threads"] for x in threadpoolctl.threadpool_info() if x["user_api"] == "blas"]
             assert set(blas) == {count}
-    assert found[0] == found[1]
+    assert results[0] == results[1]
 
 
 @settings(max_examples=40, deadline=None)

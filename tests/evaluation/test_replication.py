@@ -44,11 +44,15 @@ def test_every_first_stage_weighs_the_same() -> None:
     values = np.array([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     runs = runs_of(values, (1, 3))
     assert runs.replicates.tolist() == [[1.0, 1.0], pytest.approx([1 / 3, 1 / 3])]
-    found = mean_interval(runs)
-    assert found.estimate == pytest.approx(100 * 2 / 3) and (found.num_seeds, found.num_runs) == (2, 4)
-    assert found.estimate == pytest.approx(mean_over_first_stages((100 * values.mean(1)).tolist(), runs.first_stages))
+    interval = mean_interval(runs)
+    assert interval.estimate == pytest.approx(100 * 2 / 3) and (interval.num_seeds, interval.num_runs) == (2, 4)
+    assert interval.estimate == pytest.approx(
+        mean_over_first_stages((100 * values.mean(1)).tolist(), runs.first_stages)
+    )
     assert (
-        "4 runs share 2 first stages" in found.note and "two seeds" in found.note and seeds_text(2, 4) == "2 (4 runs)"
+        "4 runs share 2 first stages" in interval.note
+        and "two seeds" in interval.note
+        and seeds_text(2, 4) == "2 (4 runs)"
     )
     ranks = runs.with_values(np.array([[9.0, 9.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]))
     assert median_rank_interval(ranks).estimate == 5.0, "half of the weight lies at 9"
@@ -67,9 +71,9 @@ def test_one_first_stage_conditions_the_interval_and_names_no_winner() -> None:
     rng = np.random.default_rng(1)
     good, bad = ((rng.random((4, 400)) < p).astype(float) for p in (0.8, 0.2))
     shared, own = runs_of(good, (4,), first=7), runs_of(bad, (1, 1, 1, 1))
-    found = mean_interval(shared)
-    assert (found.low, found.high) == (mean_interval(good).low, mean_interval(good).high), "over the later stages"
-    assert (found.num_seeds, found.num_runs) == (1, 4) and "for this first stage only" in found.note
+    interval = mean_interval(shared)
+    assert (interval.low, interval.high) == (mean_interval(good).low, mean_interval(good).high), "over the later stages"
+    assert (interval.num_seeds, interval.num_runs) == (1, 4) and "for this first stage only" in interval.note
     pair = paired_difference(shared, own)
     assert (
         pair.paired_seeds and pair.num_seeds == 1 and pair.components is None and "this first stage only" in pair.note
@@ -99,8 +103,8 @@ def test_intervals_cover(sharing: tuple[int, ...], least: float) -> None:
     rng, inside = np.random.default_rng(2), 0
     for _ in range(300):
         runs, truth = nested(rng, 0.3, sharing, 200, 0.15, 0.1)
-        found = mean_interval(runs)
-        inside += found.low <= 100 * truth <= found.high
+        interval = mean_interval(runs)
+        inside += interval.low <= 100 * truth <= interval.high
     assert inside / 3 >= least - 3 * np.sqrt(least * (100 - least) / 300)
 
 
@@ -109,6 +113,6 @@ def test_runs_that_share_a_first_stage_are_not_independent() -> None:
     rng, inside = np.random.default_rng(3), np.zeros(2)
     for _ in range(200):
         runs, truth = nested(rng, 0.3, (3, 3, 3), 400, 0.3, 0.05)
-        found = mean_interval(runs), mean_interval(runs.values)
-        inside += [of.low <= 100 * truth <= of.high for of in found]
+        intervals = mean_interval(runs), mean_interval(runs.values)
+        inside += [interval.low <= 100 * truth <= interval.high for interval in intervals]
     assert inside[0] / 200 > 0.9 and inside[1] / 200 < 0.8

@@ -98,18 +98,18 @@ def test_overlaps_by_hand() -> None:
     # Step 0: both 2 frames (2, 3), either 4 (1..4): IoU 1/2; of 3 found: IoD 2/3. Step 1: both 1 (7), either 3, found 2.
     # Right frames: 0, 2, 3, 5, 7, 9 of 10.
     transcript = np.array([BACKGROUND, 0, BACKGROUND, 1, BACKGROUND])
-    found = overlaps(transcript, np.array([0, 2, 5, 6, 8, 10]), np.array([0, 1, 4, 7, 9, 10]))
-    assert found.iou == pytest.approx([1 / 2, 1 / 3])
-    assert found.iod == pytest.approx([2 / 3, 1 / 2])
-    assert (found.num_right, found.num_frames) == (6, 10)
+    overlap = overlaps(transcript, np.array([0, 2, 5, 6, 8, 10]), np.array([0, 1, 4, 7, 9, 10]))
+    assert overlap.iou == pytest.approx([1 / 2, 1 / 3])
+    assert overlap.iod == pytest.approx([2 / 3, 1 / 2])
+    assert (overlap.num_right, overlap.num_frames) == (6, 10)
 
 
 def test_a_step_that_is_done_twice_has_two_pairs() -> None:
     # 0 at [0, 2) and again at [4, 6), 1 between. Found: the second 0 is nowhere near, though the first covers much.
     transcript = np.array([0, 1, 0])
-    found = overlaps(transcript, np.array([0, 2, 4, 6]), np.array([0, 4, 5, 6]))
-    assert found.iou == pytest.approx([2 / 4, 0 / 3, 1 / 2])
-    assert found.iod == pytest.approx([2 / 4, 0, 1])
+    overlap = overlaps(transcript, np.array([0, 2, 4, 6]), np.array([0, 4, 5, 6]))
+    assert overlap.iou == pytest.approx([2 / 4, 0 / 3, 1 / 2])
+    assert overlap.iod == pytest.approx([2 / 4, 0, 1])
 
 
 @given(st.integers(1, 5), st.integers(0, 8), st.integers(0, 2**16))
@@ -123,17 +123,17 @@ def test_overlaps_against_sets_of_frames(num_entries: int, more: int, seed: int)
         return np.concatenate([[0], inner, [num_frames]]).astype(int)
 
     truth, detected, transcript = cut(), cut(), rng.integers(-1, 3, num_entries)
-    found = overlaps(transcript, truth, detected)
+    overlap = overlaps(transcript, truth, detected)
     pairs = [
         (set(range(truth[i], truth[i + 1])), set(range(detected[i], detected[i + 1])))
         for i in range(num_entries)
         if transcript[i] != BACKGROUND
     ]
-    assert found.iou == pytest.approx([len(g & d) / len(g | d) for g, d in pairs])
-    assert found.iod == pytest.approx([len(g & d) / len(d) for g, d in pairs])
+    assert overlap.iou == pytest.approx([len(g & d) / len(g | d) for g, d in pairs])
+    assert overlap.iod == pytest.approx([len(g & d) / len(d) for g, d in pairs])
     of_truth = {(t, transcript[i]) for i in range(num_entries) for t in range(truth[i], truth[i + 1])}
     of_found = {(t, transcript[i]) for i in range(num_entries) for t in range(detected[i], detected[i + 1])}
-    assert (found.num_right, found.num_frames) == (len(of_truth & of_found), num_frames)  # MoF
+    assert (overlap.num_right, overlap.num_frames) == (len(of_truth & of_found), num_frames)  # MoF
 
 
 def slow_overlaps(scores: np.ndarray, truth: np.ndarray) -> tuple[list[float], list[float], int]:
@@ -149,12 +149,12 @@ def slow_overlaps(scores: np.ndarray, truth: np.ndarray) -> tuple[list[float], l
         total = log(sum(exp(x) for x in logits.values()))
         log_probs.append([logits[label] - total for label in transcript])
     lengths = np.full(len(transcript), num / len(transcript))
-    found = best_by_trial(np.array(log_probs), lengths, 1)
-    filled = [label for s, label in enumerate(transcript) for _ in range(found[s + 1] - found[s])]
+    boundaries = best_by_trial(np.array(log_probs), lengths, 1)
+    filled = [label for s, label in enumerate(transcript) for _ in range(boundaries[s + 1] - boundaries[s])]
     begins = [t for t, label in enumerate(labels) if t == 0 or label != labels[t - 1]] + [num]
     iou, iod = [], []
     for s, label in enumerate(transcript):
-        g, d = set(range(begins[s], begins[s + 1])), set(range(found[s], found[s + 1]))
+        g, d = set(range(begins[s], begins[s + 1])), set(range(boundaries[s], boundaries[s + 1]))
         if label != BACKGROUND:
             iou.append(len(g & d) / len(g | d))
             iod.append(len(g & d) / len(d))
@@ -172,11 +172,11 @@ def test_segments_of_a_scored_video_against_every_cut(num: int, num_steps: int, 
         rng.standard_normal((num, num_steps)) if kind == "drawn" else rng.integers(0, 2, (num, num_steps)).astype(float)
     )
     scores = np.full_like(scores, 3.0) if kind == "alike" else scores
-    found = segment_overlaps(scores, truth)
+    overlap = segment_overlaps(scores, truth)
     iou, iod, right = slow_overlaps(scores, truth)
-    assert found.num_frames == num
-    assert found.iou.tolist() == pytest.approx(iou) and found.iod.tolist() == pytest.approx(iod)
-    assert found.num_right == right
+    assert overlap.num_frames == num
+    assert overlap.iou.tolist() == pytest.approx(iou) and overlap.iod.tolist() == pytest.approx(iod)
+    assert overlap.num_right == right
     scaled = segment_overlaps(5.0 * scores - 7.0, truth)  # brought to mean 0 and deviation 1
     if kind != "ties":
-        assert (scaled.iou.tolist(), scaled.num_right) == (found.iou.tolist(), found.num_right)
+        assert (scaled.iou.tolist(), scaled.num_right) == (overlap.iou.tolist(), overlap.num_right)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trichord.evaluation.geometry import measure_geometry
+from trichord.evaluation.geometry import Geometry, measure_geometry
 from trichord.evaluation.ranks import RankCounts, chance_recall, metrics_from_counts
 from trichord.files.writing import write_json
 from trichord.modality import Direction, Order
@@ -37,6 +38,7 @@ def result_of(run: Run, benchmark: str, direction: str) -> dict[str, Any]:
 
 TERMS = {"VA": "contrast_VA", "VT": "contrast_VT", "AT": "contrast_AT"}
 ORDERS = ("av>t", "at>v", "vt>a", "avt")
+HOSTILE_CAPTION = '<script>alert("{n}")</script> | cut & "mix"'
 SKILL = {"av>t": 0.5, "at>v": 1.0, "vt>a": 1.6, "avt": 1.5, "vt": 1.6, "at": 1.0, "av": 0.4}
 
 
@@ -73,7 +75,9 @@ def write_study_folder(
             )
             arrays |= head
             rows += some
-            arrays |= _geometry(benchmark.name, planned.order, sizes[benchmark.name], own, geometry_width)
+            arrays |= _geometry(planned.order, min(sizes[benchmark.name], 300), geometry_width).to_arrays(
+                f"{benchmark.name}/geometry"
+            )
         path = folder / "orders" / planned.order.slug / f"seed-{planned.seed}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".npz").open("wb") as file:
@@ -159,15 +163,17 @@ def _scores(
     return arrays, rows
 
 
-def _geometry(name: str, order: Order, size: int, own: np.random.Generator, width: int) -> dict[str, np.ndarray]:
-    size = min(size, 300)
-    content = own.normal(size=(size, width))
-    embeddings = {m: content + own.normal(size=(size, width)) + i for i, m in enumerate(order.modalities)}
+@cache
+def _geometry(order: Order, size: int, width: int) -> Geometry:
+    """Return the geometry of artificial embeddings, which is the same for all seeds."""
+    rng = np.random.default_rng([3, list(SKILL).index(order.code)])
+    content = rng.normal(size=(size, width))
+    embeddings = {m: content + rng.normal(size=(size, width)) + i for i, m in enumerate(order.modalities)}
     labels = [f"v{n // 4}" for n in range(size)]
     valid = {m: np.ones(size, bool) for m in embeddings}
-    found = measure_geometry(embeddings, valid, labels=labels, num_clusters=8)
-    assert found is not None
-    return found.to_arrays(f"{name}/geometry")
+    geometry = measure_geometry(embeddings, valid, labels=labels, num_clusters=8)
+    assert geometry is not None
+    return geometry
 
 
 def _stage(folder: Path, stage: Any, seed: int, num_steps: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from functools import cache
 
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ ANY_TEXT = st.text(st.characters(), max_size=40) | st.text(
 )
 
 
+@cache
 def plot(title: str, legend: tuple[str, ...] = ORDERS) -> str:
     """Return curves as matplotlib writes them: text as text, clip paths, markers used by reference, an image."""
     import matplotlib

@@ -8,10 +8,10 @@ GRAPH = {"a": {"b", "c"}, "b": {"c"}, "c": {"d"}, "d": {"c"}, "e": set()}
 
 
 def test_files_and_rooms_are_in_order() -> None:
-    found = structure()
-    assert found.file_circles == ()
-    assert found.longest_file[1] <= 500
-    assert len(found.floors) <= 10 and not found.room_circles
+    problems = structure()
+    assert problems.file_circles == ()
+    assert problems.longest_file[1] <= 500
+    assert len(problems.floors) <= 10 and not problems.room_circles
 
 
 def test_chains_and_circles() -> None:

@@ -7,6 +7,7 @@ import io
 import logging
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ from trichord.training.log import StageLog
 from trichord.world import write_world
 
 SOURCE = Path(logs.__file__).parent
+
+
+@cache
+def syntax_nodes() -> dict[Path, list[ast.AST]]:
+    """Return all nodes of the syntax tree of each file."""
+    return {path: list(ast.walk(ast.parse(path.read_text()))) for path in sorted(SOURCE.rglob("*.py"))}
 
 
 def test_a_program_that_configures_no_logging_sees_nothing() -> None:
@@ -97,8 +104,8 @@ def test_an_error_of_a_callback_ends_the_call() -> None:
 
 def test_every_public_function_that_took_a_callback_still_takes_it() -> None:
     decorated = {}
-    for path in sorted(SOURCE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+    for nodes in syntax_nodes().values():
+        for node in nodes:
             if isinstance(node, ast.FunctionDef):
                 for mark in map(ast.unparse, node.decorator_list):
                     if mark.startswith("deprecated_callback"):
@@ -118,8 +125,8 @@ def test_no_callback_is_no_callback(tmp_path: Path) -> None:
 def test_no_function_takes_a_function_that_prints() -> None:
     taken = [
         f"{path.relative_to(SOURCE)}:{node.lineno}"
-        for path in sorted(SOURCE.rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text()))
+        for path, nodes in syntax_nodes().items()
+        for node in nodes
         if isinstance(node, ast.arg) and node.annotation and "Callable[[str], None]" in ast.unparse(node.annotation)
     ]
     assert taken == [], "log with trichord.logs.get_logger(__name__)"

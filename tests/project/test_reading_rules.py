@@ -97,13 +97,13 @@ def _loads_a_path(call: ast.Call) -> bool:
 
 
 def test_files_are_opened_in_one_way() -> None:
-    found = [line for path in sorted(SOURCE.rglob("*.py")) if path.parent.name != "files" for line in offences(path)]
-    assert found == []
+    problems = [line for path in sorted(SOURCE.rglob("*.py")) if path.parent.name != "files" for line in offences(path)]
+    assert problems == []
 
 
 def test_files_are_appended_to_in_one_way() -> None:
     """Files are opened by `open_itself`: otherwise, a link would redirect the lines, and a FIFO would block."""
-    found = [
+    problems = [
         f"{path.relative_to(SOURCE)}:{call.lineno}"
         for path in sorted(SOURCE.rglob("*.py"))
         for call, what, is_method in called(ast.parse(path.read_text(encoding="utf-8")))
@@ -112,7 +112,7 @@ def test_files_are_appended_to_in_one_way() -> None:
         and mode_of(call, 0 if is_method else 1)[0] in "a"
         and "opener=open_itself" not in ast.unparse(call)
     ]
-    assert found == []
+    assert problems == []
 
 
 def test_allowed_exceptions_still_exist() -> None:

@@ -46,10 +46,10 @@ def test_the_orders_of_a_collection_of_any_name_are_drawn(
     original: Any = Text._preprocess_math
 
     def noted(self: Text, text: str) -> tuple[str, object]:
-        told, kind = original(self, text)
+        shown, kind = original(self, text)
         if kind:
             parsed.append(text)
-        return told, kind
+        return shown, kind
 
     monkeypatch.setattr(Text, "_preprocess_math", noted)
     monkeypatch.setitem(matplotlib.rcParams, "text.usetex", usetex)

@@ -17,6 +17,8 @@ from trichord.report.systems import read_systems
 from trichord.study.run import run_study
 from trichord.study.table import StudyTable
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 SEEDS = [0, 1, 2]
 MEASURES = ("R@1", "R@5", "R@10")
 Told = dict[tuple[str, str, str], str]  # (order, direction, measure) -> `9.0 [4.8, 16.4]`; seeds under measure `seeds`
@@ -37,7 +39,7 @@ def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 def of_tables(markdown: str) -> Told:
     """Return the figures of `table.md`."""
-    told: Told = {}
+    figures: Told = {}
     for part in re.split(r"(?=\n\| order)", markdown):
         if (direction := re.search(r"\((\w2\w)\)", part)) is None:
             continue
@@ -45,19 +47,19 @@ def of_tables(markdown: str) -> Told:
         for line in part.splitlines():
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             if cells[0] in seeds:
-                told |= {(cells[0], direction[1], m): cell for m, cell in zip(MEASURES, cells[1:], strict=True)}
-                told[cells[0], direction[1], "seeds"] = seeds[cells[0]]
-    return told
+                figures |= {(cells[0], direction[1], m): cell for m, cell in zip(MEASURES, cells[1:], strict=True)}
+                figures[cells[0], direction[1], "seeds"] = seeds[cells[0]]
+    return figures
 
 
 def of_report(rows: list[dict[str, Cell]], order: str, direction: str = "") -> Told:
     """Return the figures of a table of a report; `order` is the heading of the orders."""
-    told: Told = {}
+    figures: Told = {}
     for row in rows:
         if row[order].text != "chance":
             head = (row[order].text, direction or row["of"].text)
-            told |= {(*head, m): row[m].text for m in (*MEASURES, "seeds")}
-    return told
+            figures |= {(*head, m): row[m].text for m in (*MEASURES, "seeds")}
+    return figures
 
 
 def rows_of(document: Document, name: str) -> list[dict[str, Cell]]:
@@ -67,18 +69,19 @@ def rows_of(document: Document, name: str) -> list[dict[str, Cell]]:
 
 def of_printed(text: str) -> Told:
     """Return the figures of the tables that `trichord evaluate STUDY` prints."""
-    told: Told = {}
+    figures: Told = {}
     direction = ""
     for line in text.splitlines():
         if head := re.match(r"\s*tiny: (\w2\w), ", line):
             direction = head[1]
         cells = [cell.strip() for cell in line.split("│")[1:-1]]
         if len(cells) > 4 and cells[0] != "chance":
-            told |= {(cells[0], direction, m): cell for m, cell in zip(MEASURES, cells[1:], strict=False)}
-            told[cells[0], direction, "seeds"] = cells[-1]
-    return told
+            figures |= {(cells[0], direction, m): cell for m, cell in zip(MEASURES, cells[1:], strict=False)}
+            figures[cells[0], direction, "seeds"] = cells[-1]
+    return figures
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_way_prints_the_same_figures(
     study: tuple[Path, StudyTable], tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +106,7 @@ def test_every_way_prints_the_same_figures(
     assert of_report(rows_of(document, "figures-retrieval-tiny"), "system") == by_study
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_note_says_that_the_interval_is_conditional_on_the_first_stage(study: tuple[Path, StudyTable]) -> None:
     folder, table = study
     conditional = "3 runs share 1 first stage: the interval is for this first stage only"

@@ -56,8 +56,8 @@ def test_runs_of_one_first_stage_are_one_seed(tmp_path: Path) -> None:
     figure = target.figures["VT→A"][MAIN_RECALL]
     assert figure.estimate == pytest.approx(whole.figures["VT→A"][MAIN_RECALL].estimate) and figure.num_seeds == 1
     assert "VT→A" not in target.compared and target.winner != "VT→A"
-    told = notes_on_orders(study, target, Direction.parse("t2v"))["VT→A"]
-    assert "4 runs share 1 first stage: the interval is for this first stage only" in told
+    notes = notes_on_orders(study, target, Direction.parse("t2v"))["VT→A"]
+    assert "4 runs share 1 first stage: the interval is for this first stage only" in notes
     assert bench.apart == ["VT→A is not compared: it has one seed, and other orders have more"]
 
 
@@ -65,21 +65,25 @@ def test_seeds_are_paired_by_their_number(tmp_path: Path) -> None:
     folder = write_study_folder(tmp_path / "s", orders=["av>t", "at>v"], seeds=range(4), benchmarks={"tiny": 100})
     lose(folder, "av-t/seed-0", "at-v/seed-3")
     (target,) = targets(folder)
-    (found,) = target.comparisons[0].differences
+    (difference,) = target.comparisons[0].differences
     hits = [runs for order in ("AV→T", "AT→V") if (runs := target.runs(order, MAIN_RECALL)) is not None]
     a, b = hits[0].values[:2], hits[1].values[1:]
     expected = paired_difference(a, b, names=("AV→T", "AT→V"))
     assert hits[0].labels == (1, 2, 3) and hits[1].labels == (0, 1, 2)
-    assert found.paired_seeds and found.num_seeds == 2 and found.estimate == pytest.approx(expected.estimate)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert (
+        difference.paired_seeds
+        and difference.num_seeds == 2
+        and difference.estimate == pytest.approx(expected.estimate)
+    )
+    assert (difference.low, difference.high) == pytest.approx((expected.low, expected.high))
     assert "takes" in target.comparisons[0].verdict, "what it would take is said although a run is lost"
 
 
 def test_seeds_without_a_common_one_are_not_paired(tmp_path: Path) -> None:
     folder = write_study_folder(tmp_path / "s", orders=["av>t", "at>v"], seeds=range(4), benchmarks={"tiny": 100})
     lose(folder, "av-t/seed-0", "av-t/seed-1", "at-v/seed-2", "at-v/seed-3")
-    (found,) = targets(folder)[0].comparisons[0].differences
-    assert not found.paired_seeds and found.num_seeds == 2
+    (difference,) = targets(folder)[0].comparisons[0].differences
+    assert not difference.paired_seeds and difference.num_seeds == 2
 
 
 def test_an_order_with_one_seed_does_not_block_the_others(tmp_path: Path) -> None:
@@ -94,8 +98,8 @@ def test_an_order_with_one_seed_does_not_block_the_others(tmp_path: Path) -> Non
 
 def test_thawed_stages_touch_every_direction(tmp_path: Path) -> None:
     recipe = load_recipe("debug", later_stages={"thaw": 0.1})
-    plain = read_study(write_study_folder(tmp_path / "p"))
-    thawed = read_study(write_study_folder(tmp_path / "t", recipe=recipe))
+    plain = read_study(write_study_folder(tmp_path / "p", seeds=[0]))
+    thawed = read_study(write_study_folder(tmp_path / "t", seeds=[0], recipe=recipe))
     notes = [notes_on_orders(study, targets(study)[0], Direction.parse("t2v")) for study in (plain, thawed)]
     assert any("do not change" in note for note in notes[0]["VT→A"]) and not notes[1]["VT→A"]
     assert not notes[0]["AVT"] and not notes[0]["AV→T"]
@@ -134,17 +138,18 @@ def test_the_family_is_all_benchmarks(tmp_path: Path) -> None:
         benchmark: {order: (rng.random((4, 80)) < 0.3 + 0.02 * i).astype(float) for i, order in enumerate(ORDERS)}
         for benchmark in ("one", "two", "three")
     }
-    found = compare_on_benchmarks(hits, explain=False)
-    pairs = [pair for comparison in found.values() for pair in comparison.differences]
+    comparisons = compare_on_benchmarks(hits, explain=False)
+    pairs = [pair for comparison in comparisons.values() for pair in comparison.differences]
     assert len(pairs) == 18 and [p.p_adjusted for p in pairs] == pytest.approx(list(holm([p.p for p in pairs])))
     alone = compare_orders(hits["one"], explain=False)
-    assert [p.p for p in alone.differences] == [p.p for p in found["one"].differences]
+    assert [p.p for p in alone.differences] == [p.p for p in comparisons["one"].differences]
     assert [p.p_adjusted for p in alone.differences] == pytest.approx(list(holm([p.p for p in alone.differences])))
 
 
-def test_equal_orders_on_three_benchmarks_seldom_have_a_winner_anywhere() -> None:
+@pytest.mark.parametrize("num_studies", [80, pytest.param(300, marks=pytest.mark.slow)])
+def test_equal_orders_on_three_benchmarks_seldom_have_a_winner_anywhere(num_studies: int) -> None:
     rng, winners = np.random.default_rng(3), 0
-    for _ in range(300):
+    for _ in range(num_studies):
         hits = {}
         for benchmark in ("one", "two", "three"):
             ease = rng.normal(size=131)
@@ -152,9 +157,9 @@ def test_equal_orders_on_three_benchmarks_seldom_have_a_winner_anywhere() -> Non
                 order: (ease + rng.normal(size=(5, 131)) + 0.1 * rng.normal(size=(5, 1)) > 0).astype(float)
                 for order in ("a", "b")
             }
-        found = compare_on_benchmarks(hits, explain=False)
-        winners += any(comparison.winner for comparison in found.values())
-    assert winners <= 300 * 0.05 + 3 * np.sqrt(300 * 0.05 * 0.95)
+        comparisons = compare_on_benchmarks(hits, explain=False)
+        winners += any(comparison.winner for comparison in comparisons.values())
+    assert winners <= num_studies * 0.05 + 3 * np.sqrt(num_studies * 0.05 * 0.95)
 
 
 def test_only_the_main_recall_names_a_winner(tmp_path: Path) -> None:
@@ -167,10 +172,12 @@ def test_only_the_main_recall_names_a_winner(tmp_path: Path) -> None:
 
 
 def test_interactions_use_common_seeds(tmp_path: Path) -> None:
-    folder = write_study_folder(tmp_path / "s", seeds=range(4), benchmarks={"tiny": 60, "other": 90})
+    folder = write_study_folder(
+        tmp_path / "s", orders=["av>t", "avt"], seeds=range(4), benchmarks={"tiny": 60, "other": 90}
+    )
     lose(folder, "avt/seed-1")
-    (found,) = interactions(targets(folder))
-    assert all(min(pair.first.num_seeds, pair.second.num_seeds) == 3 for pair in found.pairs)
+    (interaction,) = interactions(targets(folder))
+    assert all(min(pair.first.num_seeds, pair.second.num_seeds) == 3 for pair in interaction.pairs)
 
 
 def test_comparisons_of_studies_refuse_other_captions_and_protocols(tmp_path: Path) -> None:

@@ -99,9 +99,9 @@ def test_clean_and_slug(text: str) -> None:
 
 @given(st.lists(ANY_TEXT | st.sampled_from(["a_b", "a-b", "a b", "a-b-2", "日本", "中国", "unnamed"]), max_size=8))
 def test_slugs_of_several_texts_are_distinct(texts: list[str]) -> None:
-    found = distinct_slugs(texts)
-    assert set(found) == set(texts) and len(set(found.values())) == len(found)
-    for text, own in found.items():
+    slugs = distinct_slugs(texts)
+    assert set(slugs) == set(texts) and len(set(slugs.values())) == len(slugs)
+    for text, own in slugs.items():
         assert own.startswith(slug(text))
         Table(own, "", (Column("a"),), ())
 
@@ -196,8 +196,8 @@ def test_no_text_changes_the_page(text: str) -> None:
     page, harmless = Page(to_html(one_table(text))), Page(to_html(one_table("x")))
     if folded(text):
         assert page.tags() == harmless.tags()
-    found = "".join(data for tag, data in page.texts if tag == "code")
-    assert found == clean(text)
+    code = "".join(data for tag, data in page.texts if tag == "code")
+    assert code == clean(text)
     assert [data for tag, data in page.texts if tag == "th" and data.strip()][-1:] in (
         [clean(text)],
         [folded(text)],

@@ -37,16 +37,18 @@ from trichord.report.write import write_evaluations, write_reports
 from trichord.study.ranks import read_ranks
 from trichord.study.run import run_study
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 def table(folder: Path, name: str) -> list[dict[str, str]]:
     with (folder / "tables" / f"{name}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def hits(found: Any, query: str, target: str, k: int) -> np.ndarray:
+def hits(embedded: Any, query: str, target: str, k: int) -> np.ndarray:
     """Return the hits of each query that has both sides, by loops over float64 scores."""
-    q, t = found.embeddings[query].astype(np.float64), found.embeddings[target].astype(np.float64)
-    both = [i for i in range(len(q)) if found.valid[query][i] and found.valid[target][i]]
+    q, t = embedded.embeddings[query].astype(np.float64), embedded.embeddings[target].astype(np.float64)
+    both = [i for i in range(len(q)) if embedded.valid[query][i] and embedded.valid[target][i]]
     out = []
     for i in both:
         own = q[i] @ t[i]
@@ -74,14 +76,15 @@ def test_one_evaluation_has_every_form(weak: Path, tmp_path: Path) -> None:
     assert summary.page.is_file() and "R@10" in str(summary) and "chance is" in str(summary)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_figures_are_those_of_the_embeddings(weak: Path, tmp_path: Path) -> None:
     write_evaluations([weak], tmp_path / "r", level=0.9)
-    found = planted(1.6, 1, silent=6)
+    embedded = planted(1.6, 1, silent=6)
     rows = {row["of"]: row for row in table(tmp_path / "r", "figures-retrieval")}
     assert set(rows) == {"t2v", "v2a"}
     for code, (query, target) in {"t2v": ("text", "video"), "v2a": ("video", "audio")}.items():
         for k in (1, 5, 10):
-            own = hits(found, query, target, k)
+            own = hits(embedded, query, target, k)
             share, n, z = own.mean(), len(own), stats.norm.isf(0.05)
             row = rows[code]
             assert float(row[f"R@{k}"]) == pytest.approx(100 * share)
@@ -96,13 +99,14 @@ def test_figures_are_those_of_the_embeddings(weak: Path, tmp_path: Path) -> None
             assert ends == pytest.approx((100 * (centre - reach), 100 * (centre + reach)), abs=1e-6)
         assert int(rows[code]["units"]) == n and int(rows[code]["gallery"]) == n
     labelled = {row["of"]: row for row in table(tmp_path / "r", "figures-zero-shot-classification")}
-    video, text = (found.embeddings[m].astype(np.float64) for m in ("video", "text"))
-    names = [str(found.captions[i]) for i in range(4)] if found.captions is not None else []
-    right = [names[int(np.argmax(video[i] @ text[:4].T))] == found.labels["class"][i] for i in range(60)]
+    video, text = (embedded.embeddings[m].astype(np.float64) for m in ("video", "text"))
+    names = [str(embedded.captions[i]) for i in range(4)] if embedded.captions is not None else []
+    right = [names[int(np.argmax(video[i] @ text[:4].T))] == embedded.labels["class"][i] for i in range(60)]
     assert float(labelled["video, class"]["top-1"]) == pytest.approx(100 * np.mean(right))
     assert float(labelled["video, class"]["top-1 chance"]) == pytest.approx(25)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_direction_comes_first(weak: Path) -> None:
     systems = read_systems([weak])
     assert [t.name for t in analyse(systems)[0].targets] == ["t2v", "v2a"]
@@ -119,9 +123,9 @@ def test_a_direction_comes_first(weak: Path) -> None:
 def test_recall_at_every_k_is_that_of_the_rows(weak: Path) -> None:
     (bench, *_) = analyse(read_systems([weak]))
     for target in bench.targets:
-        found = curve_of(bench.models["weak.npz"], target)
-        assert found is not None
-        k, recall, chance = found
+        curve = curve_of(bench.models["weak.npz"], target)
+        assert curve is not None
+        k, recall, chance = curve
         own = dict(zip(k.tolist(), recall.tolist(), strict=True))
         for at in (1, 5, 10):
             assert own[at] == pytest.approx(target.figures["weak.npz"][f"R@{at}"].estimate)
@@ -144,9 +148,10 @@ def test_queries_that_count_as_errors_are_never_found(tmp_path: Path) -> None:
 # ---- comparison
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_models_are_compared_over_the_same_queries(weak: Path, strong: Path, tmp_path: Path) -> None:
     summary = write_evaluations([weak, strong], tmp_path / "r")
-    found = {"weak.npz": planted(1.6, 1, silent=6), "strong.npz": planted(0.7, 2, silent=6)}
+    embedded = {"weak.npz": planted(1.6, 1, silent=6), "strong.npz": planted(0.7, 2, silent=6)}
     rows = table(tmp_path / "r", "differences")
     assert len(rows) == 5, "two directions; video, audio and both"
     sides = {"t2v": ("text", "video"), "v2a": ("video", "audio")}
@@ -155,7 +160,7 @@ def test_two_models_are_compared_over_the_same_queries(weak: Path, strong: Path,
         assert row["systems"] == "weak.npz − strong.npz"
         ps.append(float(row["p"]))
         if (code := row["of"].partition(",")[0]) in sides:
-            one, two = (hits(found[name], *sides[code], 10) for name in ("weak.npz", "strong.npz"))
+            one, two = (hits(embedded[name], *sides[code], 10) for name in ("weak.npz", "strong.npz"))
             n, mean = len(one), (one - two).mean()
             variance = (one - two).var(ddof=1) / n + 2 / (n * (n - 1))  # one more discordant query each way
             assert float(row["difference"]) == pytest.approx(100 * mean)
@@ -183,30 +188,31 @@ def test_two_models_are_compared_over_the_same_queries(weak: Path, strong: Path,
 
 def test_query_by_query(weak: Path, strong: Path) -> None:
     bench = analyse(read_systems([weak, strong]))[0]
-    found = clearest_duel(bench)
-    assert found is not None and (found.a, found.b) == ("strong.npz", "weak.npz") and found.ranks
-    code = found.target
+    duel = clearest_duel(bench)
+    assert duel is not None and (duel.a, duel.b) == ("strong.npz", "weak.npz") and duel.ranks
+    code = duel.target
     rank_a, rank_b = (read_ranks(f / "queries.npz", "retrieval", code).rank() for f in (strong, weak))
     wins = sum(a < b for a, b in zip(rank_a, rank_b, strict=True))
     losses = sum(a > b for a, b in zip(rank_a, rank_b, strict=True))
-    assert (found.wins, found.ties, found.losses) == (wins, len(rank_a) - wins - losses, losses)
-    better_a, better_b = found.furthest(3)
+    assert (duel.wins, duel.ties, duel.losses) == (wins, len(rank_a) - wins - losses, losses)
+    better_a, better_b = duel.furthest(3)
     ratio = rank_b / rank_a
     assert ratio[better_a[0]] == ratio.max() and (len(better_b) == 0 or ratio[better_b[0]] == ratio.min())
     text = planted(1.6, 1, silent=6).captions
-    assert text is not None and found.captions.tolist() == [str(c) for c in text[: len(rank_a)]]
+    assert text is not None and duel.captions.tolist() == [str(c) for c in text[: len(rank_a)]]
 
 
 def test_classes_unit_by_unit(weak: Path, strong: Path) -> None:
     bench = analyse(read_systems([weak, strong]))[1]
-    found = clearest_duel(bench)
-    assert found is not None and not found.ranks
-    each = [arrays_of(f)[f"zero-shot-classification/{found.target}/top-1/each"] for f in (strong, weak)]
-    assert (found.wins, found.losses) == (int((each[0] > each[1]).sum()), int((each[0] < each[1]).sum()))
-    unit = found.furthest(1)[0][0]
-    assert re.match("(stir|fry|cut|boil): ", str(found.captions[unit])), "the class, then the caption"
+    duel = clearest_duel(bench)
+    assert duel is not None and not duel.ranks
+    each = [arrays_of(f)[f"zero-shot-classification/{duel.target}/top-1/each"] for f in (strong, weak)]
+    assert (duel.wins, duel.losses) == (int((each[0] > each[1]).sum()), int((each[0] < each[1]).sum()))
+    unit = duel.furthest(1)[0][0]
+    assert re.match("(stir|fry|cut|boil): ", str(duel.captions[unit])), "the class, then the caption"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_captions_units_have_their_names(tmp_path: Path) -> None:
     folders = [
         write_folder(tmp_path / name, planted(noise, captions=False), ("retrieval",))
@@ -217,6 +223,7 @@ def test_without_captions_units_have_their_names(tmp_path: Path) -> None:
     assert rows and all(re.fullmatch(r"clip\d+", row["id"]) and "caption" not in row for row in rows)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_seeds_of_orders(orders: Path, tmp_path: Path) -> None:
     summary = write_reports([orders], tmp_path / "r")
     each = {
@@ -244,7 +251,10 @@ def test_seeds_of_orders(orders: Path, tmp_path: Path) -> None:
 def by_target(folder: Path) -> list[dict[str, dict[str, str]]]:
     """Return the lines of the table of figures by system, for each direction."""
     rows = table(folder, "figures-retrieval")
-    return [{row["system"]: row for row in rows if row["of"] == of} for of in dict.fromkeys(row["of"] for row in rows)]
+    return [
+        {row["system"]: row for row in rows if row["of"] == target}
+        for target in dict.fromkeys(row["of"] for row in rows)
+    ]
 
 
 def row_text(row: dict[str, str]) -> str:
@@ -267,13 +277,14 @@ def test_models_with_one_first_stage_count_once(tmp_path: Path) -> None:
     assert bench.targets[0].figures["VT→A"]["R@10"].num_seeds == 2, "nothing is known of their first stages"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_study_beside_a_model_of_others(orders: Path, tmp_path: Path) -> None:
     """Orders with three seeds are distinguished as before; the other model, with one seed, counts as a trained model."""
     theirs = write_folder(tmp_path / "theirs", planted(2.5, 9), ("retrieval",))
     systems = read_systems([orders, theirs])
     target = analyse(systems)[0].targets[0]
-    found = {(pair.a, pair.b): pair.num_seeds for pair in target.comparisons[0].differences}
-    assert found == {("AV→T", "VT→A"): 3, ("AV→T", "theirs.npz"): 1, ("VT→A", "theirs.npz"): 1}
+    num_seeds = {(pair.a, pair.b): pair.num_seeds for pair in target.comparisons[0].differences}
+    assert num_seeds == {("AV→T", "VT→A"): 3, ("AV→T", "theirs.npz"): 1, ("VT→A", "theirs.npz"): 1}
     assert target.winner is None
     summary = " ".join(build_evaluations(systems).summary)
     assert "Significant differences: VT→A is ahead of AV→T" in summary
@@ -304,6 +315,7 @@ def test_orders_that_are_shown_beside_the_others_do_not_keep_a_winner_from_being
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_steps_are_compared_by_recall_and_listed(tmp_path: Path) -> None:
     folders = [
         write_folder(tmp_path / name, seconds(noise, 7), ("crosstask",), ("t2v",))
@@ -312,20 +324,21 @@ def test_steps_are_compared_by_recall_and_listed(tmp_path: Path) -> None:
     (bench,) = analyse(read_systems(folders))
     (target,) = bench.targets
     assert target.main == "recall, mean over videos" and len(target.comparisons) == 1
-    found = clearest_duel(bench)
+    duel = clearest_duel(bench)
     kept = [arrays_of(f)["crosstask/t2v/aligned"] for f in folders]
-    assert found is not None and (found.a, found.what) == ("good.npz", "steps found")
-    assert found.value_a.tolist() == kept[0].tolist() and found.wins == int((kept[0] > kept[1]).sum())
-    assert found.names[0] == "video0 of task0"
+    assert duel is not None and (duel.a, duel.what) == ("good.npz", "steps found")
+    assert duel.value_a.tolist() == kept[0].tolist() and duel.wins == int((kept[0] > kept[1]).sum())
+    assert duel.names[0] == "video0 of task0"
     build_evaluations(read_systems(folders))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_clusters_and_folds(tmp_path: Path) -> None:
     def folds(noise: float, seed: int) -> Any:
-        found = planted(noise, seed)
+        embedded = planted(noise, seed)
         for fold in range(2):
-            found.labels[f"fold-{fold}"] = np.where(np.arange(60) // 4 % 2 == fold, "test", "train")
-        return found
+            embedded.labels[f"fold-{fold}"] = np.where(np.arange(60) // 4 % 2 == fold, "test", "train")
+        return embedded
 
     names = ("linear-probe", "clustering")
     folders = [
@@ -341,6 +354,7 @@ def test_clusters_and_folds(tmp_path: Path) -> None:
 # ---- names
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_systems_have_distinct_names(tmp_path: Path) -> None:
     first = write_folder(tmp_path / "a" / "model", planted(1.0), ("retrieval",))
     second = write_folder(tmp_path / "b" / "model", planted(1.5), ("retrieval",))
@@ -359,6 +373,7 @@ def test_orders_of_two_studies_have_their_folders_names(orders: Path, tmp_path: 
 # ---- a study, from its training on
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_evaluation_of_a_study(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Trains, evaluates and reports orders that share first stages and one that lacks a modality."""
     recipe = load_recipe("debug", training={"tensorboard": False, "max_steps": 2, "device": "cpu"})
@@ -366,10 +381,10 @@ def test_the_evaluation_of_a_study(tiny_store: Path, tmp_path: Path, capsys: pyt
     words = ["evaluate", str(tmp_path / "study"), "--store", str(tiny_store), "--benchmark", "tiny"]
     assert main([*words, "--directions", "[t2v,t2va]", "--out", str(tmp_path / "e")]) == 0
     assert main(["report", str(tmp_path / "e")]) == 0
-    told = capsys.readouterr().out
-    assert "one seed" not in told
-    assert "Retrieval on any clips, tiny, t2v, R@10: of AV→T, VT→A the highest " in told
-    assert "Not compared: VT " in told
+    printed = capsys.readouterr().out
+    assert "one seed" not in printed
+    assert "Retrieval on any clips, tiny, t2v, R@10: of AV→T, VT→A the highest " in printed
+    assert "Not compared: VT " in printed
     rows = table(tmp_path / "e" / "report", "figures-retrieval-tiny")
     lines = [(row["of"], row["system"]) for row in rows]
     assert lines[:4] == [("t2v", name) for name in ("AV→T", "VT→A", "VT", "chance")] and ("t2va", "VT") not in lines
@@ -395,6 +410,7 @@ def test_the_evaluation_of_a_study(tiny_store: Path, tmp_path: Path, capsys: pyt
 # ---- the command line
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_line(weak: Path, strong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["report", str(weak), str(strong), "--out", str(tmp_path / "r"), "--direction", "v2a", "--level", "0.9"]
     assert main(given) == 0
@@ -405,7 +421,7 @@ def test_the_command_line(weak: Path, strong: Path, tmp_path: Path, capsys: pyte
     assert one == two and "95 %" not in one and "--level 0.9" in one and "--direction v2a" in one
     capsys.readouterr()
     study = write_study_folder(tmp_path / "study", seeds=(0,), orders=["avt"])
-    for arguments, told in (
+    for arguments, message in (
         ([str(weak), str(study)], "studies and evaluations cannot be reported together"),
         (["--compare", str(study), str(weak)], "studies and evaluations cannot be reported together"),
         ([str(study), str(study)], "a report covers one study; compare two with trichord report --compare A B"),
@@ -417,7 +433,7 @@ def test_the_command_line(weak: Path, strong: Path, tmp_path: Path, capsys: pyte
     ):
         assert main(["report", *arguments]) == 2
         error = capsys.readouterr().err
-        assert told in error and error.count("\n") == 1, error
+        assert message in error and error.count("\n") == 1, error
     assert main(["report", str(study)]) == 0
     assert (study / "report" / "report.html").is_file()
 

@@ -14,6 +14,7 @@ from trichord.report.contents import build_evaluations
 from trichord.report.systems import read_systems
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_fusion_rule_is_shown_and_not_compared(weak: Path, tmp_path: Path) -> None:
     other = write_folder(tmp_path / "other", planted(0.7, 2, silent=6), fusion="mean_normalized")
     systems = read_systems([weak, other])
@@ -31,7 +32,7 @@ def options(name: str, value: object, at: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("change", "at", "told"),
+    ("change", "at", "message"),
     [
         (options("windows", {"count": 10, "length_s": 5.0, "pool": "mean"}, 0), 0, "the windows is none in one and count 10"),
         (options("templates", ["a video of {}"], 1), 1, r"the templates is none in one and a video of {} in the other"),
@@ -43,26 +44,26 @@ def options(name: str, value: object, at: int) -> Any:
     ],
 )  # fmt: skip
 def test_other_choices_are_not_compared(
-    weak: Path, strong: Path, tmp_path: Path, change: Any, at: int, told: str
+    weak: Path, strong: Path, tmp_path: Path, change: Any, at: int, message: str
 ) -> None:
     other = edit(copy(strong, tmp_path / "other"), change)
     benches = analyse(read_systems([weak, other]))
-    assert any(told in sentence for sentence in benches[at].apart), benches[at].apart
+    assert any(message in sentence for sentence in benches[at].apart), benches[at].apart
     assert not benches[at].targets[0].comparisons and len(benches[at].targets[0].figures) == 2
     assert benches[1 - at].targets[0].comparisons, "the other benchmark is"
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("embedded", "message"),
     [
         (planted(0.7, 2, silent=6, ids="item{}"), "units differ: 'clip0' is only in one"),
         (planted(0.7, 2, silent=6, num=57), "the gallery's size is 60 in one and 57 in the other"),
     ],
 )
-def test_other_clips_are_not_compared(weak: Path, tmp_path: Path, found: Any, told: str) -> None:
-    other = write_folder(tmp_path / "other", found)
+def test_other_clips_are_not_compared(weak: Path, tmp_path: Path, embedded: Any, message: str) -> None:
+    other = write_folder(tmp_path / "other", embedded)
     bench = analyse(read_systems([weak, other]))[0]
-    assert any(told in sentence for sentence in bench.apart) and not any(t.comparisons for t in bench.targets)
+    assert any(message in sentence for sentence in bench.apart) and not any(t.comparisons for t in bench.targets)
 
 
 def test_other_clips_that_count_are_not_compared(weak: Path, strong: Path, tmp_path: Path) -> None:
@@ -71,13 +72,13 @@ def test_other_clips_that_count_are_not_compared(weak: Path, strong: Path, tmp_p
         each[[0, -1]] = each[[-1, 0]]
 
     benches = analyse(read_systems([weak, edit_arrays(copy(strong, tmp_path / "other"), swap)]))
-    told = "audio, class: weak.npz is not compared with strong.npz: unit 'clip0' counts only in one"
-    assert benches[1].apart == [told]
+    message = "audio, class: weak.npz is not compared with strong.npz: unit 'clip0' counts only in one"
+    assert benches[1].apart == [message]
     assert benches[1].targets[0].comparisons, "video is compared"
 
 
 @pytest.mark.parametrize(
-    ("name", "at", "told"),
+    ("name", "at", "message"),
     [
         ("zero-shot-classification/video, class/truth", 1, "labels of video, class differ"),
         ("zero-shot-classification/video, class/classes", 1, "classes of video, class differ"),
@@ -86,14 +87,16 @@ def test_other_clips_that_count_are_not_compared(weak: Path, strong: Path, tmp_p
         ("retrieval/t2v/clip", 0, "the queries' clips differ: number 5 is '5' in one"),
     ],
 )
-def test_another_truth_is_not_compared(weak: Path, strong: Path, tmp_path: Path, name: str, at: int, told: str) -> None:
+def test_another_truth_is_not_compared(
+    weak: Path, strong: Path, tmp_path: Path, name: str, at: int, message: str
+) -> None:
     def change(arrays: dict[str, np.ndarray]) -> None:
         values = arrays[name]
         place = min(5, len(values) - 1)
         values[place] = "other" if values.dtype.kind == "U" else 0
 
     benches = analyse(read_systems([weak, edit_arrays(copy(strong, tmp_path / "other"), change)]))
-    assert any(told in sentence for sentence in benches[at].apart), benches[at].apart
+    assert any(message in sentence for sentence in benches[at].apart), benches[at].apart
     assert not benches[at].targets[0].comparisons
 
 

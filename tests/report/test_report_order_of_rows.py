@@ -25,10 +25,10 @@ from trichord.study.ranks import CLIP_PARTS
 NAMES = ("retrieval", "zero-shot-classification")
 
 
-def shuffled(found: Embedded, seed: int = 5, **changes: Any) -> Embedded:
+def shuffled(embedded: Embedded, seed: int = 5, **changes: Any) -> Embedded:
     """Return the same clips in another order, with their texts in yet another order."""
     rng = np.random.default_rng(seed)
-    moved = found.take(rng.permutation(found.num_clips))
+    moved = embedded.take(rng.permutation(embedded.num_clips))
     texts = rng.permutation(moved.num_texts)
     return moved.but(
         embeddings=moved.embeddings | {"text": moved.embeddings["text"][texts]},
@@ -41,13 +41,19 @@ def shuffled(found: Embedded, seed: int = 5, **changes: Any) -> Embedded:
 
 def benches(tmp_path: Path, one: Embedded, two: Embedded, names: tuple[str, ...] = NAMES) -> list[Bench]:
     directions = ("t2v", "v2a") if "retrieval" in names else ()
-    folders = [write_folder(tmp_path / name, found, names, directions) for name, found in (("one", one), ("two", two))]
+    folders = [
+        write_folder(tmp_path / name, embedded, names, directions) for name, embedded in (("one", one), ("two", two))
+    ]
     return analyse(read_systems(folders))
 
 
-def pairs(found: list[Bench]) -> list[tuple[float, float, float]]:
+def pairs(some_benches: list[Bench]) -> list[tuple[float, float, float]]:
     return [
-        (d.estimate, d.p, d.low) for bench in found for t in bench.targets for c in t.comparisons for d in c.differences
+        (d.estimate, d.p, d.low)
+        for bench in some_benches
+        for t in bench.targets
+        for c in t.comparisons
+        for d in c.differences
     ]
 
 
@@ -83,27 +89,27 @@ def test_several_texts_of_a_clip_are_paired_by_their_captions(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"labels": {"class": ["stir", "fry"] * 30}}, "labels of"),
         ({"captions": ["other"] + [f"text {i}" for i in range(59)]}, "captions differ: "),
     ],
 )
-def test_another_truth_in_another_order_is_not_compared(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+def test_another_truth_in_another_order_is_not_compared(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     name = "zero-shot-classification" if "labels" in change else "retrieval"
     one = planted(0.6).but(captions=[f"text {i}" for i in range(60)]) if "captions" in change else planted(0.6)
     two = shuffled(planted(1.8, 1).but(**change) if "captions" in change else planted(1.8, 1))
     two = two.but(**change) if "labels" in change else two
     (bench,) = benches(tmp_path, one, two, (name,))
-    assert any(told in sentence and "is only in one" in sentence for sentence in bench.apart), bench.apart
+    assert any(message in sentence and "is only in one" in sentence for sentence in bench.apart), bench.apart
     assert not bench.targets[0].comparisons
 
 
 def test_rows_without_ids_are_paired_by_number_with_a_note(tmp_path: Path) -> None:
     one, two = (planted(noise, seed, captions=False, ids="{}") for noise, seed in ((0.6, 0), (1.8, 1)))
-    found = benches(tmp_path, one, two, ("retrieval",))
-    assert pairs(found)
-    assert found[0].apart == [
+    compared = benches(tmp_path, one, two, ("retrieval",))
+    assert pairs(compared)
+    assert compared[0].apart == [
         "one.npz, two.npz have no ids, so rows were matched by number; give ids to ensure that they match"
     ]
 
@@ -131,18 +137,19 @@ def shuffle_study(folder: Path, suffix: str = "") -> None:
 @pytest.mark.parametrize("suffix", ["", ".mp4"])
 @pytest.mark.parametrize("num_missing", [0, 4])
 def test_two_studies_whose_clips_are_in_another_order(suffix: str, num_missing: int, tmp_path: Path) -> None:
-    better = {order: skill + 1.5 for order, skill in SKILL.items()}
-    a = write_study_folder(tmp_path / "a", num_missing=num_missing)
-    b = write_study_folder(tmp_path / "b", num_missing=num_missing, skill=better)
+    orders, better = ["av>t", "avt"], {order: skill + 1.5 for order, skill in SKILL.items()}
+    a = write_study_folder(tmp_path / "a", orders=orders, seeds=[0, 1], num_missing=num_missing)
+    b = write_study_folder(tmp_path / "b", orders=orders, seeds=[0, 1], num_missing=num_missing, skill=better)
     plain = compare_studies(read_study(a), read_study(b))
     shuffle_study(b, suffix)
     moved = compare_studies(read_study(a), read_study(b))
-    shown = [[[cell.text for cell in row] for row in found.tables()[-1].rows] for found in (plain, moved)]
+    shown = [[[cell.text for cell in row] for row in document.tables()[-1].rows] for document in (plain, moved)]
     assert moved.summary == plain.summary and shown[0] == shown[1] and len(shown[0]) > 4
 
 
 def test_studies_of_other_clips_in_another_order_are_refused(tmp_path: Path) -> None:
-    a, b = write_study_folder(tmp_path / "a"), write_study_folder(tmp_path / "b", caption="stir {n} eggs")
+    a = write_study_folder(tmp_path / "a", orders=["avt"], seeds=[0])
+    b = write_study_folder(tmp_path / "b", orders=["avt"], seeds=[0], caption="stir {n} eggs")
     shuffle_study(b)
     with pytest.raises(TrichordError, match=r"captions differ: 'v0@0\.000-5\.000: cut the 0 onions' is only in A"):
         compare_studies(read_study(a), read_study(b))

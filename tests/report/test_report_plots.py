@@ -46,8 +46,8 @@ def texts(svg: str) -> list[str]:
 
 def images(svg: str) -> list[Image.Image]:
     """Return the pictures in an SVG."""
-    found = re.findall(r'xlink:href="data:image/png;base64,([^"]*)"', svg)
-    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+    encoded = re.findall(r'xlink:href="data:image/png;base64,([^"]*)"', svg)
+    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in encoded]
 
 
 def offsets(ax: Any) -> np.ndarray:
@@ -77,7 +77,7 @@ def curves(seeds: int = 2, steps: int = 50) -> plots.StageCurves:
     at = np.arange(steps)
     sizes = {"loss": 9.0, "contrast_VT": 5.0, "reconstruction": 0.3}
     shapes = {t: [1 + np.exp(-at / 9) + 0.1 * rng.random(steps) for _ in range(seeds)] for t in sizes}
-    return plots.StageCurves("AV→T", {t: [(at, sizes[t] * shape) for shape in found] for t, found in shapes.items()})
+    return plots.StageCurves("AV→T", {t: [(at, sizes[t] * shape) for shape in series] for t, series in shapes.items()})
 
 
 def scatter_panel(n: int, title: str = "AV→T") -> plots.ScatterPanel:
@@ -254,10 +254,10 @@ def test_lost_seeds_are_dashed_and_not_in_the_median() -> None:
     with one_axes() as ax:
         plots_training._draw_curves(ax, seeds[:1], 400, [(range(2), [90.0, 95.0])] * 3)
         assert len(ax.lines) == 4, "the median of one finished seed is the seed"
-    told = "not finished or diverged: not in the median"
-    assert told in texts(plots.learning_curves([plots.StageCurves("x", {"loss": seeds}, {"loss": seeds[:1]})]))
+    note = "not finished or diverged: not in the median"
+    assert note in texts(plots.learning_curves([plots.StageCurves("x", {"loss": seeds}, {"loss": seeds[:1]})]))
     assert "loss" in texts(plots.learning_curves([plots.StageCurves("x", {}, {"loss": seeds})]))
-    assert told not in texts(plots.learning_curves([curves()]))
+    assert note not in texts(plots.learning_curves([curves()]))
     with pytest.raises(TrichordError, match="loss has 2 steps and 1 values"):
         plots.learning_curves([plots.StageCurves("x", {}, {"loss": [([1, 2], [1.0])]})])
 

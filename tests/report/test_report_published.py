@@ -83,8 +83,8 @@ def of_figures(*figures: str) -> PublishedRow:
 
 
 def test_the_study_is_printed_to_the_digit() -> None:
-    found = {(row.benchmark, row.order): " ".join(row.printed(name) for name in MEASURES) for row in of_study}
-    assert found == STUDY and len(of_study) == 6
+    printed = {(row.benchmark, row.order): " ".join(row.printed(name) for name in MEASURES) for row in of_study}
+    assert printed == STUDY and len(of_study) == 6
     assert all(row.direction == "t2v" and row.medr is None and row.num_queries is None for row in of_study)
     assert [[getattr(row, name) for name in MEASURES] for row in of_study] == [
         [float(figure) for figure in figures.split()] for figures in STUDY.values()
@@ -92,12 +92,12 @@ def test_the_study_is_printed_to_the_digit() -> None:
 
 
 def test_other_systems_are_printed_to_the_digit() -> None:
-    found = [
+    printed = [
         f"{row.benchmark} {row.method.split(',')[0]} {' '.join(row.printed(name) for name in MEASURES)} "
         f"{'-' if row.medr is None else f'{row.medr:g}'} {row.num_queries or '-'}"
         for row in others
     ]
-    assert found == OTHERS.strip().splitlines()
+    assert printed == OTHERS.strip().splitlines()
 
 
 def test_rows_are_whole_and_ordered() -> None:
@@ -195,11 +195,13 @@ def test_usual_galleries_of_the_study() -> None:
         for size in USUAL_GALLERIES[row.benchmark]
         for name in MEASURES
     }
-    two_places = {figure: found for (b, _, figure), found in hits.items() if b == "youcook2" and figure[-3] == "."}
+    two_places = {figure: matches for (b, _, figure), matches in hits.items() if b == "youcook2" and figure[-3] == "."}
     assert two_places == {
         "1.61": [54], "5.97": [200], "9.43": [316], "5.16": [173], "1.10": [37], "5.13": [172], "7.13": [239]
     }  # fmt: skip
-    assert [(size, figure) for (b, size, figure), found in hits.items() if b == "msrvtt" and found] == [(2990, "1.14")]
+    assert [(size, figure) for (b, size, figure), matches in hits.items() if b == "msrvtt" and matches] == [
+        (2990, "1.14")
+    ]
     for row in of_study:
         expected = (3350,) if row.benchmark == "youcook2" else ()
         assert consistent_galleries(row, USUAL_GALLERIES[row.benchmark]) == expected
@@ -234,9 +236,9 @@ def test_hits_are_those_of_brute_force(places: int, share: float, total: int, ra
     shares = sorted((share, *ranks))
     figures = [f"{100 * s:.{places}f}" for s in shares]
     row = of_figures(*figures)
-    found = [list(possible_hits(row, name, total)) for name in MEASURES]
-    assert found == [brute(figure, total) for figure in figures]
-    assert consistent_galleries(row, [total]) == ((total,) if all(found) else ())
+    possible = [list(possible_hits(row, name, total)) for name in MEASURES]
+    assert possible == [brute(figure, total) for figure in figures]
+    assert consistent_galleries(row, [total]) == ((total,) if all(possible) else ())
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,10 +12,10 @@ import pytest
 from report_helpers import ORDERS, SKILL, result_of, targets, write_study_folder
 from trichord.errors import TrichordError
 from trichord.modality import Direction, Order
-from trichord.report.analysis import MAIN_RECALL, analyse_study, check_comparable, interactions, untouched
+from trichord.report.analysis import MAIN_RECALL, Target, analyse_study, check_comparable, interactions, untouched
 from trichord.report.compare import compare_studies
 from trichord.report.queries import clearest_duel
-from trichord.report.reading import read_study
+from trichord.report.reading import Study, read_study
 from trichord.report.tables import order_table, sizes_table
 
 
@@ -24,6 +24,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_study_folder(
         tmp_path_factory.mktemp("study"), orders=[*ORDERS, "vt", "av"], benchmarks={"tiny": 60, "other": 90}
     )
+
+
+@pytest.fixture(scope="module")
+def studied(folder: Path) -> tuple[Study, list[Target]]:
+    """The study as it is read, and its analysis."""
+    study = read_study(folder)
+    return study, targets(study)
 
 
 @pytest.fixture
@@ -57,20 +64,24 @@ def test_a_study_is_read_with_all_its_runs(folder: Path) -> None:
     assert study.geometry(study.done[0], "tiny") is not None and study.geometry(study.done[0], "none") is None
 
 
-def test_recalls_are_those_of_the_runs(folder: Path) -> None:
-    study = read_study(folder)
-    for target in targets(study):
+def test_recalls_are_those_of_the_runs(studied: tuple[Study, list[Target]]) -> None:
+    study, analysed = studied
+    for target in analysed:
         for name, figures in target.figures.items():
             rows = [result_of(run, target.benchmark, "t2v") for run in study.runs_of(target.models[name].system.order)]
             for k in (1, 5, 10):
                 mean = np.mean([row[f"r{k}"] for row in rows])
-                found = figures[f"R@{k}"].interval
-                assert found is not None and found.estimate == pytest.approx(mean) and found.low <= mean <= found.high
-                assert found.num_seeds == 3
+                interval = figures[f"R@{k}"].interval
+                assert (
+                    interval is not None
+                    and interval.estimate == pytest.approx(mean)
+                    and interval.low <= mean <= interval.high
+                )
+                assert interval.num_seeds == 3
 
 
-def test_pairs_alone_are_shown_but_not_compared(folder: Path) -> None:
-    target, whole = targets(folder)[0], ("AV→T", "AT→V", "VT→A", "AVT")
+def test_pairs_alone_are_shown_but_not_compared(studied: tuple[Study, list[Target]]) -> None:
+    target, whole = studied[1][0], ("AV→T", "AT→V", "VT→A", "AVT")
     assert tuple(target.figures) == (*whole, "VT") and target.compared == whole and target.beside == {"VT"}
     differences = target.comparisons[0].differences
     assert {d.a for d in differences} | {d.b for d in differences} == set(whole)
@@ -82,11 +93,11 @@ def test_the_planted_order_is_found(tmp_path: Path) -> None:
     (bench,) = analyse_study(study, Direction.parse("t2v"))
     (comparison,) = bench.targets[0].comparisons
     assert bench.targets[0].winner == "VT→A" and comparison.verdict.startswith("VT→A beats every other order")
-    found = clearest_duel(bench)
-    assert found is not None and found.a == "VT→A" and found.wins > 5 * found.losses
-    assert found.wins + found.ties + found.losses == 400
-    ahead, behind = found.furthest(5)
-    assert (found.value_a[ahead] < found.value_b[ahead]).all() and (found.value_a[behind] > found.value_b[behind]).all()
+    duel = clearest_duel(bench)
+    assert duel is not None and duel.a == "VT→A" and duel.wins > 5 * duel.losses
+    assert duel.wins + duel.ties + duel.losses == 400
+    ahead, behind = duel.furthest(5)
+    assert (duel.value_a[ahead] < duel.value_b[ahead]).all() and (duel.value_a[behind] > duel.value_b[behind]).all()
 
 
 def test_missing_clips_count_as_errors_everywhere(tmp_path: Path) -> None:
@@ -104,14 +115,18 @@ def test_missing_clips_count_as_errors_everywhere(tmp_path: Path) -> None:
     assert 100 * fives.values[0].mean() == pytest.approx(row["r5"])
 
 
-def test_interactions_between_benchmarks(folder: Path) -> None:
-    (found,) = interactions(targets(folder))
-    assert (found.first, found.second) == ("Tiny", "Other") and len(found.pairs) == 6 and found.verdict
+def test_interactions_between_benchmarks(studied: tuple[Study, list[Target]]) -> None:
+    (interaction,) = interactions(studied[1])
+    assert (
+        (interaction.first, interaction.second) == ("Tiny", "Other")
+        and len(interaction.pairs) == 6
+        and interaction.verdict
+    )
 
 
 def test_later_frozen_stages_leave_the_first_pair_untouched() -> None:
-    found = {code: untouched(Order.parse(code), Direction.parse("t2v")) for code in ("vt>a", "av>t", "avt")}
-    assert found == {"vt>a": True, "av>t": False, "avt": False}
+    unchanged = {code: untouched(Order.parse(code), Direction.parse("t2v")) for code in ("vt>a", "av>t", "avt")}
+    assert unchanged == {"vt>a": True, "av>t": False, "avt": False}
 
 
 def test_a_folder_without_a_study(tmp_path: Path) -> None:
@@ -123,7 +138,7 @@ def test_a_folder_without_a_study(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "told"),
+    ("recipe", "message"),
     [
         ({}, "its recipe has no evaluation.directions"),
         ({"evaluation": {"directions": "t2v"}}, "its recipe has no evaluation.directions"),
@@ -131,9 +146,9 @@ def test_a_folder_without_a_study(tmp_path: Path) -> None:
         ({"evaluation": {"directions": ["t2v"]}, "later_stages": [1]}, "later_stages of its recipe is not an object"),
     ],
 )
-def test_a_recipe_of_other_form_is_refused(own: Path, recipe: dict[str, Any], told: str) -> None:
+def test_a_recipe_of_other_form_is_refused(own: Path, recipe: dict[str, Any], message: str) -> None:
     edit(own / "study.json", lambda c: c.update(recipe=recipe))
-    with pytest.raises(TrichordError, match=f"study.json: {told}"):
+    with pytest.raises(TrichordError, match=f"study.json: {message}"):
         read_study(own)
 
 
@@ -169,16 +184,16 @@ def test_a_study_without_finished_runs_is_an_error(own: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [
         ("missing", "miss", "the policy for missing clips is drop in one and miss in the other"),
         ("ties", "best", "the tie policy is expected in one and best in the other"),
         ("num_gallery", 61, "the gallery's size is 60 in one and 61 in the other"),
     ],
 )
-def test_runs_under_other_policies_are_refused(own: Path, key: str, value: Any, told: str) -> None:
+def test_runs_under_other_policies_are_refused(own: Path, key: str, value: Any, message: str) -> None:
     edit(own / "orders" / "vt-a" / "seed-1.json", lambda c: c["results"][0].update({key: value}))
-    with pytest.raises(TrichordError, match=f"AV→T seed 0 and VT→A seed 1 cannot be compared on tiny t2v: {told}"):
+    with pytest.raises(TrichordError, match=f"AV→T seed 0 and VT→A seed 1 cannot be compared on tiny t2v: {message}"):
         check_comparable(read_study(own))
 
 
@@ -200,7 +215,7 @@ def test_runs_on_other_clips_are_refused(own: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "arrays", "told"),
+    ("row", "arrays", "message"),
     [
         ({"num_queries": 10**300}, {}, "the ranks and the figures of tiny/t2v differ in the number of queries"),
         ({"r10": 10**390}, {}, "the r10 of tiny/t2v is not a number"),
@@ -212,14 +227,14 @@ def test_runs_on_other_clips_are_refused(own: Path) -> None:
     ],
 )
 def test_figures_that_do_not_fit_their_ranks_are_refused(
-    own: Path, row: dict[str, Any], arrays: dict[str, int], told: str
+    own: Path, row: dict[str, Any], arrays: dict[str, int], message: str
 ) -> None:
     path = own / "orders" / "vt-a" / "seed-1.json"
     edit(path, lambda c: c["results"][0].update(row))
     kept = dict(np.load(path.with_suffix(".npz")))
     kept |= {f"tiny/t2v/{part}": np.full_like(kept[f"tiny/t2v/{part}"], value) for part, value in arrays.items()}
     np.savez_compressed(path.with_suffix(".npz"), **kept)
-    with pytest.raises(TrichordError, match=f"seed-1.*{told}"):
+    with pytest.raises(TrichordError, match=f"seed-1.*{message}"):
         check_comparable(read_study(own))
 
 
@@ -248,17 +263,19 @@ def test_two_studies_are_compared_query_by_query(tmp_path: Path) -> None:
 
 
 def test_studies_on_other_galleries_are_refused(tmp_path: Path) -> None:
-    a = read_study(write_study_folder(tmp_path / "a", benchmarks={"tiny": 60}))
-    b = read_study(write_study_folder(tmp_path / "b", benchmarks={"tiny": 61}))
+    def study_on(name: str, benchmarks: dict[str, int]) -> Study:
+        orders, seeds = ["av>t", "avt"], [0, 1]
+        return read_study(write_study_folder(tmp_path / name, orders=orders, seeds=seeds, benchmarks=benchmarks))
+
+    a, b = study_on("a", {"tiny": 60}), study_on("b", {"tiny": 61})
     with pytest.raises(
         TrichordError, match="cannot be compared: Tiny is not compared, since the gallery's size is 60 in A"
     ):
         compare_studies(a, b)
-    c = read_study(write_study_folder(tmp_path / "c", benchmarks={"fresh": 60}))
+    c = study_on("c", {"fresh": 60})
     with pytest.raises(TrichordError, match="no benchmark is common"):
         compare_studies(a, c)
-    d = read_study(write_study_folder(tmp_path / "d", benchmarks={"tiny": 60, "fresh": 60}))
-    e = read_study(write_study_folder(tmp_path / "e", benchmarks={"tiny": 61, "fresh": 60}))
+    d, e = study_on("d", {"tiny": 60, "fresh": 60}), study_on("e", {"tiny": 61, "fresh": 60})
     summary = " ".join(compare_studies(d, e).summary)
     assert "Tiny is not compared, since" in summary and "Fresh: no difference" in summary
 

@@ -46,9 +46,9 @@ def recipe(earlier: Path) -> Recipe:
     return load_recipe(earlier / "recipe.yaml")
 
 
-def same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+def same(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     """Compare the entries that the earlier version wrote; later versions may add more."""
-    for row, other in zip(found, expected, strict=True):
+    for row, other in zip(rows, expected, strict=True):
         for key, value in other.items():
             assert row[key] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), key
 
@@ -60,6 +60,7 @@ def test_the_store_is_sound_and_the_same(earlier: Path) -> None:
     assert store.caption_text(0, 0) and store.rows("visual_2d", 7).shape == (6, 24)
 
 
+@pytest.mark.usefixtures("without_chart")
 def test_a_finished_study_is_not_trained_again(
     earlier: Path, figures: dict[str, Any], recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,8 @@ from trichord.study.trained_runs import chosen_runs, holds_several, trained_runs
 from trichord.tasks.protocol import Options
 from trichord.training.seals import sealed
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 ORDERS, SEEDS = ["av>t", "vt>a"], [0, 1]
 BENCHMARKS = ["tiny", "zero-shot-classification"]
 
@@ -83,7 +85,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return stages
 
 
-def told(folder: Path) -> dict[str, Any]:
+def content_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "results.json").read_text())
 
 
@@ -93,11 +95,11 @@ def told(folder: Path) -> dict[str, Any]:
 def test_each_order_writes_the_files_of_its_stage_evaluated_alone(
     study: Path, kept: Path, tiny_store: Path, labels: Path, tmp_path: Path
 ) -> None:
-    content = told(kept)
+    content = content_of(kept)
     assert content["study"] == str(study) and content["left_out"] == []
     assert content["store"] == {"path": str(tiny_store), "fingerprint": Store(tiny_store).fingerprint}
-    found = [(m["order"], m["seed"], m["folder"], m["note"]) for m in content["models"]]
-    assert sorted(found) == [(o, s, f"{o.replace('>', '-')}/seed-{s}", "") for o in ORDERS for s in SEEDS]
+    listed = [(m["order"], m["seed"], m["folder"], m["note"]) for m in content["models"]]
+    assert sorted(listed) == [(o, s, f"{o.replace('>', '-')}/seed-{s}", "") for o in ORDERS for s in SEEDS]
     for model in content["models"]:
         alone = evaluate(study / "stages" / model["stage"], str(tiny_store), BENCHMARKS, options=options(labels))
         write_evaluation(alone, tmp_path / model["folder"])
@@ -106,15 +108,15 @@ def test_each_order_writes_the_files_of_its_stage_evaluated_alone(
 
 
 def test_plain_retrieval_equals_the_figures_of_the_study(study: Path, kept: Path) -> None:
-    by_study = told_study(study)["results"]
+    by_study = study_content(study)["results"]
     assert len(by_study) == 4 * 3
     for row in by_study:
-        mine = told(kept / row["order"].replace(">", "-") / f"seed-{row['seed']}")["benchmarks"][0]["results"]
+        mine = content_of(kept / row["order"].replace(">", "-") / f"seed-{row['seed']}")["benchmarks"][0]["results"]
         (same,) = [r for r in mine if r["direction"] == row["direction"]]
         assert same == {k: v for k, v in row.items() if k not in ("order", "seed")}
 
 
-def told_study(study: Path) -> dict[str, Any]:
+def study_content(study: Path) -> dict[str, Any]:
     return json.loads((study / "study.json").read_text())
 
 
@@ -126,7 +128,7 @@ def test_figures_are_means_over_seeds_with_their_intervals(study: Path, kept: Pa
         rows = [
             row
             for file in files
-            for b in told(file)["benchmarks"]
+            for b in content_of(file)["benchmarks"]
             if b["name"] == figure.benchmark
             for row in b["rows"]
             if (row["of"], row["measure"]) == (figure.of, figure.measure)
@@ -173,34 +175,34 @@ def test_another_choice_another_store_and_other_weights_are_computed_again(
 
     def call(mine: Path = study, store: Path = tiny_store, **more: Any) -> int:
         before = len(counted)
-        given = {"names": BENCHMARKS, "options": options(labels), **more}
+        given = {"names": BENCHMARKS, "options": options(labels), "seeds": [0], **more}
         evaluate_orders(mine, str(store), out=out, **given)
         return len(counted) - before
 
     assert call() == 0
-    assert call(options=options(labels, fusion="mean_normalized")) == 4
-    assert {b["options"]["fusion"] for b in told(out / "av-t" / "seed-0")["benchmarks"]} == {"mean_normalized"}
-    assert call() == 4, "the figures of the other choice took its place"
-    assert call(names=["tiny"], options=Options()) == 4
-    assert call(names=["tiny"], options=Options(), directions="t2v") == 4
+    assert call(options=options(labels, fusion="mean_normalized")) == 2
+    assert {b["options"]["fusion"] for b in content_of(out / "av-t" / "seed-0")["benchmarks"]} == {"mean_normalized"}
+    assert call() == 2, "the figures of the other choice took its place"
+    assert call(names=["tiny"], options=Options()) == 2
+    assert call(names=["tiny"], options=Options(), directions="t2v") == 2
     labels2 = tmp_path / "labels.csv"
     labels2.write_text(labels.read_text())
-    assert call(options=options(labels2)) == 4
+    assert call(options=options(labels2)) == 2
     labels2.write_text(labels.read_text().replace("wordb", "wordc"))
-    assert call(options=options(labels2)) == 4, "the same file with other labels"
+    assert call(options=options(labels2)) == 2, "the same file with other labels"
     assert call(options=options(labels2)) == 0
     copied = shutil.copytree(study, tmp_path / "study")
     assert call(copied, options=options(labels2)) == 0, "a study that was moved"
-    model = copied / "stages" / told(out)["models"][0]["stage"] / "model.json"
+    model = copied / "stages" / content_of(out)["models"][0]["stage"] / "model.json"
     content = json.loads(model.read_text())
     content.pop("sha256")
     model.write_text(json.dumps(sealed({**content, "calls": []})))
     assert call(copied, options=options(labels2)) == 1, "a stage that was trained again"
     moved = shutil.copytree(tiny_store, tmp_path / "store")
-    assert call(store=moved) == 4 and call() == 0, "a store that was moved"
+    assert call(store=moved) == 2 and call() == 0, "a store that was moved"
     write_annotations(moved, "tiny", [StepSpan("video012", "task", 0, "worda", 0.0, 2.0)])
-    assert call(store=moved) == 4, "other annotations"
-    assert call(store=write_tiny_store(tmp_path / "other", num_test=3)) == 4, "other clips"
+    assert call(store=moved) == 2, "other annotations"
+    assert call(store=write_tiny_store(tmp_path / "other", num_test=3)) == 2, "other clips"
 
 
 def test_an_interrupted_call_continues(
@@ -217,7 +219,7 @@ def test_an_interrupted_call_continues(
     monkeypatch.setattr(module, "evaluate", stopping)
     with pytest.raises(KeyboardInterrupt):
         evaluate_orders(study, str(tiny_store), BENCHMARKS, out=out, options=options(labels))
-    assert [m["stage"] for m in told(out)["models"]] == done
+    assert [m["stage"] for m in content_of(out)["models"]] == done
     begun, done = done, []
     evaluate_orders(study, str(tiny_store), BENCHMARKS, out=out, options=options(labels))
     assert len(done) == 2 and not set(done) & set(begun)
@@ -240,7 +242,7 @@ def test_damaged_results_are_computed_again(
     elif damage == "index":
         (out / "results.json").write_text((out / "results.json").read_text().replace("seed-0", "seed-9", 1))
     else:
-        content = told(out)
+        content = content_of(out)
         content.pop("sha256")
         (out / "results.json").write_text(json.dumps(sealed({**content, "models": [3, {"folder": []}, {}]})))
     with passing_messages(said.append):
@@ -258,10 +260,10 @@ def test_models_of_earlier_calls_stay_if_their_settings_are_equal(
     assert [str(done.run) for done in first.runs] == ["VT→A seed 0", "VT→A seed 1"]
     second = evaluate_orders(study, str(tiny_store), ["tiny"], out=out, orders=["va>t"], seeds=[1])
     assert [str(done.run) for done in second.runs] == ["AV→T seed 1"] and len(counted) == 3
-    models = [(m["order"], m["seed"]) for m in told(out)["models"]]
+    models = [(m["order"], m["seed"]) for m in content_of(out)["models"]]
     assert models == [("vt>a", 0), ("av>t", 1), ("vt>a", 1)], "as the study plans them"
     evaluate_orders(study, str(tiny_store), ["tiny"], out=out, seeds=[0], directions="t2v")
-    assert [(m["order"], m["seed"]) for m in told(out)["models"]] == [("av>t", 0), ("vt>a", 0)]
+    assert [(m["order"], m["seed"]) for m in content_of(out)["models"]] == [("av>t", 0), ("vt>a", 0)]
 
 
 # ---- what is left out
@@ -273,17 +275,17 @@ def test_unfinished_and_diverged_runs_are_noted(study: Path, tiny_store: Path, t
     (broken / "stages" / stages["av>t", 1] / "model.json").unlink()
     (broken / "stages" / stages["vt>a", 0] / "model.json").unlink()
     (broken / "stages" / stages["vt>a", 0] / "diverged.json").write_text('{"message": "loss is not finite"}')
-    found = evaluate_orders(broken, str(tiny_store), ["tiny"], out=tmp_path / "out")
-    assert [str(done.run) for done in found.runs] == ["AV→T seed 0", "VT→A seed 1"]
-    notes = " | ".join(found.notes())
+    evaluation = evaluate_orders(broken, str(tiny_store), ["tiny"], out=tmp_path / "out")
+    assert [str(done.run) for done in evaluation.runs] == ["AV→T seed 0", "VT→A seed 1"]
+    notes = " | ".join(evaluation.notes())
     assert f"AV→T seed 1 is left out: unfinished (stage {stages['av>t', 1]} is not trained)" in notes
     assert "VT→A seed 0 is left out: diverged (loss is not finite)" in notes
-    content = told(tmp_path / "out")
+    content = content_of(tmp_path / "out")
     assert [(m["order"], m["seed"]) for m in content["models"]] == [("av>t", 0), ("vt>a", 1)]
     assert {(m["order"], m["seed"]): m["note"] for m in content["left_out"]}[
         "vt>a", 0
     ] == "diverged (loss is not finite)"
-    figures = order_figures(found.runs)
+    figures = order_figures(evaluation.runs)
     assert {f.num_seeds for f in figures} == {1} and "One seed" in order_caption(figures)
     with pytest.raises(
         TrichordError, match="no finished run to evaluate .AV→T seed 1: unfinished .*; continue the study"
@@ -300,10 +302,10 @@ def test_a_model_whose_embeddings_are_not_finite_is_noted(
         return evaluate(run, *arguments, **more)
 
     monkeypatch.setattr(module, "evaluate", diverging)
-    found = evaluate_orders(study, str(tiny_store), ["tiny"], out=tmp_path / "out")
-    assert [done.run.seed for done in found.runs] == [0, 0]
-    assert "AV→T seed 1 is left out: gives embeddings that are not finite" in found.notes()
-    assert [m["seed"] for m in told(tmp_path / "out")["left_out"]] == [1, 1]
+    evaluation = evaluate_orders(study, str(tiny_store), ["tiny"], out=tmp_path / "out")
+    assert [done.run.seed for done in evaluation.runs] == [0, 0]
+    assert "AV→T seed 1 is left out: gives embeddings that are not finite" in evaluation.notes()
+    assert [m["seed"] for m in content_of(tmp_path / "out")["left_out"]] == [1, 1]
 
 
 @pytest.fixture(scope="module")
@@ -318,15 +320,17 @@ def test_directions_without_their_modalities_are_left_out_with_a_note(
     pairs: Path, tiny_store: Path, labels: Path
 ) -> None:
     asked = ["tiny", "zero-shot-classification", "full-video"]
-    found = evaluate_orders(pairs, str(tiny_store), asked, directions=["t2va", "a2v", "t2v"], options=options(labels))
+    evaluation = evaluate_orders(
+        pairs, str(tiny_store), asked, directions=["t2va", "a2v", "t2v"], options=options(labels)
+    )
     have = {
         done.run.order.code: {b.name: {r.of.split(",")[0] for r in b.rows} for b in done.scores.benchmarks}
-        for done in found.runs
+        for done in evaluation.runs
     }
     assert have["av"] == {"tiny": {"a2v"}}
     assert have["vt"] == {"tiny": {"t2v"}, "zero-shot-classification": {"video"}, "full-video": {"t2v"}}
     assert have["vt>a"]["tiny"] == {"t2va", "a2v", "t2v"} and have["vt>a"]["full-video"] == {"t2va", "t2v"}
-    notes = found.notes()
+    notes = evaluation.notes()
     assert "AV seed 0: directions t2va, t2v were left out: the model embeds only video, audio" in [
         n.replace("audio, video", "video, audio") for n in notes
     ]
@@ -379,7 +383,7 @@ def test_mistakes_are_errors_of_one_line(study: Path, kept: Path, tiny_store: Pa
         with pytest.raises(TrichordError, match=why):
             evaluate_orders(given.pop("study"), store, given.pop("names"), **given)
     damaged = shutil.copytree(study, tmp_path / "damaged")
-    content = told_study(study)
+    content = study_content(study)
     for orders in (None, [{"order": "av>t"}]):
         (damaged / "study.json").write_text(json.dumps({"recipe": content["recipe"], "orders": orders}))
         with pytest.raises(TrichordError, match="does not list the stages of its orders; run the study again"):
@@ -414,7 +418,7 @@ def test_a_study_of_one_model_is_evaluated_as_before(
     assert sorted(p.name for p in (tmp_path / "alone").iterdir()) == ["queries.npz", "results.json"]
     assert main([*words, str(tmp_path / "chosen"), "--orders", "[TVA]", "--seeds", "[3]"]) == 0
     assert (tmp_path / "chosen" / "avt" / "seed-3" / "queries.npz").is_file()
-    one, other = told(tmp_path / "alone"), told(tmp_path / "chosen" / "avt" / "seed-3")
+    one, other = content_of(tmp_path / "alone"), content_of(tmp_path / "chosen" / "avt" / "seed-3")
     assert one["benchmarks"] == other["benchmarks"]
     (single / "study.json").rename(tmp_path / "study.json")
     assert main([*words, str(tmp_path / "run")]) == 0, "the folder of a training has no plan"
@@ -448,14 +452,14 @@ def test_the_command_prints_a_table_for_each_figure(
     }
     for figure in figures:
         label = str(figure.order)
-        found = figure.interval
-        if found is None:
+        interval = figure.interval
+        if interval is None:
             shown = f"{figure.estimate:.1f}"
         elif figure.unit == "rank":
-            shown = f"{figure.estimate:g} [{found.low:g}, {found.high:g}]"
+            shown = f"{figure.estimate:g} [{interval.low:g}, {interval.high:g}]"
         else:
-            digits = 1 if max(figure.estimate, found.high) >= 10 else 2
-            shown = f"{figure.estimate:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+            digits = 1 if max(figure.estimate, interval.high) >= 10 else 2
+            shown = f"{figure.estimate:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
         assert f" {shown} " in lines[label]
     assert "31.25" in lines["chance"] and lines["AV→T"].rstrip("│ ").endswith(" 2")
     assert "95% intervals over units" in printed and "Two seeds: the interval is wide" in printed
@@ -474,8 +478,8 @@ def test_the_command_prints_a_table_for_each_figure(
 def evaluate_in_launch(rank: int, world: int, port: int, study: Path, store: Path, labels: Path, out: Path) -> None:
     join_gloo(rank, world, port)
     for _ in range(2):  # the second reads back what the first left
-        found = evaluate_orders(study, str(store), BENCHMARKS, out=out / "several", options=options(labels))
-    (out / f"{rank}.json").write_text(json.dumps([repr(f) for f in order_figures(found.runs)]))
+        evaluation = evaluate_orders(study, str(store), BENCHMARKS, out=out / "several", options=options(labels))
+    (out / f"{rank}.json").write_text(json.dumps([repr(f) for f in order_figures(evaluation.runs)]))
     dist.destroy_process_group()
 
 
@@ -488,7 +492,7 @@ def test_a_launch_evaluates_as_one_process(
     runs = [ScoredRun(run, read_scores(kept / run.folder)) for run in trained_runs(study)]
     expected = [repr(f) for f in order_figures(runs)]
     assert all(sorted(json.loads((tmp_path / f"{rank}.json").read_text())) == sorted(expected) for rank in range(2))
-    for model in told(kept)["models"]:
+    for model in content_of(kept)["models"]:
         for name in ("results.json", "queries.npz"):
             assert (kept / model["folder"] / name).read_bytes() == (
                 tmp_path / "several" / model["folder"] / name

@@ -43,9 +43,9 @@ def test_a_narrow_terminal_wraps_titles_alone() -> None:
 
 def test_the_command_lists_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--list"]) == 0
-    told = capsys.readouterr().out
-    assert "zero-shot-classification" in told and told.rstrip().endswith("To read the protocol: --explain NAME")
-    assert len(told.rstrip().splitlines()[-1]) <= 80
+    printed = capsys.readouterr().out
+    assert "zero-shot-classification" in printed and printed.rstrip().endswith("To read the protocol: --explain NAME")
+    assert len(printed.rstrip().splitlines()[-1]) <= 80
 
 
 def file_of(path: Path) -> Path:
@@ -56,7 +56,7 @@ def file_of(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         (["retrieval"], "Recalls and chance in percent; ranks count from 1."),
         (["linear-probe"], "Figures and chance in percent."),
@@ -65,19 +65,19 @@ def file_of(path: Path) -> Path:
     ],
 )
 def test_the_footer_lists_the_contents(
-    names: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    names: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = file_of(tmp_path / "e.npz")
-    found = evaluate(None, None, names, embeddings=path)
-    assert footer(found) == told
+    evaluation = evaluate(None, None, names, embeddings=path)
+    assert footer(evaluation) == message
     assert main(["evaluate", "--embeddings", str(path), "--benchmark", *names]) == 0
-    assert capsys.readouterr().out.rstrip().endswith(told)
+    assert capsys.readouterr().out.rstrip().endswith(message)
 
 
 def test_no_figures_give_no_lines(tmp_path: Path) -> None:
-    found = evaluate(None, None, ["clustering"], embeddings=file_of(tmp_path / "e.npz"))
-    found.benchmarks.clear()
-    assert footer(found) == ""
+    evaluation = evaluate(None, None, ["clustering"], embeddings=file_of(tmp_path / "e.npz"))
+    evaluation.benchmarks.clear()
+    assert footer(evaluation) == ""
 
 
 def printed(table: Table, width: int = 120) -> str:
@@ -87,9 +87,12 @@ def printed(table: Table, width: int = 120) -> str:
 
 
 def test_each_measure_names_its_units() -> None:
-    def rows(of: str, videos: int) -> list[Row]:
-        segments = [Row("mining", of, "IoU, segments", 30.0, 8, 12.0), Row("mining", of, "MoF, frames", 40.0, 60)]
-        return [Row("mining", of, "recall", 20.0, videos, 10.0), *segments]
+    def rows(target: str, videos: int) -> list[Row]:
+        segments = [
+            Row("mining", target, "IoU, segments", 30.0, 8, 12.0),
+            Row("mining", target, "MoF, frames", 40.0, 60),
+        ]
+        return [Row("mining", target, "recall", 20.0, videos, 10.0), *segments]
 
     text = printed(rows_table("mining", [*rows("t2v", 2), *rows("t2a", 1)]))
     head, below = text.splitlines()[2:4]

@@ -81,11 +81,11 @@ def evaluate(store_path: Path, out: Path, batch: int, said: list[str]) -> list[d
     return rows
 
 
-def evaluate_in_launch(rank: int, world: int, port: int, store: Path, out: Path, batch: int, told: Path) -> None:
+def evaluate_in_launch(rank: int, world: int, port: int, store: Path, out: Path, batch: int, message: Path) -> None:
     join_gloo(rank, world, port)
     said: list[str] = []
     rows = evaluate(store, out, batch, said)
-    (told / f"{rank}.json").write_text(json.dumps([rows, said]))
+    (message / f"{rank}.json").write_text(json.dumps([rows, said]))
     empty = [out / "empty"]
     if rank == 0:
         empty[0].mkdir()
@@ -109,8 +109,8 @@ def test_a_launch_evaluates_as_one_process(
     arguments = (world, free_port(), store, tmp_path / "several", batch, tmp_path)
     mp.start_processes(evaluate_in_launch, args=arguments, nprocs=world, start_method="spawn")
     for rank in range(world):
-        found = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert found == [rows, said if rank == 0 else []], "all get the figures, the main process alone speaks"
+        lines = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert lines == [rows, said if rank == 0 else []], "all get the figures, the main process alone speaks"
     planned = plan_order(Order.parse("av>t"), 0, quick(), Store(store).fingerprint)
     paths = [results_path(tmp_path / name, planned) for name in ("one", "several")]
     assert paths[0].read_bytes() == paths[1].read_bytes()

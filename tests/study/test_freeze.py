@@ -17,6 +17,8 @@ from trichord.recipes import Recipe, load_recipe
 from trichord.study import run
 from trichord.study.freeze import freeze
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 def quick(**more: Any) -> Recipe:
     training = {"tensorboard": False, "device": "cpu", "max_steps": 7, "epochs": 7}
@@ -38,8 +40,12 @@ def test_a_later_stage_uses_embeddings_computed_ahead(
     out = tmp_path / "out"
     run.train_order(store, out, "vt", 0, quick())
     assert main(["freeze", str(out), "--store", str(store), "--device", "cpu"]) == 0
-    told = capsys.readouterr().out
-    assert "frozen video: 96 clips" in told and "frozen text: 96 clips" in told and "ready for later stages: " in told
+    printed = capsys.readouterr().out
+    assert (
+        "frozen video: 96 clips" in printed
+        and "frozen text: 96 clips" in printed
+        and "ready for later stages: " in printed
+    )
     assert made(store) == {"video", "text"}
     before = {path: path.stat().st_mtime_ns for path in (store / "frozen").rglob("*.npy")}
     said: list[str] = []
@@ -80,6 +86,6 @@ def test_several_commands_share_the_work(store: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "trichord", "freeze", str(out), "--store", str(store), "--device", "cpu"]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     for process in processes:
-        told, wrong = process.communicate(timeout=120)
-        assert process.returncode == 0 and wrong == "" and "ready for later stages" in told
+        output, wrong = process.communicate(timeout=120)
+        assert process.returncode == 0 and wrong == "" and "ready for later stages" in output
     assert made(store) == {"audio", "video"}

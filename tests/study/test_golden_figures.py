@@ -28,6 +28,8 @@ from trichord.training.frozen import frozen_key
 from trichord.training.models import load_weights
 from trichord.training.stage import stages_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 EARLIER, SAMPLE, FIGURES = (
     FIXTURES / "earlier.tar.xz",
     FIXTURES / "earlier-figures.tar.xz",
@@ -136,21 +138,21 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return unpacked(EARLIER, tmp_path_factory.mktemp("small"))
 
 
-def check(found: Any, expected: Any, place: str = "") -> None:
+def check(actual: Any, expected: Any, place: str = "") -> None:
     """Raise AssertionError unless `found` contains all of `expected`; dictionaries may have further entries."""
     if isinstance(expected, dict):
-        assert isinstance(found, dict), place
+        assert isinstance(actual, dict), place
         for key, value in expected.items():
-            assert key in found, f"{place}: {key} is missing"
-            check(found[key], value, f"{place} / {key}")
+            assert key in actual, f"{place}: {key} is missing"
+            check(actual[key], value, f"{place} / {key}")
     elif isinstance(expected, list):
-        assert isinstance(found, list) and len(found) == len(expected), f"{place}: another number of rows"
-        for number, (entry, value) in enumerate(zip(found, expected, strict=True)):
+        assert isinstance(actual, list) and len(actual) == len(expected), f"{place}: another number of rows"
+        for number, (entry, value) in enumerate(zip(actual, expected, strict=True)):
             check(entry, value, f"{place} / {number}")
     elif isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=1e-9, abs=1e-9, nan_ok=True), place
+        assert actual == pytest.approx(expected, rel=1e-9, abs=1e-9, nan_ok=True), place
     else:
-        assert found == expected, place
+        assert actual == expected, place
 
 
 def test_recipes_have_the_same_values(golden: dict[str, Any], tmp_path: Path) -> None:
@@ -170,8 +172,8 @@ def test_the_evaluation_of_a_study_has_the_same_figures(golden: dict[str, Any], 
 
 
 def test_evaluations_have_the_same_figures(golden: dict[str, Any], small: Path, sample: Path, tmp_path: Path) -> None:
-    found = evaluation_figures(small / "evaluation", out=tmp_path / "small")
-    check(found, golden["small evaluation"])
+    actual = evaluation_figures(small / "evaluation", out=tmp_path / "small")
+    check(actual, golden["small evaluation"])
     check(evaluation_figures(sample / "near", sample / "far", out=tmp_path / "both"), golden["evaluations"])
 
 
@@ -180,10 +182,10 @@ def test_a_file_of_embeddings_has_the_same_figures(
     name: str, golden: dict[str, Any], sample: Path, tmp_path: Path
 ) -> None:
     more = () if name == "embeddings" else DUAL_SOFTMAX
-    found = embeddings_figures(sample / "near.npz", tmp_path / "out", *more)
-    check(found, golden[name])
+    actual = embeddings_figures(sample / "near.npz", tmp_path / "out", *more)
+    check(actual, golden[name])
     if not more:
-        check(found, golden["evaluations"]["results.json"][0])
+        check(actual, golden["evaluations"]["results.json"][0])
 
 
 def test_the_frozen_cache_of_an_earlier_version_is_used_again(small: Path) -> None:
@@ -201,6 +203,6 @@ def test_the_frozen_cache_of_an_earlier_version_is_used_again(small: Path) -> No
 def test_the_comparison_reports_missing_and_changed_figures() -> None:
     expected = {"rows": [{"value": 1.0, "of": "t2v"}]}
     check({"rows": [{"value": 1.0 + 1e-12, "of": "t2v", "more": 1}], "tables": []}, expected)
-    for found in ({}, {"rows": []}, {"rows": [{"value": 1.1, "of": "t2v"}]}, {"rows": [{"value": 1.0, "of": "v2t"}]}):
+    for actual in ({}, {"rows": []}, {"rows": [{"value": 1.1, "of": "t2v"}]}, {"rows": [{"value": 1.0, "of": "v2t"}]}):
         with pytest.raises(AssertionError):
-            check(found, expected)
+            check(actual, expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from trichord.study import factories, run
 from trichord.study.reproduce import read_dump, reproduce
 from trichord.training import loop
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 @pytest.fixture(autouse=True)
 def _own_precision() -> Iterator[None]:
@@ -31,6 +34,17 @@ def _own_precision() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def intact_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_store(tmp_path_factory.mktemp("intact") / "store", num_train=8)
+
+
+@pytest.fixture
+def store(intact_store: Path, tmp_path: Path) -> Path:
+    """A store that the test may change."""
+    return shutil.copytree(intact_store, tmp_path / "store")
 
 
 def debug(**training: Any) -> Recipe:
@@ -68,17 +82,16 @@ def diverge(store: Path, out: Path, order: str, recipe: Recipe) -> tuple[str, Pa
     ],
 )
 def test_a_bad_feature_is_named_and_the_step_is_seen_again(
-    order: str, stream: str, training: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    order: str, stream: str, training: dict[str, Any], store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = write_tiny_store(tmp_path / "store", num_train=8)
     video = poison(store, 3, stream, float("nan"))
-    told, dump = diverge(store, tmp_path / "run", order, debug(**training))
+    message, dump = diverge(store, tmp_path / "run", order, debug(**training))
     shard = Store(store).shard_path(3)
-    assert f"video '{video}'" in told and f"stream {stream}, {shard}" in told and "step 1" in told
-    assert f"`trichord reproduce {dump}`" in told and "\n" not in told
-    found = reproduce(dump)
-    assert found.same and np.isnan(found.now["loss"])
-    assert found.before == pytest.approx(found.now, rel=1e-5, nan_ok=True)
+    assert f"video '{video}'" in message and f"stream {stream}, {shard}" in message and "step 1" in message
+    assert f"`trichord reproduce {dump}`" in message and "\n" not in message
+    reproduced = reproduce(dump)
+    assert reproduced.same and np.isnan(reproduced.now["loss"])
+    assert reproduced.before == pytest.approx(reproduced.now, rel=1e-5, nan_ok=True)
     assert main(["reproduce", str(dump.parent)]) == 0
     printed = capsys.readouterr().out
     assert "the same values are not finite in both" in printed and f"stream {stream}, {shard}" in printed
@@ -87,9 +100,9 @@ def test_a_bad_feature_is_named_and_the_step_is_seen_again(
     assert f"{modality}: 4 of 32 rows not finite" in printed and f"video '{video}'" in printed
 
 
-def test_the_dump_holds_the_state_before_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dump_holds_the_state_before_the_step(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds the weights, running statistics and batch from before the step, and no pickle."""
-    store, calls = write_tiny_store(tmp_path / "store", num_train=8), []
+    calls: list[CombinedLoss] = []
     call = CombinedLoss.__call__
 
     def spoiled(self: CombinedLoss, *arguments: Any) -> Any:
@@ -99,8 +112,8 @@ def test_the_dump_holds_the_state_before_the_step(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(CombinedLoss, "__call__", spoiled)
     recipe = debug(checkpoint_every_steps=2, schedule="constant")
-    told, dump = diverge(store, tmp_path / "run", "avt", recipe)
-    assert "step 3: the loss is not finite (their sum)" in told and "lower training.learning_rate" in told
+    message, dump = diverge(store, tmp_path / "run", "avt", recipe)
+    assert "step 3: the loss is not finite (their sum)" in message and "lower training.learning_rate" in message
     monkeypatch.undo()
     shorter = run.train_order(store, tmp_path / "two", "avt", 0, debug(max_steps=2, schedule="constant"))
     two, left = load_file(shorter.model_folder / "model.safetensors"), load_file(dump / "model.safetensors")
@@ -110,18 +123,17 @@ def test_the_dump_holds_the_state_before_the_step(tmp_path: Path, monkeypatch: p
     assert (described["step"], described["epoch"], described["seed"]) == (2, 2, 0)
     clips = json.loads((dump / "clips-0.json").read_text())["clips"]
     assert len(clips) == 32 == len(load_file(dump / "batch-0.safetensors")["input.video"])
-    found = reproduce(dump)
-    assert not found.same, "the weight of the loss was no part of the settings"
-    terms = {name: value for name, value in found.now.items() if name != "loss"}
-    assert terms == pytest.approx({name: found.before[name] for name in terms}, rel=1e-6)
-    assert "the result differs here" in str(found)
+    reproduced = reproduce(dump)
+    assert not reproduced.same, "the weight of the loss was no part of the settings"
+    terms = {name: value for name, value in reproduced.now.items() if name != "loss"}
+    assert terms == pytest.approx({name: reproduced.before[name] for name in terms}, rel=1e-6)
+    assert "the result differs here" in str(reproduced)
 
 
-def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite(store: Path, tmp_path: Path) -> None:
     """A reconstruction head has huge and tiny weights: its error fits into float32, but the gradient of its weights does
     not.
     """
-    store = write_tiny_store(tmp_path / "store", num_train=8)
     recipe = debug(clip_grad_norm=1.0)
     build = factories.build_model
 
@@ -135,18 +147,17 @@ def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
     patch = pytest.MonkeyPatch()
     patch.setattr(factories, "build_model", huge)
     with patch.context():
-        told, dump = diverge(store, tmp_path / "run", "vt", recipe)
+        message, dump = diverge(store, tmp_path / "run", "vt", recipe)
     patch.undo()
-    assert "step 1: the gradient is not finite; the weights were not changed" in told
-    found = reproduce(dump)
-    assert found.same and not np.isfinite(found.now["grad_norm"]) and np.isfinite(found.now["loss"])
-    assert any("heads.video" in line and "gradient" in line for line in found.where)
+    assert "step 1: the gradient is not finite; the weights were not changed" in message
+    reproduced = reproduce(dump)
+    assert reproduced.same and not np.isfinite(reproduced.now["grad_norm"]) and np.isfinite(reproduced.now["loss"])
+    assert any("heads.video" in line and "gradient" in line for line in reproduced.where)
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")  # torch minds a first step that is left out
-def test_overflow_at_every_scale_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overflow_at_every_scale_stops_training(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scaler of fp16 skips steps and halves its scale, 4 -> 2 -> 1, where it would otherwise continue forever."""
-    store = write_tiny_store(tmp_path / "store", num_train=8)
     build, norms, seen = factories.build_accelerator, loop._grad_norm, []
 
     def scaled(recipe: Recipe) -> Any:
@@ -161,15 +172,14 @@ def test_overflow_at_every_scale_stops_training(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(factories, "build_accelerator", scaled)
     monkeypatch.setattr(loop, "_grad_norm", overflowing)
-    told, _ = diverge(store, tmp_path / "run", "vt", debug())
-    assert "step 3: the gradient is not finite even with a loss scale of 1; the weights were not changed" in told
+    message, _ = diverge(store, tmp_path / "run", "vt", debug())
+    assert "step 3: the gradient is not finite even with a loss scale of 1; the weights were not changed" in message
     assert [scale for scale, _ in seen] == [4.0, 2.0, 1.0]
     assert all(torch.equal(a, b) for a, b in zip(seen[0][1], seen[2][1], strict=True))
 
 
-def test_training_continues_with_repaired_features(tmp_path: Path) -> None:
+def test_training_continues_with_repaired_features(store: Path, tmp_path: Path) -> None:
     """The finished stage has no dump."""
-    store = write_tiny_store(tmp_path / "store", num_train=8)
     whole = Store(store).shard_path(3).read_bytes()
     poison(store, 3, "visual_2d", float("inf"))
     _, dump = diverge(store, tmp_path / "run", "vt", debug())
@@ -187,8 +197,7 @@ def diverge_again(store: Path, out: Path) -> tuple[str, Path]:
     return str(caught.value), dump
 
 
-def test_a_full_disk_does_not_hide_the_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = write_tiny_store(tmp_path / "store", num_train=8)
+def test_a_full_disk_does_not_hide_the_divergence(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = poison(store, 3, "visual_2d", float("nan"))
 
     def full(*_: Any) -> None:
@@ -211,8 +220,7 @@ DAMAGE = {
 }
 
 
-def test_a_damaged_dump_is_an_error_of_one_line(tmp_path: Path) -> None:
-    store = write_tiny_store(tmp_path / "store", num_train=8)
+def test_a_damaged_dump_is_an_error_of_one_line(store: Path, tmp_path: Path) -> None:
     poison(store, 3, "visual_2d", float("nan"))
     _, dump = diverge(store, tmp_path / "run", "vt", debug())
     with pytest.raises(TrichordError, match="contains no diverged step"):

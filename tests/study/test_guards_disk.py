@@ -21,6 +21,8 @@ from trichord.cli import main
 from trichord.errors import TrichordError, disk_error
 from trichord.files.writing import writing_to
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 FAST = ["--training.device", "cpu", "--training.max_steps", "1", "--training.tensorboard", "false"]
 
 
@@ -39,22 +41,29 @@ def words(store: Path, out: Path) -> list[str]:
     return ["train", "--store", str(store), "--out", str(out), "--order", "vt", *FAST]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of a training with enough space."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    assert main(words(tiny_store, out)) == 0
+    return next(out.glob("stages/*/model.safetensors"))
+
+
 @pytest.mark.parametrize("num_bytes", [10, 1000, 4000, 60_000])
 def test_training_where_files_cannot_grow(
-    num_bytes: int, tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    num_bytes: int, undisturbed: Path, tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It fails at the lock, the settings, the notes or the weights; partial files cause no problems afterwards."""
     out = tmp_path / "out"
     with files_of_at_most(num_bytes):
         assert main(words(tiny_store, out)) == 2
-    told = capsys.readouterr().err.strip()
-    assert told.startswith(f"trichord: error: {out}") and "\n" not in told and "Traceback" not in told
-    assert "File too large" in told and "then run the command again (train: with --resume)" in told
+    error_text = capsys.readouterr().err.strip()
+    assert error_text.startswith(f"trichord: error: {out}") and "\n" not in error_text and "Traceback" not in error_text
+    assert "File too large" in error_text and "then run the command again (train: with --resume)" in error_text
     assert not list(out.glob("stages/*/model.json"))
     assert main([*words(tiny_store, out), "--resume"]) == 0
-    assert main([*words(tiny_store, tmp_path / "other")]) == 0
-    (mine,), (other,) = (folder.glob("stages/*/model.safetensors") for folder in (out, tmp_path / "other"))
-    assert mine.read_bytes() == other.read_bytes()
+    (weights,) = out.glob("stages/*/model.safetensors")
+    assert weights.read_bytes() == undisturbed.read_bytes()
 
 
 def test_results_that_cannot_be_written(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,8 +92,10 @@ def real_errors(folder: Path) -> Iterator[Exception]:
 
 def test_errors_of_every_library_are_known(tmp_path: Path) -> None:
     for error in real_errors(tmp_path):
-        told = disk_error(error, tmp_path)
-        assert told is not None and str(tmp_path) in str(told) and "cannot be written" in str(told), repr(error)
+        message = disk_error(error, tmp_path)
+        assert message is not None and str(tmp_path) in str(message) and "cannot be written" in str(message), repr(
+            error
+        )
 
 
 @pytest.mark.parametrize(
@@ -240,5 +251,5 @@ def test_a_store_that_is_full_when_frozen_embeddings_are_kept(tiny_store: Path, 
     command = ["unshare", "-rm", sys.executable, "-c", FULL_STORE, *places]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 20, done.stderr
-    (told,) = done.stderr.strip().splitlines()
-    assert told.startswith(f"trichord: error: {tmp_path}/disk/store/frozen") and "No space left on device" in told
+    (message,) = done.stderr.strip().splitlines()
+    assert message.startswith(f"trichord: error: {tmp_path}/disk/store/frozen") and "No space left on device" in message

@@ -23,6 +23,8 @@ from trichord.store import Store, StoreWriter, unchanged
 from trichord.study import folder, run
 from trichord.study.lock import alone_in
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 def quick(**training: Any) -> Recipe:
     options = {"tensorboard": False, "device": "cpu", "max_steps": 1, **training}
@@ -61,9 +63,11 @@ def test_a_second_run_is_refused_until_the_first_ends(
     words = ["--store", str(tiny_store), "--out", str(out)]
     for command in (["train", *words], ["study", *words]):
         assert main(command) == 2
-        told = capsys.readouterr().err.strip()
-        assert told.startswith(f"trichord: error: {out}: another run is using this folder (process {other.pid} on ")
-        assert "wait until it ends, or give another --out" in told and "\n" not in told
+        error_text = capsys.readouterr().err.strip()
+        assert error_text.startswith(
+            f"trichord: error: {out}: another run is using this folder (process {other.pid} on "
+        )
+        assert "wait until it ends, or give another --out" in error_text and "\n" not in error_text
     assert sorted(path.name for path in out.iterdir()) == [".lock"], "nothing was written"
     os.kill(other.pid, signal.SIGKILL)
     other.wait()

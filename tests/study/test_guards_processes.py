@@ -36,10 +36,10 @@ def train(rank: int, port: int, store: str, out: str, what: str, batch_norm: str
         loop._grad_norm = lambda *a: float("inf") if rank == 1 else norm(*a)
     try:
         run.train_order(Path(store), Path(out), "avt", 0, debug(batch_norm=batch_norm))
-        told = "finished"
+        message = "finished"
     except Diverged as error:
-        told = str(error)
-    Path(f"{out}.{rank}").write_text(told)
+        message = str(error)
+    Path(f"{out}.{rank}").write_text(message)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -54,8 +54,8 @@ def train_two(store: Path, out: Path, what: str, batch_norm: str = "global") -> 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_no_process_steps_alone(what: str, tmp_path: Path) -> None:
     store = write_tiny_store(tmp_path / "store", num_train=8)
-    for told in train_two(store, tmp_path / "run", what):
-        assert f"step 1: the {what} is not finite" in told
+    for message in train_two(store, tmp_path / "run", what):
+        assert f"step 1: the {what} is not finite" in message
     (dump,) = (tmp_path / "run").glob("stages/*/divergence")
     assert {path.name for path in dump.glob("*-*")} == {
         "batch-0.safetensors", "batch-1.safetensors", "clips-0.json", "clips-1.json"
@@ -69,15 +69,17 @@ def test_no_process_steps_alone(what: str, tmp_path: Path) -> None:
 def test_the_video_is_named_by_all_and_the_step_is_seen_again_in_one_process(batch_norm: str, tmp_path: Path) -> None:
     store = write_tiny_store(tmp_path / "store", num_train=8)
     video = poison(store, 3, "visual_2d", float("nan"))
-    told = train_two(store, tmp_path / "run", "features", batch_norm)
-    assert f"video '{video}' (stream visual_2d" in told[0] and all("the loss is not finite" in line for line in told)
+    messages = train_two(store, tmp_path / "run", "features", batch_norm)
+    assert f"video '{video}' (stream visual_2d" in messages[0] and all(
+        "the loss is not finite" in line for line in messages
+    )
     (dump,) = (tmp_path / "run").glob("stages/*/divergence")
     bad = [json.loads((dump / f"clips-{n}.json").read_text())["bad_inputs"] for n in range(2)]
     assert sorted(map(len, bad)) == [0, 4]
     inputs = [load_file(dump / f"batch-{n}.safetensors")["input.video"] for n in range(2)]
-    assert [int(torch.isnan(part).any(dim=1).sum()) for part in inputs] == [len(found) for found in bad]
-    found = reproduce(dump)
-    assert found.same
-    assert found.before == pytest.approx(found.now, rel=1e-5, nan_ok=True), "terms without video are finite and equal"
-    finite = [name for name, value in found.now.items() if value == value]
+    assert [int(torch.isnan(part).any(dim=1).sum()) for part in inputs] == [len(videos) for videos in bad]
+    videos = reproduce(dump)
+    assert videos.same
+    assert videos.before == pytest.approx(videos.now, rel=1e-5, nan_ok=True), "terms without video are finite and equal"
+    finite = [name for name, value in videos.now.items() if value == value]
     assert "reconstruction_A" in finite and "contrast_AT" in finite

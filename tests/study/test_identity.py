@@ -19,6 +19,8 @@ from trichord.study import run
 from trichord.study.plan import plan_study
 from trichord.tasks.subject import Subject
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 ORDERS = [Order.parse(order) for order in ("av>t", "at>v", "vt>a", "avt")]
 GOLDEN = json.loads((FIXTURES / "golden_keys.json").read_text())  # written at commit 9eaa247
 CHANGES: dict[str, dict[str, Any]] = {

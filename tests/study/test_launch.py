@@ -37,10 +37,10 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 def losses(folder: Path) -> dict[str, list[float]]:
     """Return the loss of each step, by stage."""
-    found = {}
+    by_step = {}
     for path in sorted(folder.glob("stages/*/metrics.jsonl")):
-        found[path.parent.name] = [json.loads(line)["loss"] for line in path.read_text().splitlines()]
-    return found
+        by_step[path.parent.name] = [json.loads(line)["loss"] for line in path.read_text().splitlines()]
+    return by_step
 
 
 @pytest.fixture(scope="module")

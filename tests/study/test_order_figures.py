@@ -102,7 +102,7 @@ def test_notes_are_printed_once() -> None:
 
 def test_seeds_make_one_figure() -> None:
     def made(seed: int, *ofs: str) -> ScoredRun:
-        rows = [Row("clustering", of, "NMI", 10.0 * (seed + 1), 4, 5.0) for of in ofs]
+        rows = [Row("clustering", target, "NMI", 10.0 * (seed + 1), 4, 5.0) for target in ofs]
         return ScoredRun(TrainedRun(Order.parse("av>t"), seed, "s", f"f{seed}"), scores_of_rows({"clustering": rows}))
 
     figures = order_figures([made(seed, "video, tool", "video, tool, own centroids") for seed in (0, 1)])

@@ -22,6 +22,8 @@ from trichord.study.places import check_described, check_stage
 from trichord.study.reproduce import reproduce
 from trichord.study.run import run_study, train_order
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 ORDERS = ["vt", "av>t", "at"]
 
 
@@ -81,9 +83,9 @@ def test_a_model_of_another_stage_is_refused(name: str, swapped: Path, tiny_stor
         TrichordError, match=r"seed0\.[0-9a-f]{8}: contains a model of stage (at|vt), seed 0, key "
     ) as caught:
         READERS[name](swapped, tiny_store)
-    told = str(caught.value)
-    assert "\n" not in told and ("stage av>t, seed 0, key" in told or "stage av, seed 0, key" in told)
-    assert "move the folder elsewhere, and run" in told
+    message = str(caught.value)
+    assert "\n" not in message and ("stage av>t, seed 0, key" in message or "stage av, seed 0, key" in message)
+    assert "move the folder elsewhere, and run" in message
 
 
 def test_the_folder_itself_is_right(study: Path, tiny_store: Path) -> None:

@@ -34,6 +34,8 @@ from trichord.training.seals import sealed
 
 ORDERS = ["av>t", "at>v", "vt>a", "avt"]
 
+pytestmark = pytest.mark.usefixtures("study", "without_chart")  # the chart of `study` is drawn
+
 
 @pytest.fixture(scope="module")
 def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -99,20 +101,26 @@ def test_a_second_run_trains_and_evaluates_nothing(
 def test_an_interrupted_study_continues_with_the_same_table(
     study: Path, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained: list[str] = []
+    cut, trained = shutil.copytree(study, tmp_path / "cut"), list[str]()
+    for order, stages in (("vt-a", ("vt.", "vt-a.")), ("avt", ("avt.",))):
+        (cut / "orders" / order / "seed-1.json").unlink()
+        for stage in stages:
+            shutil.rmtree(next(cut.glob(f"stages/{stage}seed1.*")))
+    for name in ("study.json", "table.csv"):
+        (cut / name).unlink()
 
     def limited(*arguments: Any, **options: Any) -> int:
         trained.append(options["folder"].name)
-        if len(trained) == 4:
+        if len(trained) == 2:
             raise KeyboardInterrupt
         return train_stage(*arguments, **options)
 
     monkeypatch.setattr(run, "train_stage", limited)
     with pytest.raises(KeyboardInterrupt):
-        run.run_study(tiny_store, tmp_path / "cut", ORDERS, [0, 1], quick())
-    run.run_study(tiny_store, tmp_path / "cut", ORDERS, [0, 1], quick())
-    assert len(trained) == len(set(trained)) + 1  # only the interrupted stage was begun twice
-    assert (tmp_path / "cut" / "table.csv").read_text() == (study / "table.csv").read_text()
+        run.run_study(tiny_store, cut, ORDERS, [0, 1], quick())
+    run.run_study(tiny_store, cut, ORDERS, [0, 1], quick())
+    assert len(trained) == 4 and len(set(trained)) == 3, "only the interrupted stage was begun twice"
+    assert (cut / "table.csv").read_text() == (study / "table.csv").read_text()
 
 
 def test_a_diverged_order_is_left_out_with_a_note(

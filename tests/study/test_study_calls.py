@@ -23,6 +23,8 @@ from trichord.study import run
 from trichord.study.calls import CALLS, begin_call, calls_of
 from trichord.study.folder import machine, versions
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 def quick(**training: Any) -> Recipe:
     settings = {
@@ -107,9 +109,9 @@ def test_the_report_shows_stages_that_were_trained_differently(tmp_path: Path) -
         [moved, "4 threads on cpu (x86_64 AVX2)", "torch 2.12.0", "2026-02-03"],
         [moved, "1 thread 2 processes on A GPU", "torch 2.12.0", "2026-02-02"],
     ]  # fmt: skip
-    text, told, *_ = repeat_section(read_study(folder), Direction.parse("t2v"), 0.95).blocks
+    text, note, *_ = repeat_section(read_study(folder), Direction.parse("t2v"), 0.95).blocks
     assert isinstance(text, Text) and "The table lists the versions and machines of other calls" in text.paragraphs[1]
-    assert isinstance(told, Table) and told.name == "places"
+    assert isinstance(note, Table) and note.name == "places"
 
 
 @pytest.mark.parametrize("calls", [3, [3], [{"begun": "x"}], [{"begun": 1, "versions": {}, "machine": {}}]])

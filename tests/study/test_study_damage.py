@@ -22,6 +22,8 @@ from trichord.study import factories, folder, run
 from trichord.study.files import is_there, queries_path, read_arrays
 from trichord.tasks.subject import ClipSet, Subject
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 NPZ = "orders/vt/seed-0.npz"
 ROWS = "orders/vt/seed-0.json"
 
@@ -116,9 +118,9 @@ def test_the_report_lists_damage_that_a_second_run_repairs(name: str, study: Pat
     MENDED[name](own)
     with pytest.raises(TrichordError) as caught:
         read_all(own)
-    told = str(caught.value)
-    assert str(own) in told and "run the study again" in told and "which trains nothing twice" in told
-    assert "\n" not in told and "pickle" not in told
+    message = str(caught.value)
+    assert str(own) in message and "run the study again" in message and "which trains nothing twice" in message
+    assert "\n" not in message and "pickle" not in message
     lines: list[str] = []
     with passing_messages(lines.append):
         go_on(tiny_store, own)
@@ -161,8 +163,8 @@ def test_errors_name_files_to_delete(name: str, own: Path) -> None:
     (stage / file).write_text(content)
     with pytest.raises(TrichordError) as caught:
         read_all(own)
-    told = str(caught.value)
-    assert told.startswith(f"{stage / file}: cannot be read (") and mend.format(stage=stage) in told
+    message = str(caught.value)
+    assert message.startswith(f"{stage / file}: cannot be read (") and mend.format(stage=stage) in message
     if file == "metrics.jsonl":
         (stage / file).unlink()
         assert read_all(own).curves(next(iter(read_study(own).stages.values()))) == {}
@@ -198,9 +200,10 @@ def test_a_new_plan_is_reported_once(own: Path, tiny_store: Path) -> None:
     lines: list[str] = []
     with passing_messages(lines.append):
         go_on(tiny_store, own)
-    told = [line for line in lines if "study.json" in line]
+    messages = [line for line in lines if "study.json" in line]
     assert (
-        len(told) == 1 and "rebuilt from this call; give the orders, seeds and benchmarks of earlier calls" in told[0]
+        len(messages) == 1
+        and "rebuilt from this call; give the orders, seeds and benchmarks of earlier calls" in messages[0]
     )
 
 
@@ -334,9 +337,9 @@ def test_when_every_run_diverged_going_on_is_not_the_advice(tmp_path: Path) -> N
         (stage / "diverged.json").write_text('{"message": "step 7: the loss"}')
     with pytest.raises(TrichordError) as caught:
         read_study(path)
-    told = str(caught.value)
-    assert "every run diverged" in told and "step 7" in told and "go on" not in told
-    assert told.endswith("run the study in another --out with a lower training.learning_rate")
+    message = str(caught.value)
+    assert "every run diverged" in message and "step 7" in message and "go on" not in message
+    assert message.endswith("run the study in another --out with a lower training.learning_rate")
 
 
 # ---- what the study says of itself
@@ -345,17 +348,17 @@ def test_when_every_run_diverged_going_on_is_not_the_advice(tmp_path: Path) -> N
 def test_the_call_and_the_machine_are_kept(tiny_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run.run_study(tiny_store, out, ["vt>a", "vt"], [0, 1], quick(), first_stage_seed=7)
-    run.run_study(tiny_store, out, ["av>t"], [0, 1], quick())
+    run.run_study(tiny_store, out, ["avt"], [0, 1], quick())
     content = json.loads((out / "study.json").read_text())
     given = {(entry["order"], entry["seed"]): entry["first_stage_seed"] for entry in content["orders"]}
     assert given == {
-        ("vt>a", 0): 7, ("vt>a", 1): 7, ("vt", 0): None, ("vt", 1): None, ("av>t", 0): None, ("av>t", 1): None,
+        ("vt>a", 0): 7, ("vt>a", 1): 7, ("vt", 0): None, ("vt", 1): None, ("avt", 0): None, ("avt", 1): None,
     }  # fmt: skip
     assert content["machine"].pop("processor").split()
     assert content["machine"] == {"threads": 1, "device": "cpu", "processes": 1}
     assert {"scipy", "scikit-learn"} <= set(content["versions"])
-    found = read_all(out)
-    (bench,) = analyse_study(found, Direction.parse("t2v"))
+    reread = read_all(out)
+    (bench,) = analyse_study(reread, Direction.parse("t2v"))
     firsts = {order: models.first_stages for order, models in bench.models.items()}
-    assert firsts == {"VT→A": (7, 7), "VT": (0, 1), "AV→T": (0, 1)}
-    assert found.content["machine"]["threads"] == 1
+    assert firsts == {"VT→A": (7, 7), "VT": (0, 1), "AVT": (0, 1)}
+    assert reread.content["machine"]["threads"] == 1

@@ -50,22 +50,22 @@ def test_damaged_arrays_are_intact_or_errors_of_one_line(
         content[at] ^= data.draw(st.integers(1, 255))
     path.write_bytes(bytes(content[: data.draw(st.sampled_from([None, 0, 3, 40, 200, 500, len(content) - 1]))]))
     try:
-        found = read_arrays(path)
+        arrays = read_arrays(path)
     except TrichordError as error:
         assert str(error).startswith(f"{path}: cannot be read (") and "\n" not in str(error)
         assert "pickle" not in str(error).lower()
     else:
-        assert all(np.array_equal(array, ARRAYS[name]) for name, array in found.items())
+        assert all(np.array_equal(array, ARRAYS[name]) for name, array in arrays.items())
 
 
 def test_invalid_arrays(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     with path.open("wb") as file:
         np.savez(file, a=np.array([{}], dtype=object))
-    for told, content in (("damaged", None), ("damaged", b"\x80\x04N."), ("damaged", b"")):
+    for message, content in (("damaged", None), ("damaged", b"\x80\x04N."), ("damaged", b"")):
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(TrichordError, match=told) as caught:
+        with pytest.raises(TrichordError, match=message) as caught:
             read_arrays(path)
         assert "pickle" not in str(caught.value)
     with path.open("wb") as file:

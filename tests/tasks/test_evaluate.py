@@ -109,8 +109,8 @@ def test_several_captions_make_one_clip_with_several_texts(tmp_path: Path) -> No
     made = subject(clip_store(tmp_path / "s", "msrvtt-full", "test", videos))
     outcome = find_protocol("msrvtt-full").run(made, Options(directions=("t2v", "v2t", "a2t", "ta2v")))
     rows = {row["direction"]: row for row in outcome.details["results"]}
-    found = {code: (row["num_queries"], row["num_gallery"], row["num_missing"]) for code, row in rows.items()}
-    assert found == {"t2v": (8, 5, 0), "v2t": (5, 8, 0), "a2t": (4, 7, 1), "ta2v": (7, 4, 1)}
+    counts = {code: (row["num_queries"], row["num_gallery"], row["num_missing"]) for code, row in rows.items()}
+    assert counts == {"t2v": (8, 5, 0), "v2t": (5, 8, 0), "a2t": (4, 7, 1), "ta2v": (7, 4, 1)}
     assert outcome.arrays["msrvtt-full/t2v/clip"].tolist() == [0, 0, 0, 1, 2, 2, 3, 4]
     assert outcome.arrays["msrvtt-full/v2t/truths"].tolist()[2] == 2, "a caption that stands twice"
     assert any("5 clips instead of 2,990" in note for note in outcome.notes)
@@ -126,11 +126,11 @@ def test_several_captions_make_one_clip_with_several_texts(tmp_path: Path) -> No
 def test_msrvtt_counts_missing_clips_and_1k_a_does_not(tmp_path: Path) -> None:
     videos = [{"id": f"video{i}", "audio": i < 9} for i in range(12)]
     store = clip_store(tmp_path / "s", "msrvtt", "test", videos)
-    found = {}
+    counts = {}
     for name in ("msrvtt", "msrvtt-1k-a"):
         (row,) = find_protocol(name).run(subject(store), Options(directions=("t2va",))).details["results"]
-        found[name] = (row["num_queries"], row["num_gallery"], row["num_missing"], row["missing"])
-    assert found == {"msrvtt": (12, 9, 3, "miss"), "msrvtt-1k-a": (9, 9, 3, "drop")}
+        counts[name] = (row["num_queries"], row["num_gallery"], row["num_missing"], row["missing"])
+    assert counts == {"msrvtt": (12, 9, 3, "miss"), "msrvtt-1k-a": (9, 9, 3, "drop")}
 
 
 def test_youcook2_galleries(tmp_path: Path) -> None:
@@ -182,13 +182,13 @@ def test_ranks_of_several_texts_are_read_back(tmp_path: Path) -> None:
     text = np.array([[1.0, 0], [1, 0], [1, 0], [0, 1]])
     e = Embedded.of({"video": np.eye(2), "text": text}, text_clip=[0, 0, 1, 1])
     e.save(tmp_path / "e.npz")
-    found = evaluate(None, None, embeddings=tmp_path / "e.npz", directions=["v2t", "t2v"])
-    write_evaluation(found, tmp_path / "out")
+    evaluation = evaluate(None, None, embeddings=tmp_path / "e.npz", directions=["v2t", "t2v"])
+    write_evaluation(evaluation, tmp_path / "out")
     ranks = read_ranks(tmp_path / "out" / "queries.npz", "retrieval", "v2t")
     assert ranks.truths is not None and ranks.truths.tolist() == [2, 1] and ranks.hits(1) == pytest.approx([2 / 3, 1.0])
     asked = read_ranks(tmp_path / "out" / "queries.npz", "retrieval", "t2v")
     assert asked.text is not None and asked.text.tolist() == [0, 1, 2, 3] and asked.clip.tolist() == [0, 0, 1, 1]
-    assert found.results()[0]["r1"] == pytest.approx(100 * (2 / 3 + 1) / 2)
+    assert evaluation.results()[0]["r1"] == pytest.approx(100 * (2 / 3 + 1) / 2)
 
 
 # ---- windows
@@ -196,13 +196,13 @@ def test_ranks_of_several_texts_are_read_back(tmp_path: Path) -> None:
 
 def test_windows_are_evenly_spaced_and_short_clips_are_whole() -> None:
     clips = Clips(np.array([4, 5]), np.array([0.0, 10.0]), np.array([10.0, 12.0]), [np.array([0]), np.array([1])])
-    cut, of = window_clips(clips, Windows(3, 4.0))
-    assert of.tolist() == [0, 0, 0, 1] and cut.item.tolist() == [4, 4, 4, 5]
+    cut, clip_of_window = window_clips(clips, Windows(3, 4.0))
+    assert clip_of_window.tolist() == [0, 0, 0, 1] and cut.item.tolist() == [4, 4, 4, 5]
     assert cut.start_s.tolist() == [0, 3, 6, 10] and cut.end_s.tolist() == [4, 7, 10, 12]
     rows = np.array([[1.0, 9.0], [4.0, 2.0], [7.0, 1.0], [5.0, 5.0]], np.float32)
     valid = {"video": np.array([True, False, True, False])}
     for pool, expected in (("mean", [4.0, 5.0]), ("max", [7.0, 9.0])):
-        vectors, there = pooled({"video": rows}, valid, of, 2, Windows(3, 4.0, pool))
+        vectors, there = pooled({"video": rows}, valid, clip_of_window, 2, Windows(3, 4.0, pool))
         assert vectors["video"].tolist() == [expected, [0.0, 0.0]] and there["video"].tolist() == [True, False]
     for arguments in ((0, 4.0), (2, 0.0), (2, float("nan"))):
         with pytest.raises(TrichordError, match="are invalid; give a number of at least 1 and a length above 0 s"):
@@ -214,40 +214,40 @@ def test_windows_are_evenly_spaced_and_short_clips_are_whole() -> None:
 def test_windows_are_embedded_by_themselves(tiny_store: Path) -> None:
     made, store = subject(tiny_store), Store(tiny_store)
     whole = made.embedded(ClipSet("tiny", "test"), ("video", "text"))
-    found = made.embedded(ClipSet("tiny", "test"), ("video", "text"), Windows(2, 3.0))
-    assert np.array_equal(found.embeddings["text"], whole.embeddings["text"])
+    embedded = made.embedded(ClipSet("tiny", "test"), ("video", "text"), Windows(2, 3.0))
+    assert np.array_equal(embedded.embeddings["text"], whole.embeddings["text"])
     items = np.full(2, store.select("tiny", "test")[0])
     start = np.array([whole.start_s[0], whole.end_s[0] - 3.0])
     cut = Clips(items, start, start + 3.0, [np.array([0]), np.array([0])])
     alone = embed_clips(network(), store, cut, ("video",), 500, SETTINGS)[0]["video"].numpy()
-    np.testing.assert_allclose(found.embeddings["video"][0], alone.mean(0), rtol=1e-5, atol=1e-6)
-    assert not np.allclose(found.embeddings["video"][0], whole.embeddings["video"][0])
+    np.testing.assert_allclose(embedded.embeddings["video"][0], alone.mean(0), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(embedded.embeddings["video"][0], whole.embeddings["video"][0])
 
 
 # ---- the command
 
 
 def test_files_that_statistics_read(run: Path, tiny_store: Path, tmp_path: Path) -> None:
-    found = evaluate(run, str(tiny_store), ["tiny", "full-video:tiny"], directions="t2va,v2t")
-    write_evaluation(found, tmp_path / "results")
-    told = json.loads((tmp_path / "results" / "results.json").read_text())
-    assert [b["protocol"] for b in told["benchmarks"]] == ["retrieval", "full-video"]
-    assert told["store"]["fingerprint"] == Store(tiny_store).fingerprint
-    assert told["benchmarks"][0]["rows"][0]["of"].startswith("t2va, ")
-    assert any("v2t left out" in note for note in told["benchmarks"][1]["notes"])
+    evaluation = evaluate(run, str(tiny_store), ["tiny", "full-video:tiny"], directions="t2va,v2t")
+    write_evaluation(evaluation, tmp_path / "results")
+    content = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert [b["protocol"] for b in content["benchmarks"]] == ["retrieval", "full-video"]
+    assert content["store"]["fingerprint"] == Store(tiny_store).fingerprint
+    assert content["benchmarks"][0]["rows"][0]["of"].startswith("t2va, ")
+    assert any("v2t left out" in note for note in content["benchmarks"][1]["notes"])
     ranks = read_ranks(tmp_path / "results" / "queries.npz", "tiny", "t2va")
-    assert 100 * ranks.hits(10).mean() == pytest.approx(found.results()[0]["r10"])
+    assert 100 * ranks.hits(10).mean() == pytest.approx(evaluation.results()[0]["r10"])
     assert ranks.num_gallery == 32
 
 
 def test_embeddings_score_as_their_model(run: Path, tiny_store: Path, tmp_path: Path) -> None:
-    found = evaluate(run, str(tiny_store), ["tiny"], directions="all")
+    evaluation = evaluate(run, str(tiny_store), ["tiny"], directions="all")
     for suffix in (".npz", ".safetensors"):
         path = tmp_path / f"e{suffix}"
-        save_embeddings(found, path)
-        again = evaluate(None, None, ["retrieval"], embeddings=path, options=Options(fusion=found.subject.fusion))
-        assert len(found.results()) == 12
-        for mine, other in zip(again.results(), found.results(), strict=True):
+        save_embeddings(evaluation, path)
+        again = evaluate(None, None, ["retrieval"], embeddings=path, options=Options(fusion=evaluation.subject.fusion))
+        assert len(evaluation.results()) == 12
+        for mine, other in zip(again.results(), evaluation.results(), strict=True):
             assert mine == {**other, "benchmark": "retrieval"}
     both = evaluate(run, str(tiny_store), ["tiny", "tiny/train"], directions="t2v")
     with pytest.raises(
@@ -259,21 +259,23 @@ def test_embeddings_score_as_their_model(run: Path, tiny_store: Path, tmp_path: 
 
 def evaluate_in_launch(rank: int, world: int, port: int, run: Path, store: Path, out: Path) -> None:
     join_gloo(rank, world, port)
-    found = evaluate(run, str(store), ["tiny", "full-video"], num_windows=2, window_s=3.0)
-    write_evaluation(found, out / "several")
-    save_embeddings(found, out / "several.npz")
-    (out / f"{rank}.json").write_text(json.dumps([row.to_dict() for b in found.benchmarks for row in b.outcome.rows]))
+    evaluation = evaluate(run, str(store), ["tiny", "full-video"], num_windows=2, window_s=3.0)
+    write_evaluation(evaluation, out / "several")
+    save_embeddings(evaluation, out / "several.npz")
+    (out / f"{rank}.json").write_text(
+        json.dumps([row.to_dict() for b in evaluation.benchmarks for row in b.outcome.rows])
+    )
     dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_a_launch_evaluates_as_one_process(run: Path, tiny_store: Path, tmp_path: Path) -> None:
-    found = evaluate(run, str(tiny_store), ["tiny", "full-video"], num_windows=2, window_s=3.0)
-    write_evaluation(found, tmp_path / "one")
-    save_embeddings(found, tmp_path / "one.npz")
+    evaluation = evaluate(run, str(tiny_store), ["tiny", "full-video"], num_windows=2, window_s=3.0)
+    write_evaluation(evaluation, tmp_path / "one")
+    save_embeddings(evaluation, tmp_path / "one.npz")
     arguments = (2, free_port(), run, tiny_store, tmp_path)
     mp.start_processes(evaluate_in_launch, args=arguments, nprocs=2, start_method="spawn")
-    rows = [row.to_dict() for b in found.benchmarks for row in b.outcome.rows]
+    rows = [row.to_dict() for b in evaluation.benchmarks for row in b.outcome.rows]
     assert all(json.loads((tmp_path / f"{rank}.json").read_text()) == rows for rank in range(2))
     for name in ("results.json", "queries.npz"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "several" / name).read_bytes()
@@ -284,7 +286,7 @@ def test_a_launch_evaluates_as_one_process(run: Path, tiny_store: Path, tmp_path
 def test_options_without_effect_are_errors(run: Path, tiny_store: Path, tmp_path: Path) -> None:
     path = tmp_path / "e.npz"
     Embedded.of({"video": np.eye(3), "text": np.eye(3)}).save(path)
-    for arguments, told in (
+    for arguments, message in (
         ({"run": run, "store_path": None}, "give either a model and its --store, or --embeddings FILE"),
         ({"run": run, "store_path": str(tiny_store), "embeddings": path}, "give either a model and its --store"),
         ({"run": None, "store_path": None}, "give either a model and its --store"),
@@ -299,7 +301,7 @@ def test_options_without_effect_are_errors(run: Path, tiny_store: Path, tmp_path
         ({"run": None, "store_path": None, "embeddings": path, "options": Options(missing="no")}, "missing cannot be 'no'"),
         ({"run": run, "store_path": str(tiny_store), "names": ["youcook2:tiny"]}, "names its clips itself"),
     ):  # fmt: skip
-        with pytest.raises(TrichordError, match=re.escape(told)):
+        with pytest.raises(TrichordError, match=re.escape(message)):
             evaluate(**arguments)
 
 

@@ -16,6 +16,8 @@ from trichord.study.evaluate import evaluate
 from trichord.study.run import train_order
 from trichord.tasks.protocol import Options
 
+pytestmark = pytest.mark.usefixtures("without_chart")
+
 
 @pytest.fixture(scope="module")
 def run(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -51,17 +53,21 @@ def seconds_file(**more: object) -> Embedded:
     return Embedded.of(rows, text_clip=[0, 0], videos=["v"] * 4, labels=labels, **more)  # type: ignore[arg-type]
 
 
-def told_by(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+def error_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Return the single line with which the command ends."""
     assert main(["evaluate", *words]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("trichord: error: ") and len(told.splitlines()) == 1 and "a defect" not in told
-    return told.removeprefix("trichord: error: ").strip()
+    error_text = capsys.readouterr().err
+    assert (
+        error_text.startswith("trichord: error: ")
+        and len(error_text.splitlines()) == 1
+        and "a defect" not in error_text
+    )
+    return error_text.removeprefix("trichord: error: ").strip()
 
 
 def notes_of(path: Path, names: list[str], **more: object) -> str:
-    found = evaluate(None, None, names, embeddings=path, **more)  # type: ignore[arg-type]
-    return "\n".join([*found.notes, *(note for done in found.benchmarks for note in done.outcome.notes)])
+    evaluation = evaluate(None, None, names, embeddings=path, **more)  # type: ignore[arg-type]
+    return "\n".join([*evaluation.notes, *(note for done in evaluation.benchmarks for note in done.outcome.notes)])
 
 
 # ---- data that are not there
@@ -77,8 +83,8 @@ def test_a_store_without_the_videos_names_the_import(
 ) -> None:
     with pytest.raises(TrichordError) as caught:
         evaluate(run, str(tiny_store), [name], directions=directions)
-    told = f"contains no clips of {collection}/test; it has tiny/train, tiny/test; add them with `trichord import {collection}`"
-    assert str(caught.value) == f"{tiny_store}: {told}"
+    message = f"contains no clips of {collection}/test; it has tiny/train, tiny/test; add them with `trichord import {collection}`"
+    assert str(caught.value) == f"{tiny_store}: {message}"
 
 
 def test_steps_without_a_common_modality_list_known_and_present_ones(run: Path, tmp_path: Path) -> None:
@@ -101,27 +107,27 @@ def test_steps_without_a_common_modality_list_known_and_present_ones(run: Path, 
 def test_a_seed_that_none_can_draw_with(
     name: str, seed: str, labelled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = told_by(["--embeddings", str(labelled), "--benchmark", name, "--seed", seed], capsys)
-    assert told == f"--seed is {seed}; it must be at least 0, and at most 4,294,967,295"
+    message = error_of(["--embeddings", str(labelled), "--benchmark", name, "--seed", seed], capsys)
+    assert message == f"--seed is {seed}; it must be at least 0, and at most 4,294,967,295"
 
 
 def test_a_model_among_the_benchmarks_belongs_before_them(
     run: Path, tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = ["--store", str(tiny_store)]
-    told = (
+    message = (
         f"{run} is given as a benchmark; if it is the model, put it first: trichord evaluate {run} --store STORE "
         "--benchmark full-video"
     )
-    assert told_by(["--benchmark", "full-video", str(run), *store], capsys) == told
-    assert told_by(["--benchmark", "full-video", str(run), "--seeds", "[0]", *store], capsys) == told
-    told = told_by(["--benchmark", str(run), *store], capsys)
+    assert error_of(["--benchmark", "full-video", str(run), *store], capsys) == message
+    assert error_of(["--benchmark", "full-video", str(run), "--seeds", "[0]", *store], capsys) == message
+    message = error_of(["--benchmark", str(run), *store], capsys)
     assert (
-        told
+        message
         == f"{run} is given as a benchmark; if it is the model, put it first: trichord evaluate {run} --store STORE"
     )
-    told = told_by(["--benchmark", "full-video", str(tmp_path / "gone"), *store], capsys)
-    assert told.startswith("give either a model and its --store") and "before --benchmark" in told
+    message = error_of(["--benchmark", "full-video", str(tmp_path / "gone"), *store], capsys)
+    assert message.startswith("give either a model and its --store") and "before --benchmark" in message
 
 
 @pytest.mark.parametrize("name", ["retrieval", "full-video", "knn", "zero-shot-classification"])
@@ -142,10 +148,10 @@ def test_the_sound_around_a_second_where_there_is_none_is_refused(run: Path, tin
         (["tiny"], {}),
         (["world-steps"], {"directions": "t2v"}),
     ):
-        of = (None, None) if more else (run, str(tiny_store))
-        of = of if "embeddings" in more else (run, str(tiny_store))
+        subject = (None, None) if more else (run, str(tiny_store))
+        subject = subject if "embeddings" in more else (run, str(tiny_store))
         with pytest.raises(TrichordError, match=r"--audio_window_s has no effect on (retrieval|crosstask|tiny|world)"):
-            evaluate(*of, names, options=Options(audio_window_s=4.0), **more)  # type: ignore[arg-type]
+            evaluate(*subject, names, options=Options(audio_window_s=4.0), **more)  # type: ignore[arg-type]
     with pytest.raises(TrichordError, match="contains no annotated steps"):  # it would have an effect
         evaluate(run, str(tiny_store), ["world-steps"], options=Options(audio_window_s=4.0))
 
@@ -185,13 +191,13 @@ def test_dot_products_are_not_mentioned_for_other_scores(names: list[str], label
 @pytest.mark.parametrize("name", ["retrieval", "full-video", "zero-shot-classification", "crosstask"])
 def test_dot_products_are_mentioned_where_they_score(name: str, labelled: Path, seconds: Path) -> None:
     path = seconds if name == "crosstask" else labelled
-    told = f"scores of {name} use dot products of the embeddings as given (fusion sum); --fusion mean_normalized uses cosines"
-    assert told in notes_of(path, ["knn", name] if path == labelled else [name])
+    message = f"scores of {name} use dot products of the embeddings as given (fusion sum); --fusion mean_normalized uses cosines"
+    assert message in notes_of(path, ["knn", name] if path == labelled else [name])
     assert "dot products" not in notes_of(path, [name], options=Options(fusion="mean_normalized"))
 
 
 @pytest.mark.parametrize(
-    ("start_s", "told"),
+    ("start_s", "message"),
     [
         ([0.0, 1.0, 2.0, 3.0], None),
         ([3.0, 2.0, 1.0, 0.0], None),
@@ -204,11 +210,13 @@ def test_dot_products_are_mentioned_where_they_score(name: str, labelled: Path, 
         ),
     ],
 )
-def test_rows_that_are_not_seconds_are_reported(start_s: list[float] | None, told: str | None, tmp_path: Path) -> None:
+def test_rows_that_are_not_seconds_are_reported(
+    start_s: list[float] | None, message: str | None, tmp_path: Path
+) -> None:
     seconds_file(start_s=start_s).save(tmp_path / "e.npz")
     notes = notes_of(tmp_path / "e.npz", ["crosstask"])
-    assert ("1 of 1 videos" in notes) == (told is not None) and (told or "") in notes
-    assert ("each row counts as a second" in notes) == ("apart" in (told or ""))
+    assert ("1 of 1 videos" in notes) == (message is not None) and (message or "") in notes
+    assert ("each row counts as a second" in notes) == ("apart" in (message or ""))
 
 
 # ---- how choices are written
@@ -219,7 +227,7 @@ def test_one_template_needs_no_brackets(labelled: Path, tmp_path: Path, capsys: 
     made = Embedded.of(rows, labels={"class": ["a", "b"]}, captions=["a video, of a", "a video, of b"])
     made.save(tmp_path / "e.npz")
     words = ["--embeddings", str(tmp_path / "e.npz"), "--benchmark", "zero-shot-classification", "--templates"]
-    assert told_by([*words, "a"], capsys).startswith(
+    assert error_of([*words, "a"], capsys).startswith(
         "template 'a' has no placeholder for the class; write {} in its place"
     )
     for template in ("a video, of {}", "['a video, of {}']", "['a video, of {}', '{} moves']"):
@@ -245,8 +253,8 @@ def test_one_order_and_one_seed_need_no_brackets(tmp_path: Path, capsys: pytest.
     assert given("--orders", "[av>t,vt>a]", "--seeds", "[0,1]") == (["av>t", "vt>a"], [0, 1])
     assert given("--orders", "['av>t,avt']", "--seeds", "0,2") == (["av>t", "avt"], [0, 2])
     for word in ("x", "0,x", "1.5"):
-        told = told_by([str(tmp_path), "--store", "s", "--seeds", word], capsys)
-        assert told == f"--seeds is {word}; give an integer, or several separated by commas, such as 0,1"
+        message = error_of([str(tmp_path), "--store", "s", "--seeds", word], capsys)
+        assert message == f"--seeds is {word}; give an integer, or several separated by commas, such as 0,1"
 
 
 def test_benchmarks_as_one_list(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,17 +271,17 @@ def test_clips_are_explained_by_the_protocol_that_scores_them(
         return capsys.readouterr().out
 
     for name in ("retrieval:a/b", "videos/test", "youcook2/val"):
-        told = explained(name)
-        assert told.startswith(f"{name} is scored by retrieval.\n\nretrieval: Retrieval on any clips (retrieval)\n")
+        message = explained(name)
+        assert message.startswith(f"{name} is scored by retrieval.\n\nretrieval: Retrieval on any clips (retrieval)\n")
     assert "\nfull-video: Full videos" in explained("full-video:a/b")
     assert explained("youcook2").startswith("youcook2: YouCook2")
     assert explained("tiny", "--store", str(tiny_store)).startswith("tiny is scored by retrieval.")
-    assert "unknown benchmark 'tiny'; expected one of" in told_by(["--explain", "tiny"], capsys)
-    assert "unknown benchmark 'nope:a/b'; expected one of" in told_by(["--explain", "nope:a/b"], capsys)
-    told = told_by(["--explain", "gone", "--store", str(tiny_store)], capsys)
-    assert "contains no clips of benchmark 'gone'; it has tiny" in told
-    told = told_by(["--explain", "crosstask:a/b"], capsys)
-    assert told == "the clips of benchmark crosstask cannot be chosen; leave ':a/b' out"
+    assert "unknown benchmark 'tiny'; expected one of" in error_of(["--explain", "tiny"], capsys)
+    assert "unknown benchmark 'nope:a/b'; expected one of" in error_of(["--explain", "nope:a/b"], capsys)
+    message = error_of(["--explain", "gone", "--store", str(tiny_store)], capsys)
+    assert "contains no clips of benchmark 'gone'; it has tiny" in message
+    message = error_of(["--explain", "crosstask:a/b"], capsys)
+    assert message == "the clips of benchmark crosstask cannot be chosen; leave ':a/b' out"
 
 
 def test_classes_with_unknown_words(run: Path, tiny_store: Path, tmp_path: Path) -> None:
@@ -288,5 +296,5 @@ def test_classes_with_unknown_words(run: Path, tiny_store: Path, tmp_path: Path)
 
 
 def test_a_benchmark_that_is_named_twice_is_scored_once(labelled: Path) -> None:
-    found = evaluate(None, None, ["knn", "retrieval", "knn"], embeddings=labelled)
-    assert [done.name for done in found.benchmarks] == ["knn", "retrieval"]
+    evaluation = evaluate(None, None, ["knn", "retrieval", "knn"], embeddings=labelled)
+    assert [done.name for done in evaluation.benchmarks] == ["knn", "retrieval"]

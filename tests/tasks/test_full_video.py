@@ -60,9 +60,9 @@ def test_the_five_ways_against_loops(videos: int, more_texts: int, more_clips: i
     texts = rng.integers(-2, 3, size=(len(of_text), 3)).astype(np.float32)
     clips = rng.integers(-2, 3, size=(len(of_clip), 3)).astype(np.float32)
     expected = video_scores(texts, of_text, clips, of_clip)
-    found = full_video_ranks(texts, of_text, clips, of_clip, block)
-    assert tuple(ranks.way for ranks in found) == WAYS
-    for ranks in found:
+    ways = full_video_ranks(texts, of_text, clips, of_clip, block)
+    assert tuple(ranks.way for ranks in ways) == WAYS
+    for ranks in ways:
         truth = of_text if ranks.way.startswith("caption") else np.arange(videos)
         assert np.array_equal(ranks.video, truth) and ranks.counts.num_gallery == videos
         scores = expected[ranks.way]
@@ -75,9 +75,9 @@ def test_means_that_are_the_same_tie() -> None:
     """Both means are -1, of three scores (-3, -2, 2) and of one; -4/3 and 5/3 are not exact as floats."""
     texts = np.array([[2.0, 1], [2, 1]], np.float32)
     clips = np.array([[-2.0, 1], [-2, 2], [0, 2], [0, -1]], np.float32)
-    found = {r.way: r.counts for r in full_video_ranks(texts, np.array([0, 1]), clips, np.array([0, 0, 0, 1]))}
+    ranks = {r.way: r.counts for r in full_video_ranks(texts, np.array([0, 1]), clips, np.array([0, 0, 0, 1]))}
     for way in ("caption, mean clip", "video, mean of mean"):
-        assert (found[way].greater.tolist(), found[way].equal.tolist()) == ([0, 0], [2, 2]), way
+        assert (ranks[way].greater.tolist(), ranks[way].equal.tolist()) == ([0, 0], [2, 2]), way
 
 
 def test_means_are_rounded_once() -> None:
@@ -87,9 +87,9 @@ def test_means_are_rounded_once() -> None:
     big = 2.0**24
     texts = np.array([[1.0, 0], [0, 1], [0, 0]])
     clips = np.array([[big + 1, big + 5], [big + 2, big + 4]])
-    found = {r.way: r.counts for r in full_video_ranks(texts, np.array([0, 0, 1]), clips, np.array([0, 1]))}
+    ranks = {r.way: r.counts for r in full_video_ranks(texts, np.array([0, 0, 1]), clips, np.array([0, 1]))}
     for way in ("video, mean of best", "video, mean of mean"):
-        assert (found[way].greater[0], found[way].equal[0]) == (0, 2), way
+        assert (ranks[way].greater[0], ranks[way].equal[0]) == (0, 2), way
 
 
 def test_by_hand() -> None:
@@ -100,13 +100,13 @@ def test_by_hand() -> None:
     Mean clip:                  1 | 1            0.5 | 1            1.5 | 2      -> tied, above 1, above 0
     Votes: the first caption for video 0; the second one half each; the third one half each -> video 0: 1.5 to 0.5, video 1 a tie
     """
-    found = full_video_ranks(
+    ways = full_video_ranks(
         np.array([[1.0, 0], [0, 1], [1, 1]], np.float32),
         np.array([0, 0, 1]),
         np.array([[2.0, 0], [0, 1], [1, 1]], np.float32),
         np.array([0, 0, 1]),
     )
-    by_way = {ranks.way: (ranks.counts.greater.tolist(), ranks.counts.equal.tolist()) for ranks in found}
+    by_way = {ranks.way: (ranks.counts.greater.tolist(), ranks.counts.equal.tolist()) for ranks in ways}
     assert by_way["caption, best clip"] == ([0, 0, 0], [1, 2, 2])
     assert by_way["caption, mean clip"] == ([0, 1, 0], [2, 1, 1])
     assert by_way["video, votes"] == ([0, 0], [1, 2])
@@ -122,8 +122,8 @@ def test_videos_without_a_caption_or_a_clip_are_left_out_or_missed() -> None:
     )
     rows = {}
     for missing in ("drop", "miss"):
-        found = full_video_outcome("x", e, e.videos, [Direction.parse("t2v")], "sum", missing, 1024)
-        rows[missing] = {(row.of, row.measure): (row.value, row.num, row.chance) for row in found.rows}
+        outcome = full_video_outcome("x", e, e.videos, [Direction.parse("t2v")], "sum", missing, 1024)
+        rows[missing] = {(row.of, row.measure): (row.value, row.num, row.chance) for row in outcome.rows}
     # one video, two captions take part; of four captions and three videos
     assert rows["drop"]["t2v, sum: caption, best clip", "R@1"] == (100.0, 2, 100.0)
     assert rows["miss"]["t2v, sum: caption, best clip", "R@1"] == (50.0, 4, 50.0)
@@ -156,8 +156,8 @@ def test_full_video_groups_clips_by_their_own_videos() -> None:
         run("full-video", clips_named(names))
     assert "\n" not in str(e.value) and "take benchmark retrieval" in str(e.value)
     pairs = [f"a recording of {i // 2}" for i in range(40)]
-    found = run("full-video", clips_named(names, videos=pairs))
-    assert found.arrays["full-video/video"].tolist() == sorted(set(pairs))
+    outcome = run("full-video", clips_named(names, videos=pairs))
+    assert outcome.arrays["full-video/video"].tolist() == sorted(set(pairs))
     with pytest.raises(
         TrichordError, match="all 40 clips of e.npz belong to the same video, 'x', so there is nothing to rank"
     ):
@@ -175,9 +175,9 @@ def test_several_captions_of_one_span_are_one_clip() -> None:
 
 
 def test_youcook2_clips_are_grouped_by_the_first_characters_of_their_ids() -> None:
-    found = run("youcook2-videos", clips_named(["GLd3aX16zBg_0", "GLd3aX16zBg_1", "-_r8X2Wpmno12", "xHr8X2Wpmno#2"]))
-    assert found.arrays["youcook2-videos/video"].tolist() == ["-_r8X2Wpmno", "GLd3aX16zBg", "xHr8X2Wpmno"]
-    assert "youcook2-videos: clips are grouped by the first 11 characters of their names: 3 videos" in found.notes
+    outcome = run("youcook2-videos", clips_named(["GLd3aX16zBg_0", "GLd3aX16zBg_1", "-_r8X2Wpmno12", "xHr8X2Wpmno#2"]))
+    assert outcome.arrays["youcook2-videos/video"].tolist() == ["-_r8X2Wpmno", "GLd3aX16zBg", "xHr8X2Wpmno"]
+    assert "youcook2-videos: clips are grouped by the first 11 characters of their names: 3 videos" in outcome.notes
     numbered = run(
         "youcook2-videos", clips_named(["GLd3aX16zBg", "GLd3aX16zBg#2", "xHr8X2Wpmno"])
     )  # as the import does

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,8 +67,8 @@ def test_all_directions() -> None:
 
 @pytest.mark.parametrize("code", ["d2t", "t2d", "t2vd", "da2t"])
 def test_directions_with_a_further_modality_are_scored(code: str) -> None:
-    found = embedded()
-    result = score_direction(found.embeddings, found.valid, Direction.parse(code), name="x")
+    clips = embedded()
+    result = score_direction(clips.embeddings, clips.valid, Direction.parse(code), name="x")
     assert result.num_queries == 39 and result.num_missing == 1
     assert result.r1 > 90 or code in ("t2vd", "da2t")
     assert result.chance_r1 == pytest.approx(100 / 39)
@@ -77,12 +76,12 @@ def test_directions_with_a_further_modality_are_scored(code: str) -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_of_embeddings_declares_its_modalities(tmp_path: Path, suffix: str) -> None:
-    found = embedded()
-    found.save(tmp_path / f"e{suffix}")
+    clips = embedded()
+    clips.save(tmp_path / f"e{suffix}")
     forget()
     again = Embedded.load(tmp_path / f"e{suffix}")
     assert declared() == {"depth": "d"} and list(again.embeddings) == ["video", "audio", "text", "depth"]
-    assert np.array_equal(again.embeddings["depth"], found.embeddings["depth"])
+    assert np.array_equal(again.embeddings["depth"], clips.embeddings["depth"])
     assert not again.valid["depth"][3] and again.valid["depth"].sum() == 39
     assert Subject.of_embeddings(again).modalities == ("video", "audio", "text", "depth")
 
@@ -123,15 +122,26 @@ def test_conflicting_letters_are_an_error_that_names_the_file(tmp_path: Path) ->
         Embedded.load(tmp_path / "e.npz")
 
 
-def test_every_benchmark_of_embeddings_scores_a_further_modality_in_a_fresh_process(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("fresh_process", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_every_benchmark_of_embeddings_scores_a_further_modality(
+    fresh_process: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     embedded().save(tmp_path / "e.safetensors")
     names = ["retrieval", "zero-shot-classification", "linear-probe", "knn", "clustering"]
-    command = [sys.executable, "-m", "trichord", "evaluate", "--embeddings", str(tmp_path / "e.safetensors"),
-               "--directions", "all", "--benchmark", *names, "--out", str(tmp_path / "out")]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
-    assert done.returncode == 0, done.stderr
+    words = ["evaluate", "--embeddings", str(tmp_path / "e.safetensors"), "--directions", "all", "--benchmark", *names]
+    words += ["--out", str(tmp_path / "out")]
+    monkeypatch.setenv("COLUMNS", "200")
+    if fresh_process:
+        done = subprocess.run([sys.executable, "-m", "trichord", *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        printed = done.stdout
+    else:
+        forget()
+        assert main(words) == 0
+        printed = capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert "d2t" in done.stdout and "depth, class" in done.stdout
+    assert "d2t" in printed and "depth, class" in printed
     assert results["modalities"] == {"depth": "d"}
     forget()
     assert main(["report", str(tmp_path / "out")]) == 0
@@ -139,8 +149,8 @@ def test_every_benchmark_of_embeddings_scores_a_further_modality_in_a_fresh_proc
 
 
 def test_steps_are_found_by_a_further_modality() -> None:
-    found = embedded()
-    codes = [d.code for d in step_directions(Subject.of_embeddings(found), "", (), "crosstask")]
+    clips = embedded()
+    codes = [d.code for d in step_directions(Subject.of_embeddings(clips), "", (), "crosstask")]
     assert codes == ["t2v", "t2a", "t2d", "t2va"]
     alone = embedded(modalities=("text", "depth"))
     assert [d.code for d in step_directions(Subject.of_embeddings(alone), "", (), "crosstask")] == ["t2d"]

@@ -24,8 +24,8 @@ def clips(videos: list[str], spans: list[tuple[float, float]] | None = None, ids
 def test_rows_by_clip_by_video_by_plain_name_and_by_its_last_part(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("id,class,split\nclip 0,a,train\nv1,b,test\nc/v2.avi,c,\nelsewhere/v3,d,test\nx/v4,e,\ny/v4,f,\n")
-    found = clips(["v1", "v1", "train/c/v2", "v3", "v5"])
-    columns = read_labels(path).of_clips(found)
+    named = clips(["v1", "v1", "train/c/v2", "v3", "v5"])
+    columns = read_labels(path).of_clips(named)
     assert columns["class"].tolist() == ["a", "b", "c", "d", ""]
     assert columns["split"].tolist() == ["train", "test", "", "test", ""]
     with pytest.raises(
@@ -39,8 +39,8 @@ def test_rows_by_clip_by_video_by_plain_name_and_by_its_last_part(tmp_path: Path
 def test_labels_are_found_with_and_without_suffixes_on_either_side(label: str, clip: str, tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("id,class\n" + "".join(f"{label.format(name)},{name}\n" for name in ("a.b", "a")))
-    found = read_labels(path).of_clips(clips([clip.format(name) for name in ("a", "a.b")]))
-    assert found["class"].tolist() == ["a", "a.b"]
+    matched = read_labels(path).of_clips(clips([clip.format(name) for name in ("a", "a.b")]))
+    assert matched["class"].tolist() == ["a", "a.b"]
 
 
 def test_a_clip_that_two_ids_may_mean_and_exact_ids_first(tmp_path: Path) -> None:
@@ -54,12 +54,12 @@ def test_a_clip_that_two_ids_may_mean_and_exact_ids_first(tmp_path: Path) -> Non
 def test_labels_of_less_than_half_of_the_clips_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("id,class\nv0,a\nw1,b\nw2,b\n")
-    table, found = read_labels(path), clips(["v0", "v1", "v2", "v3"])
+    table, named = read_labels(path), clips(["v0", "v1", "v2", "v3"])
     with pytest.raises(TrichordError) as caught:
-        table.of_clips(found)
+        table.of_clips(named)
     assert "3 of its 4 ids are not in" in str(caught.value) and "--missing drop" in str(caught.value)
     assert "'clip 1', 'clip 2', 'clip 3'" in str(caught.value) and "'w1', 'w2'" in str(caught.value)
-    assert table.of_clips(found, allow_missing=True)["class"].tolist() == ["a", "", "", ""]
+    assert table.of_clips(named, allow_missing=True)["class"].tolist() == ["a", "", "", ""]
 
 
 @pytest.mark.parametrize("rows", [("v,dog,", "w,cat,", "v,cat,"), ("v,cat,", "v,cat,train"), ("v,,", "v,dog,")])
@@ -147,8 +147,8 @@ def test_official_lists_of_ucf101_and_hmdb51(tmp_path: Path) -> None:
     (ucf / "testlist02.txt").write_text("YoYo/v_YoYo_g08_c01.avi\n")
     (ucf / "classInd.txt").write_text("1 YoYo\n")
     table = read_labels(ucf)
-    told = {i: tuple(table.columns[c][n] for c in ("class", "fold-1", "fold-2")) for n, i in enumerate(table.ids)}
-    assert told == {
+    rows = {i: tuple(table.columns[c][n] for c in ("class", "fold-1", "fold-2")) for n, i in enumerate(table.ids)}
+    assert rows == {
         "YoYo/v_YoYo_g08_c01.avi": ("YoYo", "train", "test"),
         "Run/v_Run_g08_c01.avi": ("Run", "train", ""),
         "YoYo/v_YoYo_g01_c01.avi": ("YoYo", "test", ""),
@@ -165,7 +165,7 @@ def test_plain_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("a.csv", "id,class\n,x\n", "row 1 has no id; give each row the id of a clip or a video"),
         ("a.csv", "id\nv\n", "contains no labels; add a column id, and a column with labels, such as class"),
@@ -187,11 +187,11 @@ def test_plain_names() -> None:
         ),
     ],
 )
-def test_an_invalid_table_of_labels_is_reported(name: str, content: str, told: str, tmp_path: Path) -> None:
+def test_an_invalid_table_of_labels_is_reported(name: str, content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(TrichordError) as caught:
         read_labels(tmp_path / name)
-    assert str(caught.value).startswith(f"{tmp_path / name}: ") and told in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ") and message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

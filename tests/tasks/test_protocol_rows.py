@@ -58,8 +58,8 @@ def clips_and_texts(draw: st.DrawFn) -> Embedded:
 
 @given(clips_and_texts(), st.sampled_from(["drop", "miss"]), st.sampled_from(["sum", "mean_normalized"]))
 @settings(max_examples=60, deadline=None)
-def test_retrieval(found: Embedded, missing: str, fusion: str) -> None:
-    subject = Subject.of_embeddings(found)
+def test_retrieval(embedded: Embedded, missing: str, fusion: str) -> None:
+    subject = Subject.of_embeddings(embedded)
     options = Options(directions=all_directions(), missing=missing, fusion=fusion)
     check(find_protocol("retrieval").run(subject, options))
     check(find_protocol("full-video").run(subject, Options(directions=("t2v", "t2va"), missing=missing)))
@@ -67,13 +67,13 @@ def test_retrieval(found: Embedded, missing: str, fusion: str) -> None:
 
 @given(clips_and_texts(), st.sampled_from(["drop", "miss"]))
 @settings(max_examples=30, deadline=None)
-def test_labels(found: Embedded, missing: str) -> None:
+def test_labels(embedded: Embedded, missing: str) -> None:
     clips = Embedded.of(
-        {**found.embeddings, "text": np.eye(3, dtype=np.float32)},
-        valid={m: found.valid[m] for m in ("video", "audio")},
+        {**embedded.embeddings, "text": np.eye(3, dtype=np.float32)},
+        valid={m: embedded.valid[m] for m in ("video", "audio")},
         text_clip=[0, 0, 1],
         captions=["a", "b", "c"],
-        labels=found.labels,
+        labels=embedded.labels,
     )
     outcome = find_protocol("zero-shot-classification").run(Subject.of_embeddings(clips), Options(missing=missing))
     check(outcome)

@@ -43,29 +43,29 @@ def planted(num: int = 24, noise: float = 0.1, **more: Any) -> Embedded:
     return Embedded.of({**rows, "text": np.eye(4)[kind]}, **given)
 
 
-def run(name: str, found: Embedded, **options: Any) -> Outcome:
-    return find_protocol(name).run(Subject.of_embeddings(found), Options(**options))
+def run(name: str, embedded: Embedded, **options: Any) -> Outcome:
+    return find_protocol(name).run(Subject.of_embeddings(embedded), Options(**options))
 
 
-def value(outcome: Outcome, of: str, measure: str = "top-1") -> tuple[float, float | None, int]:
-    (row,) = [r for r in outcome.rows if r.of == of and r.measure == measure]
+def value(outcome: Outcome, target: str, measure: str = "top-1") -> tuple[float, float | None, int]:
+    (row,) = [r for r in outcome.rows if r.of == target and r.measure == measure]
     return row.value, row.chance, row.num
 
 
 def test_all_protocols_find_planted_classes() -> None:
-    found = planted()
+    embedded = planted()
     assert set(NAMES) <= set(protocols())
-    for name, of in (
+    for name, target in (
         ("zero-shot-classification", "{}, class"),
         ("linear-probe", "{}, class"),
         ("knn", "{}, class, k = 5"),
     ):
-        outcome = run(name, found)
+        outcome = run(name, embedded)
         for side in ("video", "audio", "video+audio"):
-            assert value(outcome, of.format(side)) == (100.0, pytest.approx(100 / 3), 6), name
-    outcome = run("clustering", found)
+            assert value(outcome, target.format(side)) == (100.0, pytest.approx(100 / 3), 6), name
+    outcome = run("clustering", embedded)
     assert value(outcome, "video+audio, class", "ARI")[0] == 100
-    assert value(run("linear-probe", found), "video, class: the most frequent class") == (
+    assert value(run("linear-probe", embedded), "video, class: the most frequent class") == (
         pytest.approx(100 / 3),
         None,
         6,
@@ -77,20 +77,20 @@ def test_zero_shot_by_hand_with_lengths_missing_and_unknown_classes() -> None:
     #   a (1, 0): 1 0 1 .9    b (0, 2): 0 2 2 1   -> a b b b; by cosine a (1, 0), b (0, 1): a, b, tie, a
     video = np.array([[1, 0], [0, 1], [1, 1], [0.9, 0.5], [np.nan, 0], [1, 0]], np.float32)
     text = np.array([[1, 0], [0, 2], [1, 0], [1, 0], [1, 0], [9, 9]], np.float32)
-    found = Embedded.of(
+    embedded = Embedded.of(
         {"video": video, "text": text},
         captions=["A", "b", "a", "a", "a", "other"],
         labels={"class": ["a", "b", "a", "a", "a", "Zed"]},
     )
-    plain = run("zero-shot-classification", found)
+    plain = run("zero-shot-classification", embedded)
     # of 5 clips with video: a right, b right, wrong, wrong, Zed never
     assert value(plain, "video, class") == (pytest.approx(40), pytest.approx(100 / 3 * 4 / 5), 5)
     assert value(plain, "video, class", "top-1, mean over classes")[0] == pytest.approx(100 * (1 / 3 + 1 + 0) / 3)
     assert "1 of 3 classes of class have no text embedding and are never chosen: Zed" in " ".join(plain.notes)
     assert "1 of 6 clips lack video: left out" in " ".join(plain.notes)
-    cosine = run("zero-shot-classification", found, fusion="mean_normalized")
+    cosine = run("zero-shot-classification", embedded, fusion="mean_normalized")
     assert value(cosine, "video, class")[0] == pytest.approx(100 * (1 + 1 + 0.5 + 1) / 5)
-    missed = run("zero-shot-classification", found, missing="miss")
+    missed = run("zero-shot-classification", embedded, missing="miss")
     assert value(missed, "video, class") == (pytest.approx(100 * 2 / 6), pytest.approx(100 / 3 * 4 / 6), 6)
     head = "zero-shot-classification/video, class"
     assert missed.arrays[f"{head}/classes"].tolist() == ["Zed", "a", "b"]
@@ -99,17 +99,17 @@ def test_zero_shot_by_hand_with_lengths_missing_and_unknown_classes() -> None:
 
 
 def test_each_fold_has_a_row_and_their_mean_another(tmp_path: Path) -> None:
-    found = planted(noise=1.2, labels={})
+    embedded = planted(noise=1.2, labels={})
     path = tmp_path / "labels.csv"
     rows = [
         f"c{i},{CLASSES[i % 3]},{'test' if i < 12 else 'train'},{'test' if i >= 18 else 'train'}" for i in range(24)
     ]
     path.write_text("\n".join(["id,class,fold-1,fold-2", *rows]))
-    for name, of in (("zero-shot-classification", "video, class"), ("linear-probe", "video, class"),
+    for name, target in (("zero-shot-classification", "video, class"), ("linear-probe", "video, class"),
                      ("knn", "video, class, k = 1")):  # fmt: skip
-        outcome = run(name, found, labels=str(path))
-        first, second = (value(outcome, f"{of}, fold-{n}") for n in (1, 2))
-        mean = value(outcome, f"{of}, mean of 2 folds")
+        outcome = run(name, embedded, labels=str(path))
+        first, second = (value(outcome, f"{target}, fold-{n}") for n in (1, 2))
+        mean = value(outcome, f"{target}, mean of 2 folds")
         assert (first[2], second[2], mean[2]) == (12, 6, 18)
         assert mean[0] == pytest.approx((first[0] + second[0]) / 2) and first[0] < 100
         for row in outcome.rows:  # clips 12 to 17 are never tested
@@ -124,12 +124,12 @@ def test_each_fold_has_a_row_and_their_mean_another(tmp_path: Path) -> None:
 
 
 def test_a_probe_learns_from_training_clips_alone() -> None:
-    found = planted(noise=0.0)
-    labels = dict(found.labels)
+    embedded = planted(noise=0.0)
+    labels = dict(embedded.labels)
     labels["class"] = np.where(labels["split"] == "test", "wordc", labels["class"])  # the test labels are other ones
-    for name, of in (("linear-probe", "video, class"), ("knn", "video, class, k = 5")):
+    for name, target in (("linear-probe", "video, class"), ("knn", "video, class, k = 5")):
         outcome = run(name, planted(noise=0.0, labels=labels))
-        assert value(outcome, of)[0] == pytest.approx(100 / 3)  # right where wordc was planted
+        assert value(outcome, target)[0] == pytest.approx(100 / 3)  # right where wordc was planted
 
 
 def test_training_clips_without_a_side_are_not_used_for_it() -> None:
@@ -152,7 +152,7 @@ def test_classes_without_training_clips_are_errors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "more", "options", "told"),
+    ("name", "more", "options", "message"),
     [
         ("clustering", {"labels": {}}, {}, "embeddings: contains no labels; give a table with --labels FILE"),
         ("linear-probe", {"labels": {"class": ["a", "b"] * 12}}, {}, "does not define training clips"),
@@ -174,10 +174,10 @@ def test_classes_without_training_clips_are_errors() -> None:
         ),
     ],
 )
-def test_impossible_requests_are_reported(name: str, more: dict, options: dict, told: str) -> None:
+def test_impossible_requests_are_reported(name: str, more: dict, options: dict, message: str) -> None:
     with pytest.raises(TrichordError) as caught:
         run(name, planted(**more), **options)
-    assert told in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_text_alone_and_models_without_text() -> None:
@@ -192,12 +192,12 @@ def test_text_alone_and_models_without_text() -> None:
 
 
 def test_joined_sets_keep_whose_text_each_is() -> None:
-    found = planted()
-    first, second = found.take(np.array([3, 1])), found.take(np.array([7]))
+    embedded = planted()
+    first, second = embedded.take(np.array([3, 1])), embedded.take(np.array([7]))
     both = joined([first, second])
     assert both.ids.tolist() == ["c3", "c1", "c7"] and both.text_clip.tolist() == [0, 1, 2]
-    np.testing.assert_array_equal(both.embeddings["text"], found.embeddings["text"][[3, 1, 7]])
-    assert both.labels["class"].tolist() == [found.labels["class"][i] for i in (3, 1, 7)]
+    np.testing.assert_array_equal(both.embeddings["text"], embedded.embeddings["text"][[3, 1, 7]])
+    assert both.labels["class"].tolist() == [embedded.labels["class"][i] for i in (3, 1, 7)]
 
 
 def action_store(path: Path) -> Store:
@@ -239,11 +239,11 @@ def test_a_store_whose_videos_lie_in_folders_of_their_class(tmp_path: Path) -> N
     outcome = find_protocol("zero-shot-classification").run(subject, Options(on="acts/test"))
     store, model = subject.store, subject.model
     assert store is not None and model is not None
-    found = subject.embedded(subject.clip_set("acts/test", "all"), ("video",))
+    embedded = subject.embedded(subject.clip_set("acts/test", "all"), ("video",))
     words = torch.from_numpy(store.word_vectors[[store.words.index(name) for name in CLASSES]])[:, None]
-    scores = found.embeddings["video"] @ model.embed(text=words)["text"].detach().numpy().T
+    scores = embedded.embeddings["video"] @ model.embed(text=words)["text"].detach().numpy().T
     right = [
-        CLASSES[k] == video.split("/")[0] for k, video in zip(scores.argmax(1), found.videos.tolist(), strict=True)
+        CLASSES[k] == video.split("/")[0] for k, video in zip(scores.argmax(1), embedded.videos.tolist(), strict=True)
     ]
     assert value(outcome, "video, class")[0] == pytest.approx(100 * np.mean(right))
     with pytest.raises(TrichordError, match="acts has no split with test clips; give folds with --labels"):
@@ -275,21 +275,21 @@ def test_clusters_of_the_models_own_centroids(cosine: bool, tmp_path: Path) -> N
     rows = torch.randn(9, 8, generator=torch.Generator().manual_seed(5))
     subject = subject_of(store, Centroids(rows, cosine))
     outcome = find_protocol("clustering").run(subject, Options(on="acts/test"))
-    found = subject.embedded(subject.clip_set("acts/test", "all"), ("video", "text"))
-    assert found.one_text_each and found.num_clips == 9
-    kind = np.array([CLASSES.index(video.split("/")[0]) for video in found.videos.tolist()])
+    embedded = subject.embedded(subject.clip_set("acts/test", "all"), ("video", "text"))
+    assert embedded.one_text_each and embedded.num_clips == 9
+    kind = np.array([CLASSES.index(video.split("/")[0]) for video in embedded.videos.tolist()])
     for side in (("video",), ("video", "text")):  # the store has no sound
         head = f"clustering:acts/test/{'+'.join(side)}, class, own centroids"
         cluster = outcome.arrays[f"{head}/cluster"]
-        assert cluster.tolist() == slow_nearest([found.embeddings[m] for m in side], rows.numpy(), cosine)
+        assert cluster.tolist() == slow_nearest([embedded.embeddings[m] for m in side], rows.numpy(), cosine)
         assert outcome.arrays[f"{head}/truth"].tolist() == kind.tolist()
         assert outcome.arrays[f"{head}/clip"].tolist() == list(range(9))
-        of = f"{'+'.join(side)}, class, own centroids"
-        assert outcome.details["clusters"][of] == f"{len(set(cluster.tolist()))} of 9 used, 3 classes"
+        target = f"{'+'.join(side)}, class, own centroids"
+        assert outcome.details["clusters"][target] == f"{len(set(cluster.tolist()))} of 9 used, 3 classes"
         got, chance = agreement(cluster, kind), chance_agreement(cluster, kind, 0)
-        assert value(outcome, of, "NMI") == (got.nmi, chance.nmi, 9)
-        assert value(outcome, of, "ARI") == (got.ari, chance.ari, 9)
-        assert value(outcome, of, "purity") == (got.purity, chance.purity, 9)
+        assert value(outcome, target, "NMI") == (got.nmi, chance.nmi, 9)
+        assert value(outcome, target, "ARI") == (got.ari, chance.ari, 9)
+        assert value(outcome, target, "purity") == (got.purity, chance.purity, 9)
     assert {row.of for row in outcome.rows} == {
         "video, class", "video, class, own centroids", "video+text, class, own centroids"
     }  # fmt: skip
@@ -323,7 +323,7 @@ def test_purity_has_an_interval_and_nmi_and_ari_have_none() -> None:
 
 def test_several_texts_of_a_clip_count_with_their_mean() -> None:
     # clip 0: texts (9, 0) and (0, 1); clip 1: one text; clip 2: none; clip 3: no video
-    found = Embedded.of(
+    embedded = Embedded.of(
         {
             "video": np.array([[1, 0], [0, 1], [1, 0], [1, 0]]),
             "text": np.array([[9, 0], [0, 1], [0, 2], [5, 0], [1, 1]]),
@@ -336,7 +336,7 @@ def test_several_texts_of_a_clip_count_with_their_mean() -> None:
     for cosine, first in ((True, 2), (False, 0)):
         # clip 0 by cosine: text at 45 degrees, with video at 22.5, nearest to 0.7 = 40; as they are: text (4.5, 0.5), 6 degrees
         own = Centroids(axes, cosine)
-        sides = {side: (clips.tolist(), c.tolist()) for side, clips, c in own_sides(found, own, [("video",)])}
+        sides = {side: (clips.tolist(), c.tolist()) for side, clips, c in own_sides(embedded, own, [("video",)])}
         assert sides == {("video",): ([0, 1, 2], [0, 1, 0]), ("video", "text"): ([0, 1], [first, 1])}
 
 
@@ -378,8 +378,8 @@ def test_own_centroids_of_a_training_by_command(
 
 def test_options_without_effect_are_refused(tmp_path: Path) -> None:
     planted().save(tmp_path / "e.npz")
-    for options, told in ((Options(labels="x"), "--labels"), (Options(templates=("{}",)), "--templates")):
-        with pytest.raises(TrichordError, match=f"{told} has no effect on retrieval; leave it out"):
+    for options, message in ((Options(labels="x"), "--labels"), (Options(templates=("{}",)), "--templates")):
+        with pytest.raises(TrichordError, match=f"{message} has no effect on retrieval; leave it out"):
             evaluate(None, None, ["retrieval"], embeddings=tmp_path / "e.npz", options=options)
     done = evaluate(None, None, list(NAMES), embeddings=tmp_path / "e.npz", options=Options(templates=("{}",)))
     assert [b.name for b in done.benchmarks] == list(NAMES)

@@ -58,9 +58,9 @@ def test_the_best_of_several_truths(data: st.DataObject, q: int, more: int, leve
     values = rng.integers(levels, size=len(owner)).astype(np.float32)
     counts = best_truth_ranks(np.ones((q, 1), np.float32), values[:, None], owner)
     for k in (1, 2, 3):
-        found = expected_hits(min(k, len(owner)), counts.greater, counts.equal, counts.truths)
+        closed_form = expected_hits(min(k, len(owner)), counts.greater, counts.equal, counts.truths)
         expected = [best_of_permutations(values, set(np.flatnonzero(owner == i).tolist()), k) for i in range(q)]
-        assert found == pytest.approx([hit for hit, _ in expected])
+        assert closed_form == pytest.approx([hit for hit, _ in expected])
     metrics = metrics_from_counts(counts)
     assert metrics.meanr == pytest.approx(np.mean([place for _, place in expected]))
     best, worst = (metrics_from_counts(counts, ties=ties) for ties in ("best", "worst"))
@@ -74,11 +74,11 @@ def test_one_correct_item_each_gives_the_plain_counts() -> None:
     rng = np.random.default_rng(0)
     q, g = (rng.normal(size=(40, 9)).astype(np.float32) for _ in range(2))
     owner = rng.permutation(40)
-    found = best_truth_ranks(q, g, owner, block=7)
+    ranks = best_truth_ranks(q, g, owner, block=7)
     plain = retrieval_ranks(q, g, np.argsort(owner))
-    assert np.array_equal(found.greater, plain.greater) and np.array_equal(found.equal, plain.equal)
-    assert (found.truths == 1).all()
-    assert metrics_from_counts(found) == metrics_from_counts(plain)
+    assert np.array_equal(ranks.greater, plain.greater) and np.array_equal(ranks.equal, plain.equal)
+    assert (ranks.truths == 1).all()
+    assert metrics_from_counts(ranks) == metrics_from_counts(plain)
 
 
 def test_truths_that_score_nan_come_after_those_that_do_not() -> None:
@@ -214,10 +214,12 @@ def test_a_collapsed_model_scores_chance(code: str) -> None:
         text_clip=text_clip,
     )
     for scale in (0.0, 5.0):
-        found = score_direction(
+        result = score_direction(
             e.embeddings, e.valid, Direction.parse(code), name="x", text_clip=text_clip, dual_softmax=scale
         )
-        assert (found.r1, found.r5, found.r10) == pytest.approx((found.chance_r1, found.chance_r5, found.chance_r10))
+        assert (result.r1, result.r5, result.r10) == pytest.approx(
+            (result.chance_r1, result.chance_r5, result.chance_r10)
+        )
 
 
 @pytest.mark.parametrize("code", TWELVE)
@@ -227,10 +229,10 @@ def test_random_embeddings_score_chance_within_the_interval(code: str) -> None:
     text_clip = np.sort(np.concatenate([np.arange(400), rng.integers(400, size=600)]))
     sizes = {"video": 400, "audio": 400, "text": 1000}
     e = Embedded.of({m: rng.normal(size=(n, 16)) for m, n in sizes.items()}, text_clip=text_clip)
-    found = score_direction(e.embeddings, e.valid, Direction.parse(code), name="x", text_clip=text_clip)
-    assert found.ranks is not None
-    for k, chance in ((5, found.chance_r5), (10, found.chance_r10)):
-        interval = recall_interval(found.ranks.hits(k), 0.999)
+    result = score_direction(e.embeddings, e.valid, Direction.parse(code), name="x", text_clip=text_clip)
+    assert result.ranks is not None
+    for k, chance in ((5, result.chance_r5), (10, result.chance_r10)):
+        interval = recall_interval(result.ranks.hits(k), 0.999)
         assert interval.low <= chance <= interval.high, (code, k)
 
 
@@ -276,8 +278,8 @@ def test_dual_softmax_uses_the_other_queries() -> None:
 def test_dual_softmax_accepts_infinite_scores_and_every_scale() -> None:
     queries, gallery = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)
     queries[2] = np.nan
-    found = metrics_from_counts(dual_softmax_ranks(queries, gallery, scale=1e4))
-    assert found.r1 == pytest.approx(200 / 3)
+    metrics = metrics_from_counts(dual_softmax_ranks(queries, gallery, scale=1e4))
+    assert metrics.r1 == pytest.approx(200 / 3)
     for scale in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(TrichordError, match="the scale of the dual softmax is"):
             dual_softmax_ranks(queries, gallery, scale=scale)

@@ -62,9 +62,9 @@ def test_one_line_where_clips_have_one_text_each() -> None:
 
 
 def test_how_to_give_the_clips_of_msrvtt_that_lack_audio() -> None:
-    told = notes("msrvtt", clips(968, 968))
+    text = notes("msrvtt", clips(968, 968))
     assert any(
-        n.startswith("msrvtt: 32 clips are missing") and "give 1,000 rows" in n and "audio_valid" in n for n in told
+        n.startswith("msrvtt: 32 clips are missing") and "give 1,000 rows" in n and "audio_valid" in n for n in text
     )
     assert not any("do not count as errors" in note for note in notes("msrvtt", clips(1000, 1000)))
     assert not any("do not count as errors" in note for note in notes("msrvtt", clips(968, 968), missing="drop"))
@@ -72,17 +72,19 @@ def test_how_to_give_the_clips_of_msrvtt_that_lack_audio() -> None:
 
 
 def test_everything_at_once_scores_other_clips() -> None:
-    told = find_protocol("youcook2").explanation()
-    assert "Those of Everything at Once are for other clips (youcook2-full), 4,608 frames" in told
-    assert "`t2v+a` is t2va here" in told and "4,608 frames" in find_protocol("youcook2-full").explanation()
+    text = find_protocol("youcook2").explanation()
+    assert "Those of Everything at Once are for other clips (youcook2-full), 4,608 frames" in text
+    assert "`t2v+a` is t2va here" in text and "4,608 frames" in find_protocol("youcook2-full").explanation()
 
 
 def test_windows_are_in_the_names_of_rows(trained: Path, tiny_store: Path) -> None:
     mark = "2 windows of 3 s, max"
     names = ["tiny", "full-video:tiny"]
-    found = evaluate(trained, str(tiny_store), names, directions="t2va", num_windows=2, window_s=3.0, window_pool="max")
-    retrieval, full = (done.outcome for done in found.benchmarks)
-    fusion = found.subject.fusion
+    evaluation = evaluate(
+        trained, str(tiny_store), names, directions="t2va", num_windows=2, window_s=3.0, window_pool="max"
+    )
+    retrieval, full = (done.outcome for done in evaluation.benchmarks)
+    fusion = evaluation.subject.fusion
     assert {row.of for row in retrieval.rows} == {f"t2va, {fusion}, {mark}"}
     assert {row.of.partition(": ")[0] for row in full.rows} == {f"t2va, {fusion}, {mark}"}
     assert len({row.of for row in full.rows}) == 5
@@ -106,15 +108,15 @@ def test_windows_are_in_the_names_of_figures_of_labels(trained: Path, tiny_store
     (tmp_path / "l.csv").write_text("\n".join(["id,class,fold-1,fold-2", *lines]))
     protocols = ["linear-probe", "knn", "clustering"]
     given = Options(labels=str(tmp_path / "l.csv"))
-    found = evaluate(trained, str(tiny_store), protocols, options=given, num_windows=2, window_s=3.0)
+    evaluation = evaluate(trained, str(tiny_store), protocols, options=given, num_windows=2, window_s=3.0)
     mark = "2 windows of 3 s, mean"
-    for done in found.benchmarks:
+    for done in evaluation.benchmarks:
         rows, name = done.outcome.rows, done.name
         assert rows and all(f", class, {mark}" in row.of for row in rows)
         assert f"{name}: clips longer than 3 s by 2 windows of that length (mean)" in done.outcome.notes
         heads = {head.rpartition("/")[0] for head in done.outcome.arrays if head.endswith("/truth")}
         assert heads and all(mark in head for head in heads)
-    probe = {row.of for row in found.benchmarks[0].outcome.rows}
+    probe = {row.of for row in evaluation.benchmarks[0].outcome.rows}
     assert f"video, class, {mark}, fold-1" in probe and f"video, class, {mark}, mean of 2 folds" in probe
 
 
@@ -135,7 +137,7 @@ def test_figures_that_were_kept_before_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "of", "target", "fusion"),
+    ("kind", "row_of", "target", "fusion"),
     [
         ("retrieval", "t2v, sum, 10 windows of 3 s, mean", "t2v", ("sum", "")),
         ("retrieval", "t2v, sum, dual softmax 1e+02, 1 window of 2.5 s, max", "t2v", ("sum", "1e+02")),
@@ -144,6 +146,6 @@ def test_figures_that_were_kept_before_are_read() -> None:
     ],
 )
 def test_the_report_shows_figures_with_and_without_windows(
-    kind: str, of: str, target: str, fusion: tuple[str, str]
+    kind: str, row_of: str, target: str, fusion: tuple[str, str]
 ) -> None:
-    assert (target_of(kind, of), fusion_of(kind, of)) == (target, fusion)
+    assert (target_of(kind, row_of), fusion_of(kind, row_of)) == (target, fusion)

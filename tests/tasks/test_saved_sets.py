@@ -44,16 +44,16 @@ def in_order(evaluation: Evaluation) -> list[Row]:
     return sorted(rows_of(evaluation), key=lambda row: (row.protocol, row.of, row.measure))
 
 
-def same_from_file(found: Evaluation, path: Path, options: Options) -> Embedded:
+def same_from_file(embedded: Evaluation, path: Path, options: Options) -> Embedded:
     """Save embeddings, score the file, and compare every row."""
-    save_embeddings(found, path)
-    fusion = found.subject.fusion if options.fusion == "auto" else options.fusion
+    save_embeddings(embedded, path)
+    fusion = embedded.subject.fusion if options.fusion == "auto" else options.fusion
     plain = replace(options, labels="", text_encoder="", fusion=fusion)
-    again = evaluate(None, None, [done.name for done in found.benchmarks], embeddings=path,
+    again = evaluate(None, None, [done.name for done in embedded.benchmarks], embeddings=path,
                      directions=options.directions, options=plain)  # fmt: skip
-    mine, other = in_order(found), in_order(again)
+    mine, other = in_order(embedded), in_order(again)
     if path.suffix == ".npz":  # has the labels in their order
-        assert [(r.of, r.measure) for r in rows_of(found)] == [(r.of, r.measure) for r in rows_of(again)]
+        assert [(r.of, r.measure) for r in rows_of(embedded)] == [(r.of, r.measure) for r in rows_of(again)]
     assert [(r.of, r.measure, r.num) for r in mine] == [(r.of, r.measure, r.num) for r in other]
     for a, b in zip(mine, other, strict=True):
         assert (a.value, a.chance, a.low, a.high) == pytest.approx((b.value, b.chance, b.low, b.high)), (
@@ -79,21 +79,21 @@ def test_labels_and_folds_of_a_table(tmp_path: Path, suffix: str) -> None:
     store = action_store(tmp_path / "store")
     options = Options(labels=str(table(tmp_path / "labels.jsonl", store)))
     names = ["linear-probe", "knn", "clustering"]
-    found = evaluated(subject_of(store), names, options, "acts")
-    file = same_from_file(found, tmp_path / f"e{suffix}", options)
+    evaluation = evaluated(subject_of(store), names, options, "acts")
+    file = same_from_file(evaluation, tmp_path / f"e{suffix}", options)
     assert set(file.labels) == {"visual", "split", "kind", "half", "fold-1", "fold-2"} and file.num_clips == 18
     assert file.classes["kind"].tolist() == sorted([*CLASSES, "Zzz"]) and "half" not in file.classes
     # and from the file with the table once more
     again = evaluate(None, None, names, embeddings=tmp_path / f"e{suffix}", options=options)
-    assert [row.value for row in in_order(again)] == pytest.approx([row.value for row in in_order(found)])
+    assert [row.value for row in in_order(again)] == pytest.approx([row.value for row in in_order(evaluation)])
 
 
 def test_classes_by_name_come_with_their_prompts(tmp_path: Path) -> None:
     store = action_store(tmp_path / "store")
     templates = ("{}", f"{CLASSES[0]} {{}}")
     options = Options(labels=str(table(tmp_path / "labels.jsonl", store)), templates=templates)
-    found = evaluated(subject_of(store), ["zero-shot-classification", "knn"], options, "acts")
-    file = same_from_file(found, tmp_path / "e.npz", options)
+    evaluation = evaluated(subject_of(store), ["zero-shot-classification", "knn"], options, "acts")
+    file = same_from_file(evaluation, tmp_path / "e.npz", options)
     assert file.captions is not None and file.num_texts == 2 * (4 + 2)  # the classes of kind and half
     cosine = replace(options, fusion="mean_normalized", missing="miss")
     same_from_file(
@@ -124,8 +124,8 @@ def test_a_file_with_a_table_is_saved_with_its_labels(tmp_path: Path) -> None:
     rows = [{"id": v, "kind": CLASSES[i % 2], "fold": ["train", "test"][i // 6]} for i, v in enumerate(given.videos)]
     labels.write_text("\n".join(map(json.dumps, rows)))
     options = Options(labels=str(labels))
-    found = evaluated(Subject.of_embeddings(given), ["knn"], options)
-    assert {"kind", "fold"} <= set(same_from_file(found, tmp_path / "e.npz", options).labels)
+    evaluation = evaluated(Subject.of_embeddings(given), ["knn"], options)
+    assert {"kind", "fold"} <= set(same_from_file(evaluation, tmp_path / "e.npz", options).labels)
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +142,8 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 @pytest.mark.parametrize("fusion", ["sum", "mean_normalized"])
 def test_seconds_and_steps(steps: Subject, tmp_path: Path, suffix: str, fusion: str) -> None:
     options = Options(fusion=fusion, audio_window_s=3.0)
-    found = evaluated(steps, ["crosstask", "crosstask-original"], options)
-    file = same_from_file(found, tmp_path / f"e{suffix}", Options(fusion=fusion))  # the sound is in the embeddings
+    evaluation = evaluated(steps, ["crosstask", "crosstask-original"], options)
+    file = same_from_file(evaluation, tmp_path / f"e{suffix}", Options(fusion=fusion))  # the sound is in the embeddings
     assert file.num_clips == 10 + 8 + 6 and file.num_texts == 5 and file.captions is not None
     assert file.captions.tolist() == ["stir the salt", "add butter", "pour water", "add salt", "stir"]
     assert set(file.labels) == {"task", "step"} and file.labels["step"][:4].tolist() == ["", "1", "1", ""]

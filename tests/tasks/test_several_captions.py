@@ -53,16 +53,16 @@ def network() -> MCN:
 def sizes(store: Store) -> tuple[int, int]:
     """Return the numbers of clips and texts that are scored."""
     made = Subject.of_model("net", network(), store, SETTINGS, ("video", "text"))
-    found = made.embedded(made.clip_set("mine/test"), ("video", "text"))
+    embedded = made.embedded(made.clip_set("mine/test"), ("video", "text"))
     outcome = find_protocol("retrieval").run(made, Options(on="mine/test", directions=("t2v", "v2t")))
     rows = {row["direction"]: (row["num_queries"], row["num_gallery"]) for row in outcome.details["results"]}
-    assert rows == {"t2v": (found.num_texts, found.num_clips), "v2t": (found.num_clips, found.num_texts)}
+    assert rows == {"t2v": (embedded.num_texts, embedded.num_clips), "v2t": (embedded.num_clips, embedded.num_texts)}
     plain = evaluate_retrieval(
         network(), store, find_benchmark(store, "mine"), [Direction.parse("t2v"), Direction.parse("v2t")], SETTINGS
     )
     for ours, row in zip(plain, outcome.details["results"], strict=True):
         assert {**ours.to_dict(), "benchmark": ""} == {**row, "benchmark": ""}
-    return found.num_clips, found.num_texts
+    return embedded.num_clips, embedded.num_texts
 
 
 def test_captions_of_whole_clips_are_texts_of_one_clip(tmp_path: Path) -> None:
@@ -109,10 +109,10 @@ def test_a_study_keeps_the_ranks_of_every_text(tmp_path: Path) -> None:
     store = write(tmp_path / "s", [whole("worda", "wordb"), whole("wordc"), whole("wordd", "worde", "wordf")])
     benchmark = find_benchmark(store, "mine")
     subject = Subject.of_model("model", network(), store, SETTINGS)
-    found = subject.text_rows(ClipSet.of_benchmark(benchmark), ("video", "text"))
+    ranked = subject.text_rows(ClipSet.of_benchmark(benchmark), ("video", "text"))
     directions = [Direction.parse("t2v"), Direction.parse("v2t")]
-    scored = score_directions("mine", *found.by_clip(), directions, "sum", "drop")
-    arrays = rank_arrays(store, benchmark, found.texts, scored, found.first)
+    scored = score_directions("mine", *ranked.by_clip(), directions, "sum", "drop")
+    arrays = rank_arrays(store, benchmark, ranked.texts, scored, ranked.first)
     assert arrays["mine/video_id"].tolist() == ["v0", "v0", "v1", "v2", "v2", "v2"]
     assert arrays["mine/t2v/clip"].tolist() == [0, 1, 2, 3, 4, 5] and arrays["mine/v2t/clip"].tolist() == [0, 2, 3]
     write_arrays(tmp_path / "ranks.npz", arrays)
@@ -125,12 +125,12 @@ def test_rows_of_texts_hold_each_clip_as_an_evaluation_does(tmp_path: Path) -> N
     store = write(tmp_path / "s", [whole("worda", "wordb"), whole("wordc"), whole("wordd", "worde", "wordf")])
     subject = Subject.of_model("model", network(), store, SETTINGS)
     clip_set = ClipSet.of_benchmark(find_benchmark(store, "mine"))
-    found, rows = (embed(clip_set, ("video", "text")) for embed in (subject.embedded, subject.text_rows))
+    embedded, rows = (embed(clip_set, ("video", "text")) for embed in (subject.embedded, subject.text_rows))
     vectors, valid, text_clip = rows.by_clip()
-    assert text_clip is not None and text_clip.tolist() == found.text_clip.tolist() == [0, 0, 1, 2, 2, 2]
+    assert text_clip is not None and text_clip.tolist() == embedded.text_clip.tolist() == [0, 0, 1, 2, 2, 2]
     for modality, made in vectors.items():
-        np.testing.assert_allclose(made, found.embeddings[modality], rtol=1e-5)
-        assert valid[modality].tolist() == found.valid[modality].tolist()
+        np.testing.assert_allclose(made, embedded.embeddings[modality], rtol=1e-5)
+        assert valid[modality].tolist() == embedded.valid[modality].tolist()
 
 
 def test_clips_without_captions_are_an_error_that_names_them(tmp_path: Path) -> None:

@@ -44,17 +44,17 @@ class Linear(nn.Module):
         )
 
     def embed(self, **inputs: Tensor) -> dict[str, Tensor]:
-        found = {}
+        scores = {}
         if "video" in inputs:
-            found["video"] = inputs["video"] @ self.maps["video"]
+            scores["video"] = inputs["video"] @ self.maps["video"]
         if "audio" in inputs:
             frames = inputs["audio_frames"]
             mask = torch.arange(inputs["audio"].shape[2])[None] < frames[:, None]
             mean = (inputs["audio"] * mask[:, None]).sum(2) / frames.clamp(min=1)[:, None]
-            found["audio"] = mean @ self.maps["audio"] / 100
+            scores["audio"] = mean @ self.maps["audio"] / 100
         if "text" in inputs:
-            found["text"] = inputs["text"].sum(1) @ self.maps["text"]
-        return found
+            scores["text"] = inputs["text"].sum(1) @ self.maps["text"]
+        return scores
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,8 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 
 def videos_of(subject: Subject, window_s: float = 8.0, fusion: str = "sum") -> dict[str, StepVideo]:
     directions = step_directions(subject, "crosstask", (), "crosstask")
-    found = step_videos(subject, "crosstask", "test", directions, fusion, window_s)
-    return {video.video: video for video in found}
+    videos = step_videos(subject, "crosstask", "test", directions, fusion, window_s)
+    return {video.video: video for video in videos}
 
 
 def texts_by_hand(subject: Subject, task: str) -> np.ndarray:
@@ -178,20 +178,20 @@ def test_mining_youtube_reports_overlaps(subject: Subject) -> None:
             subject, "mining-youtube", "test", step_directions(subject, "mining-youtube", ("t2v",), ""), "sum", 8
         )
     )
-    found = [segment_overlaps(v.scores["t2v"], v.truth) for v in videos]
+    overlap = [segment_overlaps(v.scores["t2v"], v.truth) for v in videos]
     assert values["IoU, mean over segments"].value == pytest.approx(
-        100 * np.mean(np.concatenate([f.iou for f in found]))
+        100 * np.mean(np.concatenate([f.iou for f in overlap]))
     )
-    assert values["IoD, mean over videos"].value == pytest.approx(100 * np.mean([f.iod.mean() for f in found]))
-    right, frames = sum(f.num_right for f in found), sum(f.num_frames for f in found)
+    assert values["IoD, mean over videos"].value == pytest.approx(100 * np.mean([f.iod.mean() for f in overlap]))
+    right, frames = sum(f.num_right for f in overlap), sum(f.num_frames for f in overlap)
     assert (values["MoF, all frames"].value, frames) == (pytest.approx(100 * right / 18), 18)
 
 
 def test_scores_that_tell_the_truth_find_every_segment() -> None:
     truth = np.zeros((12, 2), bool)
     truth[1:4, 0], truth[7:11, 1] = True, True
-    found = segment_overlaps(10.0 * truth - 5.0 * ~truth.any(axis=1, keepdims=True), truth)
-    assert found.iou.tolist() == [1, 1] and found.iod.tolist() == [1, 1] and found.num_right == 12
+    overlap = segment_overlaps(10.0 * truth - 5.0 * ~truth.any(axis=1, keepdims=True), truth)
+    assert overlap.iou.tolist() == [1, 1] and overlap.iod.tolist() == [1, 1] and overlap.num_right == 12
 
 
 def given_file(**changes: Any) -> Embedded:

@@ -88,13 +88,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 def joint(made: Made, texts: tuple[str, ...]) -> np.ndarray:
     """Return (P, D) embeddings by hand, one text at a time."""
     assert made.subject.model is not None
-    encoder, found = load_text_encoder(made.encoder), []
+    encoder, embedded = load_text_encoder(made.encoder), []
     for text in texts:
         row = torch.from_numpy(encoder.encode([text]).astype(np.float32))[None]
         with torch.no_grad():
             out = made.subject.model.embed(text=row, text_mask=torch.ones(1, 1, dtype=torch.bool))["text"]
-        found.append(out[0].numpy())
-    return np.stack(found)
+        embedded.append(out[0].numpy())
+    return np.stack(embedded)
 
 
 def scores_of(subject: Subject, **options: str) -> list[np.ndarray]:
@@ -106,9 +106,9 @@ def test_steps_are_embedded_by_the_encoder_of_the_store(made: Made, tmp_path: Pa
     texts = joint(made, STEPS)
     write_store(tmp_path / "rows", made.encoder, step_rows=True)  # the same, with embeddings of the steps in the store
     in_store = scores_of(subject_of(tmp_path / "rows"))
-    found = scores_of(made.subject)
-    assert len(found) == 4 and found[0].shape == (SECONDS, 3)
-    for item, (scores, stored) in enumerate(zip(found, in_store, strict=True)):
+    rows_of_steps = scores_of(made.subject)
+    assert len(rows_of_steps) == 4 and rows_of_steps[0].shape == (SECONDS, 3)
+    for item, (scores, stored) in enumerate(zip(rows_of_steps, in_store, strict=True)):
         np.testing.assert_allclose(scores, stored, atol=1e-5)
         seconds, _ = embed_seconds(made.subject, item, np.arange(SECONDS), SECONDS, "video", 8.0)
         np.testing.assert_allclose(scores, seconds @ texts.T, atol=1e-5)
@@ -126,10 +126,10 @@ def test_class_names_are_embedded_too(made: Made) -> None:
     options = Options(on="films/test", templates=("a {}", "the {} barks"))
     outcome = find_protocol("zero-shot-classification").run(made.subject, options)
     name = "zero-shot-classification:films/test"
-    found = made.subject.embedded(made.subject.clip_set("films/test", "all"), ("video",))
+    embedded = made.subject.embedded(made.subject.clip_set("films/test", "all"), ("video",))
     names = ("blue cat", "red dog")
     classes = np.stack([joint(made, (f"a {name}", f"the {name} barks")).mean(0) for name in names])
-    right = (found.embeddings["video"] @ classes.T).argmax(1) == [v.startswith("Red") for v in found.videos]
+    right = (embedded.embeddings["video"] @ classes.T).argmax(1) == [v.startswith("Red") for v in embedded.videos]
     row = next(row for row in outcome.rows if (row.of, row.measure) == ("video, class", "top-1"))
     assert (row.protocol, row.value, row.num) == (name, pytest.approx(100 * right.mean()), 4)
 

@@ -102,10 +102,10 @@ def test_words_identify_the_source_of_the_sentence() -> None:
             name: str(rng.choice(list(values))) if rng.random() < 0.8 else None
             for name, values in (("object_", OBJECTS), ("tool", TOOLS), ("action", ACTIONS), ("place", PLACES))
         }
-        text, told = sentence(rng, **facts), dict(facts)
-        told["object"] = told.pop("object_")
-        assert values_named_in(text) == {**told, "order": None}, text
-        assert values_named_in(f"third step {text}") == {**told, "order": "3"}
+        text, facts_said = sentence(rng, **facts), dict(facts)
+        facts_said["object"] = facts_said.pop("object_")
+        assert values_named_in(text) == {**facts_said, "order": None}, text
+        assert values_named_in(f"third step {text}") == {**facts_said, "order": "3"}
         assert set(values_named_in(chatter(rng)).values()) == {None}
 
 
@@ -120,11 +120,11 @@ def test_ordinals_are_known_to_a_word_table() -> None:
 def test_speech_and_captions_have_the_frequencies_of_the_profile(name: str) -> None:
     profile = PROFILES[name]
     videos = script(replace(profile, word_error_rate=0.0), 300)
-    for lines, told, chatter_rate in (
+    for lines, message, chatter_rate in (
         ("narration", profile.said, profile.chatter_rate),
         ("captions", profile.text or profile.said, 0 if profile.text else profile.chatter_rate),
     ):
-        on_topic, right, wrong = 0, dict.fromkeys(told.__dict__, 0), dict.fromkeys(told.__dict__, 0)
+        on_topic, right, wrong = 0, dict.fromkeys(message.__dict__, 0), dict.fromkeys(message.__dict__, 0)
         for video in videos[:300]:
             for index, step in enumerate(video.steps):
                 texts = [line.text for line in getattr(video, lines) if line.step == index]
@@ -135,7 +135,7 @@ def test_speech_and_captions_have_the_frequencies_of_the_profile(name: str) -> N
                         right[factor] += value == truth[factor]
                         wrong[factor] += value not in (None, truth[factor])
         assert abs(on_topic / 2400 - (1 - chatter_rate)) < 0.03
-        for factor, fidelity in told.__dict__.items():
+        for factor, fidelity in message.__dict__.items():
             channel = fidelity if isinstance(fidelity, Channel) else Channel(fidelity)
             assert abs(right[factor] / on_topic - channel.true) < 0.07, (lines, factor)
             assert abs(wrong[factor] / on_topic - channel.other) < 0.07, (lines, factor)

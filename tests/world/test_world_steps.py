@@ -66,11 +66,11 @@ def test_true_steps_join_the_videos(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_the_world_of_the_store_is_refused(tmp_path: Path) -> None:
     write_truth(tmp_path / "w")
     store = write_store(tmp_path / "s", "films")
-    told = refused(import_world_steps, tmp_path / "w", store)
+    message = refused(import_world_steps, tmp_path / "w", store)
     assert (
-        "contains no video of" in told
-        and "in collection world (its collections are films)" in told
-        and "--collection" in told
+        "contains no video of" in message
+        and "in collection world (its collections are films)" in message
+        and "--collection" in message
     )
     import_world_steps(tmp_path / "w", store, WORDS, collection="films")
     (tmp_path / "w" / "world.json").write_text('{"videos": [{"split": "test"}]}')

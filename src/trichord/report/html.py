@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from trichord.report.document import Commands, Document, Figure, Section, Table,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from jinja2 import Template
 
 TEMPLATE = "page.html.j2"
 CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -22,6 +25,11 @@ _POINTS_PER_UNIT = {"": 0.75, "px": 0.75, "pt": 1.0, "in": 72.0, "cm": 72 / 2.54
 
 def to_html(document: Document) -> str:
     """Return the page. It opens offline, texts are escaped, and a content policy forbids scripts and requests."""
+    return _template().render(document=document, sections=list(_sections(document)), content_policy=CONTENT_POLICY)
+
+
+@cache
+def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -33,8 +41,7 @@ def to_html(document: Document) -> str:
         finalize=lambda value: clean(value) if type(value) is str else value,
     )
     environment.filters["folded"] = folded
-    template = environment.from_string(files("trichord.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    return template.render(document=document, sections=list(_sections(document)), content_policy=CONTENT_POLICY)
+    return environment.from_string(files("trichord.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
 
 
 def _sections(document: Document) -> Iterator[dict[str, Any]]:
