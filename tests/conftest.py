@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads, here and in processes that tests start
@@ -12,10 +13,20 @@ import torch
 from tiny import write_tiny_store
 
 
-def pytest_collection_finish() -> None:
-    """Leave imported modules and collected tests out of garbage collections, which otherwise take a fifth of a second each."""
-    gc.collect()
-    gc.freeze()
+class Collector:
+    """Leaves imported modules and collected tests out of garbage collections, which otherwise take a fifth of a second each."""
+
+    num_modules = 0
+
+    def pytest_runtest_setup(self) -> None:
+        if len(sys.modules) > self.num_modules + 50:  # a test before has imported a library
+            self.num_modules = len(sys.modules)
+            gc.collect()
+            gc.freeze()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Collector())
 
 
 @pytest.fixture(scope="session", autouse=True)

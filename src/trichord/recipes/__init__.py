@@ -7,10 +7,12 @@ defines, reads and checks settings and does not import torch; the modules that u
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from trichord.errors import TrichordError, one_line
 from trichord.files.reading import unreadable
@@ -18,6 +20,9 @@ from trichord.recipes.bounds import check_bounds, plainly
 from trichord.recipes.loss import LossSettings, check_effect
 from trichord.recipes.reading import check_plain, read_yaml
 from trichord.settings import TrainingSettings, bounded, bounded_list
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 FOLDER = Path(__file__).parent
 DEFAULT = "debug"
@@ -223,22 +228,46 @@ def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
     """
     import argparse
 
-    from jsonargparse import ArgumentParser
-
     check_plain(values, source)
     for group, settings in values.items():
         for key in settings:
             refuse_renamed(f"{group}.{key}", source)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Recipe, "recipe")
     try:
-        parsed = parser.parse_object({"recipe": values})
+        recipe = _parsed(values)
     except (argparse.ArgumentError, AttributeError, ValueError, TypeError, KeyError, RecursionError) as error:
         text = plainly(one_line(error)[:500].replace("recipe.", ""))
         raise TrichordError(f"{source}: {text}; `trichord train --print_config` shows all keys") from None
-    recipe = parser.instantiate(parsed)["recipe"]
+    return deepcopy(recipe).check()
+
+
+def _parsed(values: dict[str, Any]) -> Recipe:
+    """Return the recipe of nested dictionaries, which is parsed once for equal values: a study reads its recipe for every run."""
+    try:
+        text = json.dumps(values)
+    except (TypeError, ValueError, RecursionError):  # values that no setting has, such as dates; the parser names them
+        return _parse(values)
+    return _parsed_text(text)
+
+
+@lru_cache(maxsize=64)
+def _parsed_text(text: str) -> Recipe:
+    return _parse(json.loads(text))
+
+
+def _parse(values: dict[str, Any]) -> Recipe:
+    parser = _parser()
+    recipe = parser.instantiate(parser.parse_object({"recipe": values}))["recipe"]
     assert isinstance(recipe, Recipe)
-    return recipe.check()
+    return recipe
+
+
+@cache
+def _parser() -> ArgumentParser:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe, "recipe")
+    return parser
 
 
 def refuse_renamed(key: str, source: str) -> None:
