@@ -3,7 +3,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads, here and in processes that tests start
@@ -14,26 +13,26 @@ import torch
 from tiny import write_tiny_store
 
 
-def pytest_collection_finish() -> None:
-    """Leave imported modules and collected tests out of garbage collections, which otherwise take a fifth of a second each."""
-    gc.collect()
-    gc.freeze()
+class Collector:
+    """Leaves imported modules and collected tests out of garbage collections, which otherwise take a fifth of a second each."""
+
+    num_modules = 0
+
+    def pytest_runtest_setup(self) -> None:
+        if len(sys.modules) > self.num_modules + 50:  # a test before has imported a library
+            self.num_modules = len(sys.modules)
+            gc.collect()
+            gc.freeze()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Collector())
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Use one thread: for small tensors on shared cores, it is faster and gives the same sums everywhere."""
     torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def _late_imports() -> Iterator[None]:
-    """Leave modules that a test imported out of later garbage collections, too; accelerate collects after every stage."""
-    before = len(sys.modules)
-    yield
-    if len(sys.modules) > before:
-        gc.collect()
-        gc.freeze()
 
 
 @pytest.fixture(scope="session")

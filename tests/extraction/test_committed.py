@@ -34,8 +34,8 @@ def commit(store: Path, known: Committed | None, number: int) -> None:
         writer.add(replace(item(f"v{number}", texts=TEXTS[number % 4]), source=f"key {number}"))
 
 
-@given(steps=st.lists(st.sampled_from(["mine", "mine", "theirs", "refused", "delete", "full disk"]), max_size=7))
-@settings(max_examples=40, deadline=None)
+@given(steps=st.lists(st.sampled_from(["mine", "mine", "theirs", "refused", "delete", "full disk"]), max_size=6))
+@settings(max_examples=20, deadline=None)
 def test_the_kept_content_equals_the_content_read_again(
     steps: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

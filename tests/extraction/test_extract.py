@@ -5,13 +5,26 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from extract_helpers import SMALL, VTT, ids_of, ledger, load_once, many, odd_folder, pictures, run, sound
+from extract_helpers import (
+    SMALL,
+    VTT,
+    ids_of,
+    ledger,
+    load_once,
+    many,
+    odd_folder,
+    pictures,
+    quick_processes,
+    run,
+    sound,
+)
 from trichord.errors import TrichordError
 from trichord.extraction import pool
 from trichord.extraction.choice import EncoderChoice
@@ -104,7 +117,8 @@ def test_odd_videos_are_noted_and_unreadable_ones_listed_with_a_class(
 def test_workers_give_the_same_store(
     folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]]
 ) -> None:
-    summary = run(folder, tmp_path / "s", workers=2)
+    with quick_processes():
+        summary = run(folder, tmp_path / "s", workers=2)
     assert summary.num_added == 5 and sorted(summary.notes) == sorted(stored[1].notes)
     assert Store(tmp_path / "s").fingerprint == Store(stored[0]).fingerprint
 
@@ -289,11 +303,9 @@ def test_an_encoder_that_fails_ends_the_run(folder: Path, tmp_path: Path, monkey
 
 def test_a_file_that_crashes_the_probe_is_just_not_tested(tmp_path: Path) -> None:
     probes = pool.Probes(needs_captions=True, in_process=False)
-    try:
+    with quick_processes(), closing(probes):
         assert not probes(Source("a", "a", video=tmp_path / "gone.mp4"))
         assert not probes(None)  # type: ignore[arg-type]  # whatever it raises there
-    finally:
-        probes.close()
 
 
 def test_one_encoder_per_store(folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]]) -> None:
@@ -398,13 +410,15 @@ def test_the_parts_of_a_shard_make_the_whole(folder: Path, tmp_path: Path) -> No
 def test_a_dry_run_lists_the_work_and_writes_nothing(
     folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]]
 ) -> None:
-    text = extract(folder, tmp_path / "s", visual_2d=SMALL, dry_run=True)
+    with quick_processes():
+        text = extract(folder, tmp_path / "s", visual_2d=SMALL, dry_run=True)
     assert isinstance(text, str) and not (tmp_path / "s").exists()
     assert text.startswith(f"7 of 7 items to extract into {tmp_path / 's'} (encoders: {SMALL}, log-mel)")
     assert "hours of video, about 0:0" in text and "on cpu (measured on 2 samples)" in text
     shutil.copytree(stored[0], tmp_path / "s")
     before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "s").rglob("*"))
-    text = extract(folder, tmp_path / "s", visual_2d=SMALL, dry_run=True)
+    with quick_processes():
+        text = extract(folder, tmp_path / "s", visual_2d=SMALL, dry_run=True)
     assert isinstance(text, str) and text.startswith("0 of 7 to extract")
     assert "5 are in the store" in text and "2 failed before; use --retry CLASS to try them again" in text
     assert before == sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "s").rglob("*"))

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from process_helpers import FORKSERVER
 from trichord.captions import Captions
 from trichord.errors import TrichordError
 from trichord.extraction.choice import Described
@@ -62,6 +63,7 @@ def test_a_lease_belongs_to_one_process(tmp_path: Path) -> None:
         Leases(tmp_path / "gone")
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     rows=st.lists(st.integers(1, 5), max_size=4),
     texts=st.lists(st.text(), max_size=3),
@@ -300,11 +302,9 @@ def _exit(code: int) -> None:
 
 
 def test_a_worker_that_dies_takes_only_its_task_with_it() -> None:
-    from multiprocessing import get_context
-
     from pebble import ProcessPool
 
-    with ProcessPool(1, context=get_context("spawn")) as pool:
+    with ProcessPool(1, context=FORKSERVER) as pool:
         doomed = [pool.schedule(_kill, args=(n,)) for n in (signal.SIGKILL, signal.SIGSEGV)]
         ended, good = pool.schedule(_exit, args=(1,)), pool.schedule(divmod, args=(7, 2))
         kinds = [outcome_of(future, 5.0).kind for future in (*doomed, ended)]

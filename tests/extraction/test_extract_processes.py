@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from extract_helpers import SMALL, ids_of, ledger, load_once, many, odd_folder, run
+from extract_helpers import SMALL, ids_of, ledger, load_once, many, odd_folder, quick_processes, run
+from process_helpers import FORKSERVER
 from trichord.errors import TrichordError
-from trichord.extraction import pool
+from trichord.extraction import pool, work
 from trichord.extraction.choice import EncoderChoice, load
 from trichord.extraction.sources import Source
 from trichord.extraction.task import Task
@@ -47,32 +51,32 @@ def test_rows_do_not_depend_on_threads(folder: Path, tmp_path: Path) -> None:
     assert len(items) == 2 and items[0] == items[1]
 
 
-HANG = """
-import sys, time
-from pathlib import Path
-import trichord.extraction.work as work
-from trichord.extraction import pool
-from trichord.extraction.choice import EncoderChoice, load
-from trichord.extraction.sources import Source
-def stuck(*args, **options):
-    yield 0, __import__("numpy").zeros((64, 96, 3), "uint8")
+def stuck(*arguments: object, **options: object) -> Iterator[tuple[int, np.ndarray]]:
+    yield 0, np.zeros((64, 96, 3), np.uint8)
     time.sleep(60)
-work.pictures = stuck
-task = work.Task(Source("a", "a", video=Path(sys.argv[1])), "train", "0" * 40 + ":0", "c", Path(sys.argv[2]), stall_s=0.5)
-work.run_task(task, load(EncoderChoice(visual_2d="efficientnet-lite0-64")), 1)
-"""
+
+
+def hang(video: Path, store: Path, errors: Path) -> None:
+    """Run in a process: extract a video with a decoder that stops after one picture."""
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+    work.pictures = stuck  # type: ignore[assignment]
+    task = Task(Source("a", "a", video=video), "train", "0" * 40 + ":0", "c", store, stall_s=0.5)
+    run_task(task, load(EncoderChoice(visual_2d=SMALL)), 1)
 
 
 def test_a_decoder_that_hangs_ends_its_process(folder: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", HANG, str(folder / "egg/a.mp4"), str(tmp_path)], capture_output=True, timeout=60
-    )
-    assert done.returncode == 1 and done.stderr == b"" and spooled(tmp_path) == []
+    process = FORKSERVER.Process(target=hang, args=(folder / "egg/a.mp4", tmp_path, tmp_path / "errors"))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 1 and (tmp_path / "errors").read_bytes() == b"" and spooled(tmp_path) == []
 
 
 def test_wrong_weights_end_the_run_without_blaming_a_video(folder: Path, tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(2)}, tmp_path / "wrong.pth")
-    with pytest.raises(TrichordError, match=r"wrong\.pth: these are not the weights of efficientnet-lite0"):
+    with (
+        quick_processes(),
+        pytest.raises(TrichordError, match=r"wrong\.pth: these are not the weights of efficientnet-lite0"),
+    ):
         run(folder, tmp_path / "s", workers=1, weights_2d=tmp_path / "wrong.pth")
     assert ledger(tmp_path / "s") == {}
 
@@ -95,8 +99,6 @@ def test_two_processes_on_one_store_do_no_duplicate_work(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_stop_soon_and_cleanly(tmp_path: Path, number: signal.Signals) -> None:
-    import time
-
     videos, store = many(tmp_path / "v", 60), tmp_path / "s"
     command = [*COMMAND, str(videos), "--store", str(store), "--visual_2d", SMALL, "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -121,8 +123,6 @@ def test_the_split_of_a_folder_follows_the_names(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_three_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
-    import os
-
     videos, store = many(tmp_path / "v", 30), tmp_path / "s"
     command = [*COMMAND, str(videos), "--store", str(store), "--visual_2d", SMALL, "--workers", "2"]
     told: list[str] = []

@@ -70,7 +70,7 @@ def ffmpeg(*arguments: str) -> bytes:
     return subprocess.run([get_ffmpeg_exe(), "-v", "error", *arguments, "-"], check=True, capture_output=True).stdout
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(NAMES[0], marks=pytest.mark.slow), *NAMES[1:]])
 def test_decoders_agree_on_features(name: str) -> None:
     """Uses the ffmpeg tool with its own build of FFmpeg, as the published extractors do."""
     (path,) = VIDEOS.glob(f"{name}.*")

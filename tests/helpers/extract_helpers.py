@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from process_helpers import FORKSERVER
+from trichord.extraction import pool
 from trichord.extraction.choice import load
 from trichord.extraction.extract import ExtractSummary, extract
 from trichord.media import write_video
@@ -18,6 +23,14 @@ VTT = "WEBVTT\n\n00:00.000 --> 00:01.500\nCrack the egg\n\n00:01.500 --> 00:09.0
 
 
 load_once = functools.cache(load)
+
+
+@contextmanager
+def quick_processes() -> Iterator[None]:
+    """Fork worker processes from a server that has imported the libraries."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool.multiprocessing, "get_context", lambda method: FORKSERVER)
+        yield
 
 
 def pictures(num_frames: int, seed: int = 0) -> np.ndarray:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from modality_helpers import declared
+from process_helpers import free_port, start_processes
 from trichord.layers.batch_norm import set_over_processes
 from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss
@@ -30,10 +29,8 @@ Work = Callable[..., Any]
 
 def run_processes(num: int, work: Work, folder: Path, *arguments: Any) -> list[Any]:
     """Run `work(rank, *arguments)` in `num` processes of one gloo group; return the results by rank."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.start_processes(_process, (num, port, work, str(folder), arguments), nprocs=num, start_method="spawn")
+    port = free_port()
+    start_processes(num, _process, num, port, work, str(folder), arguments)
     return [torch.load(folder / f"rank-{rank}.pt", weights_only=False) for rank in range(num)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,26 +19,32 @@ def word_vectors(seed: int = 0) -> WordVectors:
     return WordVectors(WORDS, rng.standard_normal((NUM_WORDS, WORD_DIM)).astype(np.float32), f"tiny {seed}", False)
 
 
-def tiny_item(index: int, split: str, *, video: bool = True, audio: bool = True, captions: bool = True) -> Item:
+@cache
+def _content(index: int, video: bool) -> tuple[np.ndarray | None, np.ndarray, Captions]:
+    """Return the video rows, audio frames and captions of a video. The rows are drawn before the frames, if at all."""
     shared = np.random.default_rng(1)
     looks, sounds = np.abs(shared.standard_normal((NUM_WORDS, VIDEO_DIM))), shared.standard_normal((NUM_WORDS, 40))
     rng = np.random.default_rng([2, index])
     said = rng.integers(0, NUM_WORDS, (CLIPS, 3))
-    duration_s = CLIPS * CLIP_S
-    streams: dict[str, np.ndarray] = {}
+    rows = None
     if video:
-        rows = np.repeat(looks[said].sum(1), CLIP_S, axis=0) + 0.1 * rng.random((duration_s, VIDEO_DIM))
-        streams["visual_2d"] = rows.astype(np.float16)
-    if audio:
-        frames = np.repeat(5 * sounds[said].mean(1) - 40, CLIP_S * 100, axis=0) + rng.standard_normal(
-            (duration_s * 100, 40)
-        )
-        streams["spectrogram"] = frames.astype(np.float16)
+        rows = np.repeat(looks[said].sum(1), CLIP_S, axis=0) + 0.1 * rng.random((CLIPS * CLIP_S, VIDEO_DIM))
+        rows = rows.astype(np.float16)
+    frames = np.repeat(5 * sounds[said].mean(1) - 40, CLIP_S * 100, axis=0)
+    frames += rng.standard_normal(frames.shape)
     start_s = np.arange(CLIPS, dtype=np.float64) * CLIP_S
     text = tuple(" ".join(WORDS[w] for w in words) for words in said)
-    spoken = Captions(start_s, start_s + CLIP_S - 0.1, text) if captions else Captions.empty()
+    return rows, frames.astype(np.float16), Captions(start_s, start_s + CLIP_S - 0.1, text)
+
+
+def tiny_item(index: int, split: str, *, video: bool = True, audio: bool = True, captions: bool = True) -> Item:
+    rows, frames, spoken = _content(index, video)
+    streams = {} if rows is None else {"visual_2d": rows.copy()}
+    if audio:
+        streams["spectrogram"] = frames.copy()
     rates = {name: {"visual_2d": 1.0, "spectrogram": 100.0}[name] for name in streams}
-    return Item(f"video{index:03d}", "tiny", split, float(duration_s), streams, rates, spoken)
+    said = spoken if captions else Captions.empty()
+    return Item(f"video{index:03d}", "tiny", split, float(CLIPS * CLIP_S), streams, rates, said)
 
 
 def write_tiny_store(path: Path, *, num_train: int = 12, num_test: int = 4, **missing: bool) -> Path:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from split_training import run_processes
 from trichord.losses.clustering import ClusterMemory, cluster_contrast
 from trichord.losses.combined import CombinedLoss, fuse
 from trichord.losses.contrast import masked_margin_softmax
@@ -104,18 +102,19 @@ def test_the_fused_embedding_is_the_mean_over_present_modalities() -> None:
             assert torch.allclose(fused[i], torch.stack(have).mean(0))
 
 
-def two_rank_loss(rank: int, world: int, port: int, cut: int, out: str) -> None:
-    """Compute one process's part: rows before or after `cut`, a shared linear encoder, and averaged gradients as in DDP."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    mine = slice(0, cut) if rank == 0 else slice(cut, None)
-    values, gradients = losses_and_gradients(mine)
-    for g in gradients:
-        torch.distributed.all_reduce(g)
-        g /= world
-    torch.save((values, gradients), f"{out}.{rank}")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+CUTS = (3, 5)
+
+
+def two_rank_losses(rank: int) -> list[tuple[dict[str, Tensor], list[Tensor]]]:
+    """Compute the rows before or after each cut with a shared linear encoder, and average the gradients as DDP does."""
+    results = []
+    for cut in CUTS:
+        values, gradients = losses_and_gradients(slice(0, cut) if rank == 0 else slice(cut, None))
+        for gradient in gradients:
+            torch.distributed.all_reduce(gradient)
+            gradient /= 2
+        results.append((values, gradients))
+    return results
 
 
 def losses_and_gradients(part: slice) -> tuple[dict[str, Tensor], list[Tensor]]:
@@ -138,18 +137,12 @@ def losses_and_gradients(part: slice) -> tuple[dict[str, Tensor], list[Tensor]]:
     return {k: v.detach() for k, v in terms.items()}, gradients
 
 
-@pytest.mark.parametrize("cut", [3, 5])
-def test_two_processes_give_the_loss_and_gradients_of_one(cut: int, tmp_path: Path) -> None:
+def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path: Path) -> None:
     """Parts may have unequal sizes. On every process, the loss is that of the whole batch."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    arguments: Any = (2, port, cut, str(tmp_path / "result"))
-    mp.start_processes(two_rank_loss, args=arguments, nprocs=2, start_method="spawn")
     whole, gradients = losses_and_gradients(slice(None))
-    for rank in range(2):
-        values, found = torch.load(f"{tmp_path / 'result'}.{rank}", weights_only=True)
-        for name, value in whole.items():
-            assert torch.allclose(values[name], value, rtol=1e-5), name
-        for a, b in zip(found, gradients, strict=True):
-            assert float((a - b).abs().max()) < 1e-5 * max(1.0, float(b.abs().max()))
+    for by_cut in run_processes(2, two_rank_losses, tmp_path):
+        for values, averaged in by_cut:
+            for name, value in whole.items():
+                assert torch.allclose(values[name], value, rtol=1e-5), name
+            for a, b in zip(averaged, gradients, strict=True):
+                assert float((a - b).abs().max()) < 1e-5 * max(1.0, float(b.abs().max()))

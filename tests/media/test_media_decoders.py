@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 
 import fake_torchcodec
-from odd_media import OddFile, card_of, odd_media
+from odd_media import OddFile, card_of
 from trichord.errors import TrichordError
 from trichord.media import Decoder, FrameSpec, available_decoders, choose_decoder, pictures
-
-
-@pytest.fixture(scope="module")
-def odd(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OddFile]:
-    return odd_media(tmp_path_factory.mktemp("odd"))
 
 
 def without_torchcodec(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from odd_media import OddFile, card_of, odd_media, repeat_packets
+from odd_media import OddFile, card_of, repeat_packets
 from paths import FIXTURES
 from trichord.errors import TrichordError
 from trichord.media import FrameSpec, frames, pictures, probe, sound, subtitles, video, waveform
@@ -27,11 +27,6 @@ WITH_PICTURES = [
 ]
 WITHOUT = ["audio_only", "cover_art", "subtitles_only", "sound_change"]
 REALS = ["bigbuckbunny.mp4", "flipping_a_pancake.mkv", "nasa_13013.mp4"]
-
-
-@pytest.fixture(scope="module")
-def odd(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OddFile]:
-    return odd_media(tmp_path_factory.mktemp("odd"))
 
 
 def path_of(odd: dict[str, OddFile], name: str) -> Path:
@@ -83,11 +78,8 @@ def test_sound_that_changes_its_format_stays_in_time(odd: dict[str, OddFile]) ->
         assert 440 < strongest < 600 and 0.2 < np.abs(part).max() < 0.6
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_clip_equals_decoding_from_the_start(
-    odd: dict[str, OddFile], monkeypatch: pytest.MonkeyPatch, data: st.DataObject
-) -> None:
+def check_clip(odd: dict[str, OddFile], monkeypatch: pytest.MonkeyPatch, data: st.DataObject) -> None:
+    """Compare a clip of any file with the clip that is decoded from the start of the file."""
     path = path_of(odd, data.draw(st.sampled_from(WITH_PICTURES + REALS)))
     length_s = probe(path).duration_s
     start_s = data.draw(st.one_of(st.floats(0, 1.05), st.integers(0, 30).map(lambda i: i / 30))) * length_s
@@ -102,6 +94,23 @@ def test_a_clip_equals_decoding_from_the_start(
     with monkeypatch.context() as patch:
         patch.setattr(video, "_BACK_S", ())
         assert are_same(sought, all_of(path, specs, start_s, end_s))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_clip_equals_decoding_from_the_start(
+    odd: dict[str, OddFile], monkeypatch: pytest.MonkeyPatch, data: st.DataObject
+) -> None:
+    check_clip(odd, monkeypatch, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_clip_equals_decoding_from_the_start(
+    odd: dict[str, OddFile], monkeypatch: pytest.MonkeyPatch, data: st.DataObject
+) -> None:
+    check_clip(odd, monkeypatch, data)
 
 
 @pytest.mark.parametrize("name", ["b_frames", "open_gop", "hevc_open_gop", "vp9", "transport", "variable_rate"])
@@ -148,7 +157,7 @@ COMPARED = [name for name in WITH_PICTURES if name not in ("transport", "resolut
 
 
 @pytest.mark.parametrize("rate_hz", [1, 24])
-@pytest.mark.parametrize("name", COMPARED + REALS)
+@pytest.mark.parametrize("name", [*COMPARED, *REALS[1:], pytest.param(REALS[0], marks=pytest.mark.slow)])
 def test_published_pictures_are_those_of_the_ffmpeg_tool(odd: dict[str, OddFile], name: str, rate_hz: int) -> None:
     path = path_of(odd, name)
     side, crop = (40, None) if rate_hz == 1 else (32, 32)
@@ -211,7 +220,7 @@ def test_threads_change_no_picture(odd: dict[str, OddFile], num_threads: int | N
         assert are_same(all_of(path, specs), list(pictures(path, specs, num_threads=num_threads)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_a_clip_of_sound_is_a_slice_of_all_of_it(odd: dict[str, OddFile], data: st.DataObject) -> None:
     path = odd[data.draw(st.sampled_from(["b_frames", "late_video", "sound_change", "audio_only", "no_audio"]))].path

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,11 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from modality_helpers import declared, write_store
+from process_helpers import FORKSERVER
 from scoring_helpers import evaluate_retrieval
 from trichord.data.frozen import FrozenRows
 from trichord.errors import Diverged, TrichordError
 from trichord.logs import passing_messages
-from trichord.modality import Direction, Order
+from trichord.modality import Direction, Order, known
 from trichord.modality import declared as declared_now
 from trichord.nn import MCN
 from trichord.recipes import Recipe, load_recipe
@@ -50,7 +49,7 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe_of(**training: Any) -> Recipe:
     options = {"tensorboard": False, "device": "cpu", "max_steps": 2, **training}
-    data = {"videos_per_batch": 6, "clips_per_video": 8, "audio_frames": 100}  # more draws than clips: caches pay
+    data = {"videos_per_batch": 6, "clips_per_video": 8, "audio_frames": 32}  # more draws than clips: caches pay
     return load_recipe("debug", training=options, data=data, loss={"reconstruction_weight": 1.0})
 
 
@@ -155,15 +154,20 @@ def test_depth_that_is_not_finite_is_named_and_the_step_is_seen_again(tmp_path: 
     assert found.same and "first module whose output is not finite: encoders.depth" in found.where[0]
 
 
+def read_model(folder: Path) -> None:
+    """Run in a process in which no modality is declared."""
+    assert declared_now() == {}
+    model = load_model(folder).model
+    assert known() == model.modalities == ("video", "audio", "text", "depth")
+    assert Order.parse("vd").modalities == ("video", "depth")
+
+
 def test_a_model_declares_its_modalities_where_it_is_read(store_path: Path, tmp_path: Path) -> None:
     folder = trained(store_path, tmp_path / "run", "vd", max_steps=1).model_folder
-    code = (
-        "import sys\nfrom trichord.training.models import load_model\nfrom trichord.modality import Order, known\n"
-        "model = load_model(sys.argv[1]).model\nassert known() == model.modalities == ('video', 'audio', 'text', 'depth')\n"
-        "assert Order.parse('vd').modalities == ('video', 'depth')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = FORKSERVER.Process(target=read_model, args=(folder,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
     with (
         declared(dance="d"),
         pytest.raises(TrichordError, match="model.json: modality depth: the letter d already stands"),

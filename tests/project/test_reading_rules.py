@@ -43,6 +43,7 @@ ALLOWED: dict[tuple[str, str], str] = {  # (file, function): why it may
     ("store/shards.py", "map_shard"): "after `read_header`",
     ("store/spool.py", "_mapped"): "after `holds_only` in `spooled`",
     ("store/store.py", "_open"): "a note of what is read",
+    ("store/words.py", "_spellings"): "files of a package",
     ("store/words.py", "default_word_vectors"): "files of a package",
     ("training/checkpoint_folder.py", "read_tensors"): "after `_size`, which refuses what is not regular",
 }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 from queue import Empty
 from typing import Any
 
 import pytest
 
+from process_helpers import FORKSERVER
 from store_helpers import build, item
 from trichord.store import Store
 from trichord.store.annotations import StepSpan, read_annotations, write_annotations
@@ -33,9 +33,8 @@ def wait_for_lease(store: Path, queue: Any) -> None:
 
 def test_two_imports_at_once_keep_each_other_s_spans(tmp_path: Path) -> None:
     build(tmp_path, [item("v0")])
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(2)
-    processes = [context.Process(target=write_many, args=(tmp_path, name, barrier)) for name in ("a", "b")]
+    barrier = FORKSERVER.Barrier(2)
+    processes = [FORKSERVER.Process(target=write_many, args=(tmp_path, name, barrier)) for name in ("a", "b")]
     for process in processes:
         process.start()
     for process in processes:
@@ -47,11 +46,10 @@ def test_two_imports_at_once_keep_each_other_s_spans(tmp_path: Path) -> None:
 
 
 def test_waiting_ends_when_the_other_lets_go(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
+    queue = FORKSERVER.Queue()
     with Leases(tmp_path) as leases:
         leases.wait(ANNOTATIONS)
-        process = context.Process(target=wait_for_lease, args=(tmp_path, queue))
+        process = FORKSERVER.Process(target=wait_for_lease, args=(tmp_path, queue))
         process.start()
         assert queue.get(timeout=60) is False, "it is ours"
         with pytest.raises(Empty):  # it waits

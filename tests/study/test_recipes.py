@@ -98,3 +98,13 @@ def test_the_help_describes_every_setting_completely(section: str) -> None:
     assert shown == descriptions_of(settings)
     assert set(shown) == {entry.name for entry in fields(settings)}
     assert all(text.endswith(".") for text in shown.values())
+
+
+def test_changing_a_recipe_leaves_later_ones_alone() -> None:
+    expected = load_recipe("debug").to_dict()
+    changed = load_recipe("debug")
+    changed.training.epochs = 99
+    changed.evaluation.directions.append("v2t")
+    changed.model.audio_channels[0] = 1
+    assert load_recipe("debug").to_dict() == expected != changed.to_dict()
+    assert load_recipe("debug", training={"epochs": 99}).to_dict()["evaluation"] == expected["evaluation"]

@@ -48,7 +48,7 @@ def load_digest(folder: Path) -> tuple[int, str, list[str]]:
     return position.step if position else -1, digest(state), told
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     file=st.sampled_from([*FILES, MANIFEST]),
     cut=st.booleans(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from checkpoint_helpers import digest, load, save, small_state, train
-from process_helpers import free_port, join_gloo
+from process_helpers import FORKSERVER, free_port, join_gloo
 
 
 def work(rank: int, world: int, port: int, folder: Path, part: str, results: Any) -> None:
@@ -29,9 +28,8 @@ def work(rank: int, world: int, port: int, folder: Path, part: str, results: Any
 
 
 def launch(world: int, folder: Path, part: str) -> list[tuple[int, int, str, list[str]]]:
-    context = multiprocessing.get_context("spawn")
-    results, port = context.Queue(), free_port()
-    started = [context.Process(target=work, args=(r, world, port, folder, part, results)) for r in range(world)]
+    results, port = FORKSERVER.Queue(), free_port()
+    started = [FORKSERVER.Process(target=work, args=(r, world, port, folder, part, results)) for r in range(world)]
     for process in started:
         process.start()
     found = sorted(results.get(timeout=120) for _ in started)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 
 from frozen_helpers import BLOCK, encoder, help_out, small_parts, told, work_on
-from process_helpers import free_port, join_gloo
+from process_helpers import FORKSERVER, free_port, join_gloo, start_processes
 from tiny import write_tiny_store
 from trichord.data import frozen, frozen_parts
 from trichord.data.frozen import FrozenRows, frozen_rows
@@ -30,8 +28,6 @@ from trichord.store.leases import Leases
 from trichord.study import factories
 from trichord.training.frozen import FrozenSettings, frozen_inputs
 from trichord.training.stage import stages_of
-
-SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture
@@ -172,9 +168,9 @@ def _full(self: Any) -> None:
 def test_a_lost_process_loses_only_its_unfinished_part(store: Path, tmp_path: Path) -> None:
     """Of two independent processes, one is killed in its second part, and the other computes that part as well."""
     log = tmp_path / "log"
-    start = SPAWN.Barrier(2)
-    lost = SPAWN.Process(target=help_out, args=(store, log, "lost", 0.02, 6, 1, start))
-    other = SPAWN.Process(target=help_out, args=(store, log, "other", 0.05, -1, 0, start))
+    start = FORKSERVER.Barrier(2)
+    lost = FORKSERVER.Process(target=help_out, args=(store, log, "lost", 0.02, 6, 1, start))
+    other = FORKSERVER.Process(target=help_out, args=(store, log, "other", 0.05, -1, 0, start))
     lost.start(), other.start()
     lost.join(), other.join()
     assert lost.exitcode == -9 and other.exitcode == 0
@@ -190,8 +186,8 @@ def test_a_lost_process_loses_only_its_unfinished_part(store: Path, tmp_path: Pa
 @pytest.mark.usefixtures("_small")
 def test_a_pass_continues_with_another_number_of_processes(store: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    start = SPAWN.Barrier(2)
-    lost = [SPAWN.Process(target=help_out, args=(store, log, f"{n}", 0.05, 5, n, start)) for n in range(2)]
+    start = FORKSERVER.Barrier(2)
+    lost = [FORKSERVER.Process(target=help_out, args=(store, log, f"{n}", 0.05, 5, n, start)) for n in range(2)]
     for process in lost:
         process.start()
     for process in lost:
@@ -212,7 +208,7 @@ def test_a_pass_continues_with_another_number_of_processes(store: Path, tmp_path
 @pytest.mark.usefixtures("_small")
 def test_a_waiting_process_takes_over_from_a_lost_one(store: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    slow = SPAWN.Process(target=help_out, args=(store, log, "slow", 1.0, 1))
+    slow = FORKSERVER.Process(target=help_out, args=(store, log, "slow", 1.0, 1))
     slow.start()
     while not log.exists():
         slow.join(0.02)
@@ -257,8 +253,7 @@ def test_a_launch_is_bit_equal_to_one_process(
     monkeypatch.setattr(frozen_parts, "BLOCK", block)
     alone = write_tiny_store(tmp_path / "alone")
     _frozen_of(str(alone))
-    arguments = (world, free_port(), str(store), block, str(tmp_path))
-    mp.start_processes(frozen_in_launch, args=arguments, nprocs=world, start_method="spawn")
+    start_processes(world, frozen_in_launch, world, free_port(), str(store), block, str(tmp_path))
     folders = sorted(path for path in (alone / "frozen").iterdir() if path.is_dir())
     assert len(folders) == 2
     for folder in folders:

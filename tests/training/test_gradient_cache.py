@@ -91,7 +91,7 @@ def test_with_running_statistics_chunks_give_the_gradient_of_the_whole_batch(chu
     assert all(m.training for m in chunked.modules())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(num_rows=st.integers(2, 11), chunk=st.integers(1, 12))
 def test_with_chunk_statistics_it_is_the_gradient_of_a_network_that_sees_chunks(num_rows: int, chunk: int) -> None:
     """The oracle keeps one graph over all chunks, each encoded by itself."""

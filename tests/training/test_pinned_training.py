@@ -36,7 +36,8 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def debug(**sections: dict[str, Any]) -> Recipe:
     training = {"tensorboard": False, "device": "cpu", "max_steps": 3, **sections.pop("training", {})}
-    return load_recipe("debug", training=training, **sections)
+    data = {"clips_per_video": 2, "audio_frames": 100, **sections.pop("data", {})}
+    return load_recipe("debug", training=training, data=data, **sections)
 
 
 # --- Gradient clipping

@@ -25,8 +25,11 @@ from trichord.training.loop import train_stage
 GOLDEN = FIXTURES / "golden_debug.json"
 
 
-def debug(**training: Any) -> Recipe:
-    return load_recipe("debug", training={"tensorboard": False, "device": "cpu", **training})
+FEW_CLIPS = {"videos_per_batch": 3, "clips_per_video": 2, "audio_frames": 100}  # epochs of four steps
+
+
+def debug(data: dict[str, Any] = FEW_CLIPS, **training: Any) -> Recipe:
+    return load_recipe("debug", training={"tensorboard": False, "device": "cpu", **training}, data=data)
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
@@ -57,13 +60,13 @@ def test_golden_loss_curve_of_the_debug_recipe(order: str, tiny_store: Path, tmp
 
 def curve(order: str, store: Path, out: Path) -> list[list[float]]:
     """Return the losses of all steps, by stage."""
-    summary = run.train_order(store, out, order, 0, debug())
+    summary = run.train_order(store, out, order, 0, debug({}))
     return [[row["loss"] for row in metrics(folder)] for folder in summary.stage_folders]
 
 
 @pytest.mark.parametrize("order", ["av>t", "at>v", "vt>a"])
 def test_stage_two_leaves_frozen_weights_and_buffers_bit_equal(order: str, tiny_store: Path, tmp_path: Path) -> None:
-    summary = run.train_order(tiny_store, tmp_path / "run", order, 0, debug(max_steps=4))
+    summary = run.train_order(tiny_store, tmp_path / "run", order, 0, debug(max_steps=2))
     first, second = (load_file(folder / "model.safetensors") for folder in summary.stage_folders)
     stage = plan_order(Order.parse(order), 0, debug(), "x").stages[1].stage
     changed = {name.split(".")[1] for name in first if not torch.equal(first[name], second[name])}
@@ -81,14 +84,30 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 7])
-@pytest.mark.parametrize("order", ["av>t", "avt"])
+RESUMED = {"max_steps": 6, "checkpoint_every_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, run.TrainSummary]:
+    folder = tmp_path_factory.mktemp("whole")
+    orders = ("av>t", "avt")
+    return {order: run.train_order(tiny_store, folder / order, order, 0, debug(**RESUMED)) for order in orders}
+
+
+@pytest.mark.parametrize(("order", "stop_at"), [("av>t", 1), ("av>t", 3), ("avt", 5)])
 def test_resumed_training_equals_uninterrupted(
-    order: str, stop_at: int, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    order: str,
+    stop_at: int,
+    uninterrupted: dict[str, run.TrainSummary],
+    tiny_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Parameters, buffers, clustering and all logged figures are bit-equal, whether stopped within an epoch or between two."""
-    recipe = debug(checkpoint_every_steps=3, max_steps=8)
-    whole = run.train_order(tiny_store, tmp_path / "whole", order, 0, recipe)
+    """Parameters, buffers, clustering and all logged figures are bit-equal.
+
+    The run continues from its beginning, from within an epoch (after two steps), or from the end of one (after four).
+    """
+    whole = uninterrupted[order]
 
     def stop(step: int) -> None:
         if step == stop_at:
@@ -96,14 +115,14 @@ def test_resumed_training_equals_uninterrupted(
 
     monkeypatch.setattr(run, "train_stage", partial(train_stage, after_step=stop))
     with pytest.raises(Stopped):
-        run.train_order(tiny_store, tmp_path / "cut", order, 0, recipe)
+        run.train_order(tiny_store, tmp_path / "cut", order, 0, debug(**RESUMED))
     monkeypatch.setattr(run, "train_stage", train_stage)
-    cut = run.train_order(tiny_store, tmp_path / "cut", order, 0, recipe, resume=True)
+    cut = run.train_order(tiny_store, tmp_path / "cut", order, 0, debug(**RESUMED), resume=True)
     for a, b in zip(whole.stage_folders, cut.stage_folders, strict=True):
         one, two = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
         assert all(torch.equal(one[k], two[k]) for k in one)
         assert metrics(a) == metrics(b)
-    assert cut.num_steps == whole.num_steps - (stop_at // 3 * 3)
+    assert cut.num_steps == whole.num_steps - (stop_at // 2 * 2)
 
 
 def test_a_run_folder_explains_itself_and_is_not_used_twice(tiny_store: Path, tmp_path: Path) -> None:
@@ -120,7 +139,8 @@ def test_a_run_folder_explains_itself_and_is_not_used_twice(tiny_store: Path, tm
 
 
 def later(**settings: Any) -> Recipe:
-    return load_recipe("debug", training={"tensorboard": False, "device": "cpu"}, later_stages=settings)
+    training = {"tensorboard": False, "device": "cpu", "max_steps": 3}
+    return load_recipe("debug", training=training, data=FEW_CLIPS, later_stages=settings)
 
 
 def weights(folder: Path, modality: str) -> dict[str, torch.Tensor]:
@@ -154,9 +174,8 @@ def test_a_replay_trains_the_first_pair_too(tiny_store: Path, tmp_path: Path) ->
 
 
 def test_later_stages_can_be_longer(tiny_store: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(
-        "debug", training={"tensorboard": False, "max_steps": 0, "epochs": 2}, later_stages={"epochs": 6}
-    )
+    training = {"tensorboard": False, "max_steps": 0, "epochs": 1}
+    recipe = load_recipe("debug", training=training, data=FEW_CLIPS, later_stages={"epochs": 3})
     summary = run.train_order(tiny_store, tmp_path / "long", "vt>a", 0, recipe)
     first, second = (len(metrics(folder)) for folder in summary.stage_folders)
     assert second == 3 * first
@@ -212,7 +231,10 @@ if __name__ == "__main__":
 
 
 def test_the_plain_paths_train_as_the_fast_ones(tiny_store: Path, tmp_path: Path) -> None:
-    one, two = (run.train_order(tiny_store, tmp_path / str(fast), "avt", 0, debug(fast=fast)) for fast in (True, False))
+    one, two = (
+        run.train_order(tiny_store, tmp_path / str(fast), "avt", 0, debug(max_steps=4, fast=fast))
+        for fast in (True, False)
+    )
     first, second = metrics(one.model_folder), metrics(two.model_folder)
     assert len(first) == len(second) and one.model_folder.name != two.model_folder.name
     for a, b in zip(first, second, strict=True):

