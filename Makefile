@@ -9,11 +9,14 @@ DEMO ?= demo
 demo: $(VENV)/.installed  ## set up, render the built-in world, run the study, print the table
 	$(BIN)/trichord demo --out $(DEMO)
 
+# Tests of one file run in the same process, which shares its fixtures. Compiled modules are kept for the processes of tests.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
 test: $(VENV)/.installed-dev  ## the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.installed-dev  ## the tests that take minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m slow
+	$(PYTEST) -m slow
 
 mutants: $(VENV)/.installed-dev  ## faults put into a copy of the source one by one, each of which the tests must notice
 	$(BIN)/python tests/helpers/mutants.py
