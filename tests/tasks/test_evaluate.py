@@ -74,7 +74,7 @@ def test_every_protocol_explains_itself() -> None:
 
 def test_a_model_scores_as_in_a_study(tiny_store: Path) -> None:
     made, store = subject(tiny_store), Store(tiny_store)
-    codes = all_directions()
+    codes = [direction.code for direction in all_directions()]
     outcome = find_protocol("retrieval").run(made, Options(on="tiny", directions=codes))
     plain = evaluate_retrieval(
         network(), store, find_benchmark(store, "tiny"), [Direction.parse(c) for c in codes], SETTINGS

@@ -213,8 +213,8 @@ def _of_model(
     if recipe is not None and trained.settings:
         own = recipe_from_dict(of_this_version(trained.settings))
         notes.append(_other_recipe(run, recipe, own, used, with_directions=with_directions))
-    codes = used.evaluation.directions
-    usual = tuple(code for code in codes if set(Direction.parse(code).modalities) <= set(trained.trained))
+    directions = map(Direction.parse, used.evaluation.directions)
+    usual = tuple(direction for direction in directions if set(direction.modalities) <= set(trained.trained))
     options = replace(options, usual=usual, block=settings.block, missing=options.missing_or(settings.missing))
     return Evaluation(subject, notes=notes), used, options
 
@@ -250,20 +250,20 @@ def refuse_model_among(names: Sequence[str]) -> None:
 def _possible(options: Options, evaluation: Evaluation) -> tuple[Options, bool]:
     """Return the options with the directions that the subject supports, and whether others were left out with a note."""
     known_modalities = set(evaluation.subject.modalities)
-    kept = tuple(code for code in options.directions if set(Direction.parse(code).modalities) <= known_modalities)
-    if lost := [code for code in options.directions if code not in kept]:
+    kept = tuple(d for d in options.directions if set(d.modalities) <= known_modalities)
+    if lost := [d.code for d in options.directions if d not in kept]:
         modalities = ", ".join(evaluation.subject.modalities)
         evaluation.notes.append(f"directions {', '.join(lost)} were left out: the model embeds only {modalities}")
     return replace(options, directions=kept), bool(lost)
 
 
-def _directions(asked: Sequence[str] | str, subject: Subject) -> tuple[str, ...]:
-    """Return the codes of the directions that the user chose: a list, text with commas, or `all`."""
+def _directions(asked: Sequence[str] | str, subject: Subject) -> tuple[Direction, ...]:
+    """Return the directions that the user chose: a list of codes, codes with commas, or `all`."""
     codes = [part.strip() for code in ([asked] if isinstance(asked, str) else asked) for part in code.split(",")]
     codes = [code for code in codes if code]
     if codes == [ALL]:
         return all_directions(subject.modalities)
-    return tuple(Direction.parse(code).code for code in codes)
+    return tuple(map(Direction.parse, codes))
 
 
 def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, subject: Subject) -> None:
@@ -282,7 +282,7 @@ def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, sub
         raise TrichordError(f"--seed has no effect on {names}; leave it out")
     localizing = "localization" in kinds
     heard = localizing and subject.given is None
-    heard &= not options.directions or any("audio" in Direction.parse(c).modalities for c in options.directions)
+    heard &= not options.directions or any("audio" in direction.modalities for direction in options.directions)
     if options.audio_window_s != Options.audio_window_s and not heard:
         raise TrichordError(f"--audio_window_s has no effect on {names}; leave it out")
     if "retrieval" in kinds:
@@ -342,7 +342,7 @@ def _described(evaluation: Evaluation) -> dict[str, Any]:
                 "paragraph": done.protocol.paragraph,
                 "sizes": dict(done.protocol.sizes),
                 "clips": _clips(subject, done),
-                "options": {**asdict(done.options), "gallery": len(done.options.gallery or ()) or None},
+                "options": {**done.options.to_dict(), "gallery": len(done.options.gallery or ()) or None},
                 "rows": [row.to_dict() for row in done.outcome.rows],
                 "notes": done.outcome.notes,
                 **done.outcome.details,

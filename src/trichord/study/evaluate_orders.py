@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -259,7 +259,7 @@ class Index:
         Raises:
             TrichordError: The folder contains the evaluation of a single model.
         """
-        plain = {**asked, "options": asdict(asked["options"]), "recipe": recipe}
+        plain = {**asked, "options": asked["options"].to_dict(), "recipe": recipe}
         labels = asked["options"].labels
         basis = {
             **plain,

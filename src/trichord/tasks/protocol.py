@@ -8,7 +8,7 @@ processes of a launch call it, since they share the embedding of clips. The main
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.ranks import MEDIAN_RANK
 from trichord.evaluation.replication import Runs
 from trichord.evaluation.statistics import Interval, mean_interval, median_rank_interval
+from trichord.modality import Direction
 
 if TYPE_CHECKING:
     from trichord.tasks.subject import Subject
@@ -158,7 +159,7 @@ class Options:
     """The options of a user. Each kind of protocol reads those that concern it.
 
     Attributes:
-        directions: Retrieval directions. If empty, those of the protocol, or `usual`.
+        directions: Retrieval directions, as objects or codes such as "t2v". If empty, those of the protocol, or `usual`.
         usual: Directions of the recipe, for plain retrieval.
         fusion: Rule by which several modalities are combined: `sum` or `mean_normalized`. `auto` uses the rule of the training.
         dual_softmax: Scale of the dual softmax. 0 disables it.
@@ -177,8 +178,8 @@ class Options:
         seed: Seed of random numbers.
     """
 
-    directions: tuple[str, ...] = ()
-    usual: tuple[str, ...] = ()
+    directions: tuple[Direction, ...] = ()
+    usual: tuple[Direction, ...] = ()
     fusion: str = "auto"
     dual_softmax: float = 0.0
     missing: str = "auto"
@@ -191,6 +192,15 @@ class Options:
     templates: tuple[str, ...] = ()
     text_encoder: str = ""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("directions", "usual"):
+            object.__setattr__(self, name, tuple(map(Direction.parse, getattr(self, name))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as plain data, with the codes of directions."""
+        codes = {name: [direction.code for direction in getattr(self, name)] for name in ("directions", "usual")}
+        return asdict(self) | codes
 
     @property
     def windows_label(self) -> str:

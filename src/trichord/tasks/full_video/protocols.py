@@ -19,8 +19,8 @@ def _run(selection: Selection, groups: Groups, protocol: Protocol, subject: Subj
     name = protocol.row_name(options)
     if options.dual_softmax:
         raise TrichordError(f"benchmark {protocol.name} does not support the dual softmax; leave it out")
-    known = [code for code in all_directions(subject.modalities) if code.startswith("t2")]
-    asked = directions_of(subject, replace(options, usual=tuple(known)), name)
+    known = tuple(d for d in all_directions(subject.modalities) if d.query == ("text",))
+    asked = directions_of(subject, replace(options, usual=known), name)
     directions = [d for d in asked if d.query == ("text",)]
     if not directions:
         subject.needed(("text",), f"benchmark {protocol.name}")

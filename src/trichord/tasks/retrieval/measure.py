@@ -131,8 +131,8 @@ class RetrievalResult:
         return f"{self.direction}, {self.fusion}{marked}{f', {self.windows}' if self.windows else ''}"
 
 
-def all_directions(modalities: tuple[str, ...] = MODALITIES) -> tuple[str, ...]:
-    """Return the codes of all directions over modalities.
+def all_directions(modalities: tuple[str, ...] = MODALITIES) -> tuple[Direction, ...]:
+    """Return all directions over modalities.
 
     Over video, audio and text, these are all 12 directions with disjoint sides. With further modalities, these are the directions
     between single modalities, since there are too many combinations (50 for four modalities).
@@ -141,7 +141,7 @@ def all_directions(modalities: tuple[str, ...] = MODALITIES) -> tuple[str, ...]:
     sides = [side for side in ("t", "v", "a", "va", "ta", "vt") if set(side) <= set(letters)]
     if further := [letter for letter in letters if letter not in ("v", "a", "t")]:
         sides = [side for side in sides if len(side) == 1] + further
-    return tuple(f"{q}2{t}" for q in sides for t in sides if not set(q) & set(t))
+    return tuple(Direction.parse(f"{q}2{t}") for q in sides for t in sides if not set(q) & set(t))
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -151,9 +151,7 @@ def directions_of(subject: Subject, options: Options, why: str) -> list[Directio
     Raises:
         TrichordError: The subject does not support a direction.
     """
-    asked = [
-        Direction.parse(code) for code in options.directions or options.usual or all_directions(subject.modalities)
-    ]
+    asked = list(options.directions or options.usual or all_directions(subject.modalities))
     if not asked:
         raise TrichordError(
             f"{subject.name}: retrieval needs two modalities, but there is only {', '.join(subject.modalities)}; "

@@ -56,27 +56,26 @@ class StepVideo:
     truth: np.ndarray
 
 
-def step_directions(subject: Subject, collection: str, asked: tuple[str, ...], why: str) -> list[Direction]:
+def step_directions(subject: Subject, collection: str, asked: tuple[Direction, ...], why: str) -> list[Direction]:
     """Return the directions in which steps are localized.
 
     Args:
         subject: Model or embeddings.
         collection: Collection of the store.
-        asked: Codes of the directions that the user chose. If empty, all directions from text to the available modalities.
+        asked: Directions that the user chose. If empty, all directions from text to the available modalities.
         why: Name of the benchmark, for messages.
 
     Raises:
         TrichordError: There is no direction, or the subject does not support one of them.
     """
     if asked:
-        directions = [Direction.parse(code) for code in asked]
-        if wrong := [d.code for d in directions if d.query != ("text",)]:
+        if wrong := [d.code for d in asked if d.query != ("text",)]:
             raise TrichordError(
                 f"benchmark {why}: step texts must be the queries, as in t2v or t2va; {wrong[0]} is another direction"
             )
-        for direction in directions:
+        for direction in asked:
             subject.needed(direction.modalities, f"{why} in direction {direction.code}")
-        return directions
+        return list(asked)
     subject.needed(("text",), why)
     known = [m for m in in_order(subject.modalities) if m != "text"]
     seen = [m for m in known if _there(subject, collection, m)]
