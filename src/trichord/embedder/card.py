@@ -40,7 +40,8 @@ def make_card(
             the card says that no license is stated.
         language: Language of the texts, as a code of the hub (`en`).
 
-    Raises TrichordError for a license without a letter, and if the parser of the hub reads another content than was written.
+    Raises:
+        TrichordError: The license contains no letter, or the parser of the hub does not read the card as it was written.
 
     Example:
         >>> from trichord.embedder import Embedder
@@ -73,7 +74,7 @@ def make_card(
 
 
 def num_figures(path: Path) -> int:
-    """Return the number of figures in the metadata of an existing card; 0 if its metadata do not have the form of the hub.
+    """Return the number of figures in the metadata of an existing card, or 0 if its metadata do not have the form of the hub.
 
     Example:
         >>> num_figures(Path("my_model/README.md"))
@@ -96,7 +97,8 @@ def hub_license(license: str) -> tuple[str, str | None]:
     A text of letters, digits, dots and dashes is used as an identifier in lowercase, and `license_name` is None. Any other text
     becomes `other` with a `license_name` of that form. The list of identifiers of the hub is not consulted.
 
-    Raises TrichordError for a text without one of the letters a to z.
+    Raises:
+        TrichordError: The text contains none of the letters a to z.
 
     Example:
         >>> hub_license("Apache-2.0"), hub_license("My own license")

@@ -55,8 +55,8 @@ def evaluation_result(figure: Figure) -> EvalResult:
         >>> result.task_type, result.dataset_name, result.metric_type, result.metric_value
         ('text-to-video-retrieval', 'MSR-VTT', 'recall_at_10', 41.5)
     """
-    of, how = folded(figure["of"]), figure.get("how", {})
-    task, task_name = _task(figure["kind"], of)
+    scope, how = folded(figure["of"]), figure.get("how", {})
+    task, task_name = _task(figure["kind"], scope)
     data_set, name = _data_set(figure)
     metric, metric_name = _METRICS.get(figure["measure"], (slug(figure["measure"], "_"), folded(figure["measure"])))
     arguments = {
@@ -71,7 +71,7 @@ def evaluation_result(figure: Figure) -> EvalResult:
         task_name=task_name,
         dataset_type=data_set,
         dataset_name=name,
-        dataset_config=f"{_asked(figure)}, {of}",
+        dataset_config=f"{_asked(figure)}, {scope}",
         dataset_split=folded(figure.get("split", "")) or None,
         dataset_args={key: _plain(value) for key, value in arguments.items() if value not in (None, "")},
         metric_type=metric,
@@ -250,7 +250,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; nothing in a cell is markup.
+    """Return a table in Markdown, in which the text of cells is escaped.
 
     Example:
         >>> print(table(("measure", "value"), [("R@1", "41.50")]))

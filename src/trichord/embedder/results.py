@@ -63,7 +63,8 @@ def is_figure(entry: object) -> bool:
 def figures_of_study(model_folder: Path) -> list[Figure]:
     """Return the figures of the run of a study whose last stage is this folder; [] if it has none.
 
-    Raises TrichordError if files of the study are damaged.
+    Raises:
+        TrichordError: A file of the study is damaged.
 
     Example:
         >>> figures_of_study(Path("my_run/stages/avt"))  # a run that is not part of a study
@@ -86,7 +87,10 @@ def figures_of_study(model_folder: Path) -> list[Figure]:
 
 
 def figures_of_evaluation(folder: Path) -> list[Figure]:
-    """Return the figures of a folder that `trichord evaluate --out` wrote. Raises TrichordError if they cannot be read.
+    """Return the figures of a folder that `trichord evaluate --out` wrote.
+
+    Raises:
+        TrichordError: The folder cannot be read, or contains the figures of several models.
 
     Example:
         >>> from trichord.study.evaluate import evaluate, write_evaluation

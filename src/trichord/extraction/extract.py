@@ -108,7 +108,7 @@ def extract(
         visual_3d: Video encoder: resnext101-3d, tv:MODEL or none.
         audio: Audio encoder: log-mel, hf:MODEL, both separated by a comma, or none.
         text: Text features: words (only word vectors), or an additional encoder of whole captions: hf:MODEL or st:MODEL.
-        captions: Source of captions: auto (files beside the videos, subtitle tracks) or none.
+        captions: Source of captions: auto (files next to the videos, subtitle tracks) or none.
         speech: Speech recognition for videos without captions: whisper:MODEL or none.
         weights_2d: Weights file of the image encoder (for hf: also a folder) to use instead of the default.
         weights_3d: Weights file of the video encoder to use instead of the default.
