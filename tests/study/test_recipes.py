@@ -98,3 +98,17 @@ def test_the_help_describes_every_setting_completely(section: str) -> None:
     assert shown == descriptions_of(settings)
     assert set(shown) == {entry.name for entry in fields(settings)}
     assert all(text.endswith(".") for text in shown.values())
+
+
+def test_changes_to_a_recipe_do_not_reach_the_next_one() -> None:
+    first, before = load_recipe("debug"), load_recipe("debug").to_dict()
+    first.evaluation.directions.append("x2y")
+    first.model.audio_channels[0] = 7
+    first.training.epochs = 99
+    assert load_recipe("debug").to_dict() == before != first.to_dict()
+
+
+def test_equal_numbers_of_different_types_are_different_recipes() -> None:
+    assert load_recipe("debug", training={"tensorboard": False}).training.tensorboard is False
+    with pytest.raises(TrichordError, match="training.tensorboard"):
+        load_recipe("debug", training={"tensorboard": 0})
