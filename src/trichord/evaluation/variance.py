@@ -155,11 +155,11 @@ def two_sided(distance: Any, mean_spread: Spread) -> np.ndarray:
 
 def half_width(mean_spread: Spread, alpha: float) -> np.ndarray:
     """Return the distance at which `two_sided` is alpha; 0 if nothing scatters."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    high = t.isf(alpha / 2, mean_spread.query_df) ** 2 * np.asarray(mean_spread.within, np.float64)
+    high = stdtrit(mean_spread.query_df, alpha / 2) ** 2 * np.asarray(mean_spread.within, np.float64)
     if mean_spread.seed_df:
-        high = high + t.isf(alpha / 2, mean_spread.seed_df) ** 2 * np.asarray(mean_spread.between, np.float64)
+        high = high + stdtrit(mean_spread.seed_df, alpha / 2) ** 2 * np.asarray(mean_spread.between, np.float64)
     high = 1.5 * np.sqrt(high)  # without the factor 1.5 this nearly is an upper bound (Banerjee, Sankhya 22, 1960)
     low = np.zeros_like(high)
     inside, outside = _bracket(mean_spread, alpha, high)
