@@ -183,8 +183,8 @@ def _bracket(mean_spread: Spread, alpha: float, high: np.ndarray) -> tuple[np.nd
         """Return log(p / alpha), and move the bracket to the distance."""
         nonlocal inside, outside
         p = two_sided(distance, mean_spread)
-        inside = np.where(p < alpha, inside, np.maximum(inside, distance))
-        outside = np.where(p < alpha, np.minimum(outside, distance), outside)
+        inside = np.where(p < alpha, inside, np.fmax(inside, distance))
+        outside = np.where(p < alpha, np.fmin(outside, distance), outside)
         return np.log(p / alpha)
 
     with np.errstate(all="ignore"):
