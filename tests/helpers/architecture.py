@@ -139,12 +139,12 @@ def shown(names: Iterable[Iterable[str]]) -> str:
 
 
 def main() -> None:
-    found = structure()
-    print(f"lines of code: {found.num_lines:,}")
-    print("longest file: {} ({} lines)".format(*found.longest_file))
-    print(f"floors: {len(found.floors)}: {' > '.join(found.floors)}")
-    print(f"circles of rooms: {len(found.room_circles)}: {shown(found.room_circles)}")
-    print(f"circles of files: {len(found.file_circles)}: {shown(found.file_circles)}")
+    figures = structure()
+    print(f"lines of code: {figures.num_lines:,}")
+    print("longest file: {} ({} lines)".format(*figures.longest_file))
+    print(f"floors: {len(figures.floors)}: {' > '.join(figures.floors)}")
+    print(f"circles of rooms: {len(figures.room_circles)}: {shown(figures.room_circles)}")
+    print(f"circles of files: {len(figures.file_circles)}: {shown(figures.file_circles)}")
 
 
 if __name__ == "__main__":

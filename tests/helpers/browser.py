@@ -28,7 +28,7 @@ def find_chromium() -> str | None:
     """Return the command of the browser: TRICHORD_CHROMIUM if it is set, otherwise the first that is installed."""
     if given := os.environ.get("TRICHORD_CHROMIUM"):
         return shutil.which(given)
-    return next((found for name in NAMES if (found := shutil.which(name))), None)
+    return next((command for name in NAMES if (command := shutil.which(name))), None)
 
 
 def open_page(path: Path, width: int, height: int, out_png: Path, *flags: str, timeout_s: float = 60) -> str:

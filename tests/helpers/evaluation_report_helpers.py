@@ -37,10 +37,10 @@ def planted(
     rng, own = np.random.default_rng(1), np.random.default_rng([2, seed])
     kind = np.arange(num) % len(CLASSES)
     common = 0.8 * rng.normal(size=(num, WIDTH)) + rng.normal(size=(len(CLASSES), WIDTH))[kind]
-    found = {m: (common + noise * own.normal(size=(num, WIDTH))).astype(np.float32) for m in ("video", "audio", "text")}
+    rows = {m: (common + noise * own.normal(size=(num, WIDTH))).astype(np.float32) for m in ("video", "audio", "text")}
     texts = [CLASSES[i] if i < len(CLASSES) else f"{CLASSES[k]} the soup, number {i}" for i, k in enumerate(kind)]
     return Embedded.of(
-        found,
+        rows,
         valid={"audio": np.arange(num) < num - silent},
         ids=[ids.format(i) for i in range(num)],
         videos=[f"video{i // 3}" for i in range(num)],
@@ -74,7 +74,7 @@ def seconds(noise: float, seed: int = 0) -> Embedded:
 
 def write_folder(
     out: Path,
-    found: Embedded,
+    embedded: Embedded,
     names: Sequence[str] = ("retrieval", "zero-shot-classification"),
     directions: Sequence[str] = ("t2v", "v2a"),
     **options: Any,
@@ -82,7 +82,7 @@ def write_folder(
     """Write the folder of one evaluation, and the file of embeddings next to it; `options` are those of `Options`."""
     path = out.with_name(f"{out.name}.npz")
     path.parent.mkdir(parents=True, exist_ok=True)
-    found.save(path)
+    embedded.save(path)
     write_evaluation(
         evaluate(None, None, names, embeddings=path, directions=directions, options=Options(**options)), out
     )

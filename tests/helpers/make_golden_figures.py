@@ -47,13 +47,13 @@ def embedded(noise: float) -> Embedded:
     rng = np.random.default_rng(7)
     truth = rng.standard_normal((NUM_CLIPS, 6))
     names = ("video", "audio", "text")
-    of = {name: (truth + noise * rng.standard_normal(truth.shape)).astype(np.float32) for name in names}
-    of["video"][1] = of["video"][0]
-    of["audio"][::9] = np.nan
+    embeddings = {name: (truth + noise * rng.standard_normal(truth.shape)).astype(np.float32) for name in names}
+    embeddings["video"][1] = embeddings["video"][0]
+    embeddings["audio"][::9] = np.nan
     ids = [f"clip{number}" for number in range(NUM_CLIPS)]
     captions = [f"caption {number}" for number in range(NUM_CLIPS)]
     labels = {"class": np.array([f"class{number % 4}" for number in range(NUM_CLIPS)])}
-    return Embedded.of(of, ids=ids, captions=captions, labels=labels)
+    return Embedded.of(embeddings, ids=ids, captions=captions, labels=labels)
 
 
 def make(folder: Path) -> None:

@@ -62,11 +62,11 @@ def write_study_folder(
     recipe.evaluation.directions = list(directions)
     sizes = dict(benchmarks or {"tiny": 60})
     plan = plan_study([Order.parse(o) for o in orders], list(seeds), recipe, fingerprint)
-    found = [_benchmark(name, num_missing) for name in sizes]
+    described = [_benchmark(name, num_missing) for name in sizes]
     for planned in plan:
         rows: list[dict[str, Any]] = []
         arrays: dict[str, np.ndarray] = {}
-        for benchmark in found:
+        for benchmark in described:
             rng = np.random.default_rng([1, len(benchmark.name), sizes[benchmark.name]])
             difficulty = rng.normal(size=sizes[benchmark.name])
             own = np.random.default_rng([2, planned.seed, list(SKILL).index(planned.order.code)])
@@ -101,7 +101,7 @@ def write_study_folder(
         "versions": {"python": "3.11.0", "trichord": "0.1.0", "torch": "2.13.0"},
         "store": {"path": "my_store", "fingerprint": fingerprint},
         "recipe": recipe.to_dict(),
-        "benchmarks": [vars(b) for b in found],
+        "benchmarks": [vars(b) for b in described],
         "orders": [
             {
                 "order": p.order.code,

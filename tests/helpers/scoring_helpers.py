@@ -18,8 +18,8 @@ def retrieval_results(
     run: Path, store: Path | str, benchmarks: Sequence[str] = (), directions: Sequence[str] = ()
 ) -> list[RetrievalResult]:
     """Return a row for each benchmark and direction, without the ranks of the queries."""
-    found = evaluate(run, store, benchmarks, directions=directions)
-    return [RetrievalResult(**row) for done in found.benchmarks for row in done.outcome.details["results"]]
+    evaluation = evaluate(run, store, benchmarks, directions=directions)
+    return [RetrievalResult(**row) for done in evaluation.benchmarks for row in done.outcome.details["results"]]
 
 
 def evaluate_retrieval(
@@ -28,6 +28,6 @@ def evaluate_retrieval(
     """Embed the clips of a benchmark and score them, as a study does."""
     modalities = tuple(m for d in directions for m in d.modalities)
     subject = Subject.of_model("model", model, store, settings)
-    found = subject.text_rows(ClipSet.of_benchmark(benchmark), modalities).by_clip()
+    clip_rows = subject.text_rows(ClipSet.of_benchmark(benchmark), modalities).by_clip()
     missing = benchmark.missing if settings.missing == "auto" else settings.missing
-    return score_directions(benchmark.name, *found, directions, subject.fusion, missing)
+    return score_directions(benchmark.name, *clip_rows, directions, subject.fusion, missing)

@@ -47,9 +47,9 @@ def table_of_rows(
         rows: dict[str, list[Row]] = {}
         for row in results:
             if (row["order"], row["seed"]) == (order, seed):
-                of = f"{row['direction']}, sum"
+                target = f"{row['direction']}, sum"
                 rows.setdefault(row["benchmark"], []).extend(
-                    Row(row["benchmark"], of, measure, row[field], row["num_queries"], row[f"chance_{field}"])
+                    Row(row["benchmark"], target, measure, row[field], row["num_queries"], row[f"chance_{field}"])
                     for measure, field, _ in RECALLS
                 )
         runs.append(ScoredRun(TrainedRun(Order.parse(order), seed, "", f"first.seed{seed}"), scores_of_rows(rows)))

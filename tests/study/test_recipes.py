@@ -108,3 +108,9 @@ def test_changing_a_recipe_leaves_later_ones_alone() -> None:
     changed.model.audio_channels[0] = 1
     assert load_recipe("debug").to_dict() == expected != changed.to_dict()
     assert load_recipe("debug", training={"epochs": 99}).to_dict()["evaluation"] == expected["evaluation"]
+
+
+def test_equal_numbers_of_different_types_are_different_recipes() -> None:
+    assert load_recipe("debug", training={"tensorboard": False}).training.tensorboard is False
+    with pytest.raises(TrichordError, match="training.tensorboard"):
+        load_recipe("debug", training={"tensorboard": 0})

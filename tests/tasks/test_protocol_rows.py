@@ -57,7 +57,7 @@ def clips_and_texts(draw: st.DrawFn) -> Embedded:
 
 
 @given(clips_and_texts(), st.sampled_from(["drop", "miss"]), st.sampled_from(["sum", "mean_normalized"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_retrieval(embedded: Embedded, missing: str, fusion: str) -> None:
     subject = Subject.of_embeddings(embedded)
     options = Options(directions=all_directions(), missing=missing, fusion=fusion)

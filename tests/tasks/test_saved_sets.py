@@ -138,8 +138,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return Subject.of_model("linear", model, store, SETTINGS)
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-@pytest.mark.parametrize("fusion", ["sum", "mean_normalized"])
+@pytest.mark.parametrize(("suffix", "fusion"), [(".npz", "sum"), (".safetensors", "mean_normalized")])
 def test_seconds_and_steps(steps: Subject, tmp_path: Path, suffix: str, fusion: str) -> None:
     options = Options(fusion=fusion, audio_window_s=3.0)
     evaluation = evaluated(steps, ["crosstask", "crosstask-original"], options)

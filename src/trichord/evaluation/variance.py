@@ -209,11 +209,11 @@ def half_width(mean_spread: Spread, alpha: float) -> np.ndarray:
         >>> round(float(half_width(one_seed, alpha=0.05)), 4)
         0.0393
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    high = t.isf(alpha / 2, mean_spread.query_df) ** 2 * np.asarray(mean_spread.within, np.float64)
+    high = stdtrit(mean_spread.query_df, alpha / 2) ** 2 * np.asarray(mean_spread.within, np.float64)
     if mean_spread.seed_df:
-        high = high + t.isf(alpha / 2, mean_spread.seed_df) ** 2 * np.asarray(mean_spread.between, np.float64)
+        high = high + stdtrit(mean_spread.seed_df, alpha / 2) ** 2 * np.asarray(mean_spread.between, np.float64)
     high = 1.5 * np.sqrt(high)  # without the factor 1.5 this nearly is an upper bound (Banerjee, Sankhya 22, 1960)
     low = np.zeros_like(high)
     inside, outside = _bracket(mean_spread, alpha, high)
@@ -237,8 +237,8 @@ def _bracket(mean_spread: Spread, alpha: float, high: np.ndarray) -> tuple[np.nd
         """Return log(p / alpha), and move the bracket to the distance."""
         nonlocal inside, outside
         p = two_sided(distance, mean_spread)
-        inside = np.where(p < alpha, inside, np.maximum(inside, distance))
-        outside = np.where(p < alpha, np.minimum(outside, distance), outside)
+        inside = np.where(p < alpha, inside, np.fmax(inside, distance))
+        outside = np.where(p < alpha, np.fmin(outside, distance), outside)
         return np.log(p / alpha)
 
     with np.errstate(all="ignore"):
