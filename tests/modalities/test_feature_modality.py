@@ -36,7 +36,7 @@ SETTINGS = ["--recipe", "debug", "--training.max_steps", "20", "--training.epoch
 
 
 @pytest.fixture(autouse=True)
-def no_declared_modalities(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_declared_modalities(monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Iterator[None]:
     monkeypatch.setattr(modality, "_declared", {})
     monkeypatch.setattr("trichord.embedder.worker.Worker", worker)
     yield
@@ -76,7 +76,7 @@ def write_clips(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(without_chart: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `clips`, the `store` and the `study` of the order vt>a>d."""
     root = tmp_path_factory.mktemp("feature_modality")
     torch.set_num_threads(1)
