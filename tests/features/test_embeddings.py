@@ -167,6 +167,7 @@ def quick() -> Recipe:
     )
 
 
+@pytest.mark.usefixtures("without_chart")
 def test_a_study_of_all_orders(store_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
     run.run_study(store_path, out, ["av>t", "at>v", "vt>a", "avt"], [0], quick())
@@ -186,6 +187,7 @@ def test_a_study_of_all_orders(store_path: Path, tmp_path: Path) -> None:
     assert again[0].r10 == kept["r10"]
 
 
+@pytest.mark.usefixtures("without_chart")
 def test_a_model_refuses_embeddings_of_another_width(store_path: Path, tmp_path: Path) -> None:
     run.run_study(store_path, tmp_path / "study", ["avt"], [0], quick())
     with StoreWriter(tmp_path / "other", NO_WORDS) as writer:
@@ -196,6 +198,7 @@ def test_a_model_refuses_embeddings_of_another_width(store_path: Path, tmp_path:
         retrieval_results(tmp_path / "study", tmp_path / "other")
 
 
+@pytest.mark.usefixtures("without_chart")
 def test_embeddings_learn(tmp_path: Path) -> None:
     """Audio and text embeddings are a linear map of the video: the network finds it, far above chance."""
     rng = np.random.default_rng(0)
@@ -213,7 +216,7 @@ def test_embeddings_learn(tmp_path: Path) -> None:
         "debug",
         data={"videos_per_batch": 48, "clips_per_video": 1, "min_clip_s": 0.0},
         loss={"contrast": "info_nce", "cosine": True, "temperature": 0.1, "cluster_weight": 0.0, "reconstruction_weight": 0.0},
-        training={"tensorboard": False, "epochs": 80, "max_steps": 80, "learning_rate": 1e-2, "device": "cpu"},
+        training={"tensorboard": False, "epochs": 40, "max_steps": 40, "learning_rate": 1e-2, "device": "cpu"},
         evaluation={"directions": ["t2v", "a2v", "t2a"]},
     )  # fmt: skip
     run.run_study(tmp_path / "s", tmp_path / "out", ["avt"], [0], recipe)

@@ -173,16 +173,16 @@ def test_the_published_features(state: dict[str, Tensor], weights: Path) -> None
     assert (encoder.stream, encoder.dim, encoder.window, encoder.rate_hz) == ("visual_3d", 2048, 16, 1.5)
     assert encoder.frames == FrameSpec(24.0, short_side=112, crop=112, sampling="published")
     assert visual_encoder_info("resnext101-3d", weights) == ("visual_3d", 2048, encoder.fingerprint)
-    windows = np.random.RandomState(0).randint(0, 256, (3, 16, 112, 112, 3)).astype(np.uint8)
-    windows[2, 5:] = 0
+    windows = np.random.RandomState(0).randint(0, 256, (2, 16, 112, 112, 3)).astype(np.uint8)
+    windows[1, 5:] = 0
     rows = encoder.encode(windows)
-    assert rows.dtype == np.float16 and rows.shape == (3, 2048)
+    assert rows.dtype == np.float16 and rows.shape == (2, 2048)
     assert np.abs(np.linalg.norm(rows.astype(np.float64), axis=1) - 1).max() < 1e-3
     parts = [encoder.encode(windows[:1]), encoder.encode(windows[1:])]
     assert np.array_equal(np.concatenate(parts), rows) and encoder.encode(windows[:0]).shape == (0, 2048)
     x = (torch.tensor(windows).float() - torch.tensor(MEAN)).permute(0, 4, 1, 2, 3)
     assert torch.allclose(encoder.prepare(windows), x, atol=1e-5)  # type: ignore[attr-defined]
-    assert torch.allclose(x[2, :, 5:].mean((1, 2, 3)), -torch.tensor(MEAN), atol=1e-3)
+    assert torch.allclose(x[1, :, 5:].mean((1, 2, 3)), -torch.tensor(MEAN), atol=1e-3)
     with torch.inference_mode():
         expected = F.normalize(load_resnext101(dict(state), weights)(x), dim=1).numpy()
     assert np.abs(rows - expected).max() < 1e-3 and np.abs(rows[0] - rows[1].astype(float)).max() > 0
@@ -220,8 +220,11 @@ def test_the_table_against_torchvisions_own(name: str) -> None:
     assert f"`frame_rate={model.frames.rate_hz:g}`" in docs and f"`clip_len={model.window}`" in docs
 
 
-@pytest.mark.parametrize("name", ["r3d_18", pytest.param("mvit_v2_s", marks=pytest.mark.slow)])
-def test_a_torchvision_model_returns_the_input_of_its_classifier(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "num_windows"),
+    [("r3d_18", 1), *(pytest.param(n, 2, marks=pytest.mark.slow) for n in ("r3d_18", "mvit_v2_s"))],
+)
+def test_a_torchvision_model_returns_the_input_of_its_classifier(name: str, num_windows: int, tmp_path: Path) -> None:
     torchvision, model = import_torchvision(), MODELS[name]
     torch.manual_seed(0)
     network = torchvision.models.get_model(name, weights=None).eval()
@@ -230,7 +233,7 @@ def test_a_torchvision_model_returns_the_input_of_its_classifier(name: str, tmp_
     assert visual_encoder_info(f"tv:{name}", tmp_path / "w.pth") == ("visual_3d", model.dim, encoder.fingerprint)
     assert encoder.rate_hz == model.frames.rate_hz / model.window
     crop = model.frames.crop
-    windows = np.random.RandomState(0).randint(0, 256, (2, model.window, crop, crop, 3)).astype(np.uint8)
+    windows = np.random.RandomState(0).randint(0, 256, (num_windows, model.window, crop, crop, 3)).astype(np.uint8)
     rows = encoder.encode(windows)
     seen: list[Tensor] = []
     getattr(network, model.head).register_forward_hook(lambda module, args, y: seen.append(args[0]))
@@ -240,7 +243,8 @@ def test_a_torchvision_model_returns_the_input_of_its_classifier(name: str, tmp_
         x = (x - torch.tensor(own.mean)[:, None, None]) / torch.tensor(own.std)[:, None, None]
         network(x.transpose(1, 2))
     assert np.abs(rows - F.normalize(seen[0], dim=1).numpy()).max() < 1e-3
-    assert np.array_equal(np.concatenate([encoder.encode(windows[:1]), encoder.encode(windows[1:])]), rows)
+    if num_windows > 1:
+        assert np.array_equal(np.concatenate([encoder.encode(windows[:1]), encoder.encode(windows[1:])]), rows)
     assert encoder.encode(windows[:1, :, :80]).shape == (1, model.dim)  # other sizes are brought to the model's
 
 

@@ -348,7 +348,7 @@ def test_torch_files_that_claim_more_than_they_hold(tmp_path: Path) -> None:
     assert lies != out.getvalue() and "claims more data than it contains" in refusal(tmp_path, lies)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_damaged_releases_give_data_or_an_error_of_one_line(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["caption.pickle", "msrvtt_test.pkl"]))

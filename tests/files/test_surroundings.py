@@ -169,10 +169,11 @@ def test_a_study_with_a_folder_link_inside_is_refused(link: str, home: Path, tmp
             run()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_folder_that_is_a_link_is_refused(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = write_study_folder(tmp_path / "study", benchmarks={"tiny": 20})
+    study = write_study_folder(tmp_path / "study", orders=("vt", "at"), seeds=(0, 1), benchmarks={"tiny": 20})
     (study / "report").symlink_to(home)
     assert main(["report", str(study)]) == 2 and "report: is a link to" in capsys.readouterr().err
     (study / "report").unlink()
@@ -181,8 +182,9 @@ def test_a_report_folder_that_is_a_link_is_refused(
     assert main(["report", str(study)]) == 2 and "tables: is a link to" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_output_folder_itself_may_be_a_link(tmp_path: Path) -> None:
-    study = write_study_folder(tmp_path / "study", benchmarks={"tiny": 20})
+    study = write_study_folder(tmp_path / "study", orders=("vt", "at"), seeds=(0, 1), benchmarks={"tiny": 20})
     (tmp_path / "disk").mkdir()
     (tmp_path / "page").symlink_to(tmp_path / "disk")
     assert main(["report", str(study), "--out", str(tmp_path / "page")]) == 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import wave
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,19 +30,21 @@ from trichord.modality import declared
 
 SAID = ("crack the egg", "stir the soup", "hit with the hammer", "sing a song")
 NUM_TRAIN, NUM_TEST, WIDTH = 24, 16, 12
-SETTINGS = ["--recipe", "debug", "--training.max_steps", "30", "--training.epochs", "30", "--training.learning_rate", "0.01",
+SETTINGS = ["--recipe", "debug", "--training.max_steps", "20", "--training.epochs", "20", "--training.learning_rate", "0.01",
             "--data.audio_frames", "64", "--loss.cluster_weight", "0", "--loss.reconstruction_weight", "0",
             "--evaluation.directions", "[t2v,d2t,t2d]"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
-def no_declared_modalities(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_declared_modalities(monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Iterator[None]:
     monkeypatch.setattr(modality, "_declared", {})
-    monkeypatch.setattr(
-        "trichord.embedder.worker.Worker",
-        lambda load: nullcontext(lambda path, window_s: embed_file(load(), path, window_s)),
-    )
+    monkeypatch.setattr("trichord.embedder.worker.Worker", worker)
     yield
+
+
+def worker(load: Callable[[], Embedder]) -> AbstractContextManager[Callable[..., Any]]:
+    """Embed files in this process, with a model that is loaded once."""
+    return nullcontext(partial(embed_file, load()))
 
 
 def trichord(*words: str | Path) -> None:
@@ -72,7 +76,7 @@ def write_clips(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(without_chart: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `clips`, the `store` and the `study` of the order vt>a>d."""
     root = tmp_path_factory.mktemp("feature_modality")
     torch.set_num_threads(1)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 import tempfile
 import tracemalloc
 from dataclasses import replace
@@ -21,13 +19,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from export_helpers import LAYOUTS, ODD_IDS, content_of, digests, same, some_items, stores, texts, write_store
+from process_helpers import FORKSERVER
 from release_helpers import SAMPLE, WORDS
 from trichord.errors import TrichordError
 from trichord.files.pickles import load_pickle
 from trichord.logs import passing_messages
-from trichord.releases import IMPORTERS, export_store, import_howto100m, import_youcook2
+from trichord.releases import IMPORTERS, export_files, export_packs, export_store, import_howto100m, import_youcook2
 from trichord.releases.plain_pickle import APPEND, EMPTY_LIST, START, STOP, Tensor, encoded
-from trichord.releases.records import component
+from trichord.releases.records import component, record_of
 from trichord.store import Item, Store
 from trichord.store.inspect import verify
 
@@ -255,23 +254,20 @@ def test_npy_has_the_same_path_under_each_root(tmp_path: Path) -> None:
 
 # ---- killed, run again, refused
 
-KILLED = """
-import os, sys
-from pathlib import Path
-from trichord.releases import export_files, export_packs, export_store
-from trichord.releases.records import record_of
 
-calls = 0
-def record(store, i):
-    global calls
-    calls += 1
-    if calls == 5:
-        os._exit(9)  # as SIGKILL: nothing is tidied up
-    return record_of(store, i)
+def export_and_die(store: Path, out: Path, layout: Any) -> None:
+    """Run in a process: export four items, and end within the fifth without tidying up."""
+    num_calls = 0
 
-export_files.record_of = export_packs.record_of = record
-export_store(Path(sys.argv[1]), Path(sys.argv[2]), layout=sys.argv[3])
-"""
+    def record(opened: Store, i: int) -> Any:
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == 5:
+            os._exit(9)
+        return record_of(opened, i)
+
+    export_files.record_of = export_packs.record_of = record
+    export_store(store, out, layout=layout)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -279,8 +275,10 @@ def test_a_killed_export_is_incomplete_until_it_is_repeated(layout: Any, tmp_pat
     store = write_store(tmp_path / "store", some_items())
     export_store(tmp_path / "store", tmp_path / "whole", layout=layout)
     whole, out = digests(tmp_path / "whole"), tmp_path / "out"
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "store"), str(out), layout])
-    assert ended.returncode == 9
+    process = FORKSERVER.Process(target=export_and_die, args=(tmp_path / "store", out, layout))
+    process.start()
+    process.join()
+    assert process.exitcode == 9
     for name, digest in digests(out).items():
         if not name.endswith(".partial") and name != "trichord.json":
             assert whole[name] == digest, name
@@ -382,7 +380,7 @@ plain = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(values=st.lists(plain, max_size=4), array=arrays(st.sampled_from([np.float16, np.float32]), (3, 2)))
 def test_pickles_written_in_pieces_are_pickles(values: list[Any], array: np.ndarray, tmp_path_factory: Any) -> None:
     for one in (array, array.T, array[:0]):

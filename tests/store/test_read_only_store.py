@@ -21,7 +21,8 @@ from trichord.study.run import run_study, train_order
 
 
 def quick(**training: Any) -> Any:
-    return load_recipe("debug", training={"max_steps": 4, "device": "cpu", "tensorboard": False, **training})
+    options = {"max_steps": 4, "device": "cpu", "tensorboard": False, **training}
+    return load_recipe("debug", training=options, data={"audio_frames": 50}, evaluation={"directions": ["t2v"]})
 
 
 @pytest.fixture
@@ -45,6 +46,7 @@ def losses(out: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in path.read_text().splitlines()]
 
 
+@pytest.mark.usefixtures("without_chart")
 def test_a_study_reports_it_first_and_computes_without_a_cache(store: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     with read_only(store), passing_messages(lines.append):

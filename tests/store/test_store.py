@@ -422,7 +422,7 @@ def test_verify_finds_changed_rows_and_duplicate_items(store_path: Path) -> None
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_random_damage_only_raises_errors_of_one_line(sound: Path, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

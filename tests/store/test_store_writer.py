@@ -95,7 +95,7 @@ def check_against(store: Store, items: list[Item], words: WordVectors) -> None:
                 assert (store.word_vectors[k] == vectors[token]).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(random_items(), st.integers(1, 3000), st.booleans(), st.integers(0, 7))
 def test_items_are_read_as_written_in_one_session_or_two(
     items: list[Item], shard_bytes: int, lowercase: bool, cut: int

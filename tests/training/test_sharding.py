@@ -50,7 +50,7 @@ def train(store: str, out: Path, name: str, shard: str, *, stop: int = 0, resume
         inner(self, model, *arguments)
 
     settings = {"max_steps": STEPS, "checkpoint_every_steps": 2, "tensorboard": False, "shard": shard, **SETTINGS[name]}
-    recipe = load_recipe("debug", training=settings)
+    recipe = load_recipe("debug", training=settings, data={"videos_per_batch": 4, "audio_frames": 100})
     agreement.Agreement.check_after_fit, agreement.Agreement.__init__ = watched, begin  # type: ignore[method-assign]
     try:
         train_order(Path(store), out, ORDERS[name], 0, recipe, resume=resume)
