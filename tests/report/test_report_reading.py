@@ -115,7 +115,7 @@ def test_later_frozen_stages_leave_the_first_pair_untouched() -> None:
 
 
 def test_a_folder_without_a_study(tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match=r"no study here \(no study.json\); give the --out folder"):
+    with pytest.raises(TrichordError, match=r"contains no study \(there is no study.json\); give the --out folder"):
         read_study(tmp_path)
     (tmp_path / "study.json").write_text("{torn")
     with pytest.raises(TrichordError, match="study.json: cannot be read"):
@@ -255,7 +255,7 @@ def test_studies_on_other_galleries_are_refused(tmp_path: Path) -> None:
     ):
         compare_studies(a, b)
     c = read_study(write_study_folder(tmp_path / "c", benchmarks={"fresh": 60}))
-    with pytest.raises(TrichordError, match="no benchmark is common"):
+    with pytest.raises(TrichordError, match="they have no benchmark in common"):
         compare_studies(a, c)
     d = read_study(write_study_folder(tmp_path / "d", benchmarks={"tiny": 60, "fresh": 60}))
     e = read_study(write_study_folder(tmp_path / "e", benchmarks={"tiny": 61, "fresh": 60}))

@@ -100,7 +100,7 @@ def test_the_dump_holds_the_state_before_the_step(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(CombinedLoss, "__call__", spoiled)
     recipe = debug(checkpoint_every_steps=2, schedule="constant")
     told, dump = diverge(store, tmp_path / "run", "avt", recipe)
-    assert "step 3: the loss is not finite (their sum)" in told and "lower training.learning_rate" in told
+    assert "step 3: the loss is not finite (the sum of its terms)" in told and "lower training.learning_rate" in told
     monkeypatch.undo()
     shorter = run.train_order(store, tmp_path / "two", "avt", 0, debug(max_steps=2, schedule="constant"))
     two, left = load_file(shorter.model_folder / "model.safetensors"), load_file(dump / "model.safetensors")
@@ -114,7 +114,7 @@ def test_the_dump_holds_the_state_before_the_step(tmp_path: Path, monkeypatch: p
     assert not found.same, "the weight of the loss was no part of the settings"
     terms = {name: value for name, value in found.now.items() if name != "loss"}
     assert terms == pytest.approx({name: found.before[name] for name in terms}, rel=1e-6)
-    assert "the result differs here" in str(found)
+    assert "the results differ" in str(found)
 
 
 def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:

@@ -297,7 +297,7 @@ def test_options_without_effect_are_errors(run: Path, tiny_store: Path, tmp_path
         ({"run": run, "store_path": str(tiny_store), "names": ["lsmdc"]}, "contains no clips of lsmdc/test"),
         ({"run": None, "store_path": None, "embeddings": path, "options": Options(fusion="max")}, "fusion cannot be 'max'"),
         ({"run": None, "store_path": None, "embeddings": path, "options": Options(missing="no")}, "missing cannot be 'no'"),
-        ({"run": run, "store_path": str(tiny_store), "names": ["youcook2:tiny"]}, "names its clips itself"),
+        ({"run": run, "store_path": str(tiny_store), "names": ["youcook2:tiny"]}, "cannot be chosen"),
     ):  # fmt: skip
         with pytest.raises(TrichordError, match=re.escape(told)):
             evaluate(**arguments)

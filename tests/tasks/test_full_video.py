@@ -154,7 +154,7 @@ def test_full_video_groups_clips_by_their_own_videos() -> None:
         TrichordError, match="no two clips of e.npz belong to the same video; give the video of each clip"
     ) as e:
         run("full-video", clips_named(names))
-    assert "\n" not in str(e.value) and "take benchmark retrieval" in str(e.value)
+    assert "\n" not in str(e.value) and "use the benchmark retrieval" in str(e.value)
     pairs = [f"a recording of {i // 2}" for i in range(40)]
     found = run("full-video", clips_named(names, videos=pairs))
     assert found.arrays["full-video/video"].tolist() == sorted(set(pairs))

@@ -169,7 +169,7 @@ def test_plain_names() -> None:
     [
         ("a.csv", "id,class\n,x\n", "row 1 has no id; give each row the id of a clip or a video"),
         ("a.csv", "id\nv\n", "contains no labels; add a column id, and a column with labels, such as class"),
-        ("a.csv", "", "holds no labels"),
+        ("a.csv", "", "contains no labels"),
         ("a.csv", "id,class,start,end\nv,x,3,2\n", "row 1 has start 3 and end 2; give both, with start before end"),
         ("a.csv", "id,class,start\nv,x,3\n", "row 1 has start 3 and end None"),
         (

@@ -249,7 +249,7 @@ def test_choices_that_do_not_fit_are_refused(subject: Subject) -> None:
         protocol.run(subject, Options(directions=("v2t",)))
     with pytest.raises(TrichordError, match="leave --windows out"):
         protocol.run(subject, Options(windows=Windows(2, 3.0)))
-    with pytest.raises(TrichordError, match="names its clips itself"):
+    with pytest.raises(TrichordError, match="cannot be chosen"):
         protocol.run(subject, Options(on="mining-youtube/test"))
     with pytest.raises(TrichordError, match="the audio window of 0"):
         protocol.run(subject, Options(audio_window_s=0))
