@@ -84,7 +84,7 @@ def test_a_bad_feature_is_named_and_the_step_is_seen_again(
     assert "the same values are not finite in both" in printed and f"stream {stream}, {shard}" in printed
     modality = {"visual_2d": "video", "spectrogram": "audio"}[stream]
     assert f"first module whose output is not finite: encoders.{modality}." in printed
-    assert f"{modality}: 4 of 32 rows not finite" in printed and f"video '{video}'" in printed
+    assert f"{modality}: 4 of 32 rows are not finite" in printed and f"video '{video}'" in printed
 
 
 def test_the_dump_holds_the_state_before_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

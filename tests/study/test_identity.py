@@ -92,7 +92,7 @@ def test_an_earlier_study_continues_with_the_default_of_a_new_setting(
     again = shutil.copytree(tmp_path / "study", tmp_path / "again")
     run.run_study(tiny_store, again, ["vt"], [0], later)
     assert json.loads((again / "study.json").read_text())["results"] == study["results"]
-    with pytest.raises(TrichordError, match="other settings \\(loss.new at its default there, 4 now\\)"):
+    with pytest.raises(TrichordError, match="other settings \\(loss.new was the default and is now 4\\)"):
         run.run_study(tiny_store, again, ["vt"], [0], with_new_setting(recipe, "loss", 4))
 
 

@@ -166,7 +166,7 @@ def test_videos_without_the_modality_are_left_out_or_errors(subject: Subject) ->
     miss = find_protocol("crosstask").run(subject, Options(directions=("t2a",), missing="miss"))
     assert (drop.rows[0].num, miss.rows[0].num) == (2, 3)
     assert np.isnan(drop.arrays["crosstask/t2a/aligned"][1]) and miss.arrays["crosstask/t2a/aligned"][1] == 0
-    assert any("1 videos lack what t2a needs: counted as errors" in note for note in miss.notes)
+    assert any("1 videos lack a modality of t2a and are counted as errors" in note for note in miss.notes)
 
 
 def test_mining_youtube_reports_overlaps(subject: Subject) -> None:
