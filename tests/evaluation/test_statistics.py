@@ -274,7 +274,7 @@ def test_a_clear_winner_and_none() -> None:
     tied = study(np.random.default_rng(1), (0.5, 0.5, 0.25), 5, 800)[:, 0]
     found = compare_orders(dict(zip(("vt>a", "at>v", "av>t"), tied, strict=True)))
     assert found.winner is None and found.verdict.startswith("not distinguishable: ")
-    assert "power 0.8 takes" in found.verdict and "\n" not in found.verdict
+    assert "power 0.8 needs" in found.verdict and "\n" not in found.verdict
     assert compare_orders({"a": tied[0], "b": tied[1]}, explain=False).verdict == "not distinguishable"
 
 

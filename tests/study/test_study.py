@@ -239,7 +239,7 @@ def test_evaluating_a_stage_folder_reproduces_the_study(study: Path, tiny_store:
 
 
 def test_evaluating_refuses_impossible_requests(study: Path, tiny_store: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match="holds 8 models; give one of them"):
+    with pytest.raises(TrichordError, match="contains 8 models; give one of them"):
         retrieval_results(study, tiny_store)
     with pytest.raises(TrichordError, match="contains no trained model"):
         retrieval_results(tmp_path, tiny_store)
