@@ -72,7 +72,7 @@ def test_seeds_are_paired_by_their_number(tmp_path: Path) -> None:
     assert hits[0].labels == (1, 2, 3) and hits[1].labels == (0, 1, 2)
     assert found.paired_seeds and found.num_seeds == 2 and found.estimate == pytest.approx(expected.estimate)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    assert "takes" in target.comparisons[0].verdict, "what it would take is said although a run is lost"
+    assert "needs" in target.comparisons[0].verdict, "what it would take is said although a run is lost"
 
 
 def test_seeds_without_a_common_one_are_not_paired(tmp_path: Path) -> None:

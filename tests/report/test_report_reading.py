@@ -149,7 +149,7 @@ def test_unfinished_and_diverged_runs_are_listed_and_left_out(own: Path) -> None
         ("av>t", 1, "done"),
         ("vt>a", 1, "done"),
     ]
-    assert "step 7" in study.runs[1].why and "is not trained" in study.runs[0].why
+    assert "step 7" in study.runs[1].why and "has not been trained" in study.runs[0].why
     (target,) = targets(study)
     assert all(target.models[order].seeds == (1,) for order in target.figures)
     assert target.winner is None and "one seed" in target.comparisons[0].verdict

@@ -172,7 +172,7 @@ def test_a_diverged_model_is_reported(tiny_store: Path) -> None:
     with torch.no_grad():
         next(p for name, p in broken.named_parameters() if "video" in name).fill_(float("nan"))
     made = Subject.of_model("net", broken, Store(tiny_store), SETTINGS)
-    with pytest.raises(TrichordError, match="net: gives video embeddings of tiny/test that are not finite"):
+    with pytest.raises(TrichordError, match="net: video embeddings of tiny/test are not finite"):
         find_protocol("retrieval").run(made, Options(directions=("t2v",)))
     assert find_protocol("retrieval").run(made, Options(directions=("t2a",))).rows
 

@@ -190,9 +190,9 @@ def test_youcook2_clips_are_grouped_by_the_first_characters_of_their_ids() -> No
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["GLd3aX16zBg_0", "GLd3aX16zB"], "'GLd3aX16zB' is not the name of a YouCook2 clip is"),
+        (["GLd3aX16zBg_0", "GLd3aX16zB"], "'GLd3aX16zB' is not the name of a YouCook2 clip"),
         (["recordings of mine 1", "recordings of mine 2"], "'recordings of mine 1' is not the name of a YouCook2 clip"),
-        (["GLd3aX16zBgA", "GLd3aX16zBgB"], "'GLd3aX16zBgA' is not the name of a YouCook2 clip is"),
+        (["GLd3aX16zBgA", "GLd3aX16zBgB"], "'GLd3aX16zBgA' is not the name of a YouCook2 clip"),
         (["GLd3aX16zBg_0", "xHr8X2Wpmno_0"], "no two clips of e.npz have the same first 11 characters"),
         ([f"recording_{i:04}" for i in range(40)], "all 40 clips of e.npz belong to the same video, 'recording_0'"),
     ],
