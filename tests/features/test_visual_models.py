@@ -20,14 +20,11 @@ from trichord.features.visual import load_visual_encoder, visual_encoder_info, v
 from trichord.media.sampling import FrameSpec
 
 
-class _Transformers:
-    """The transformers library, which takes seconds to import, when a test first uses it."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(import_transformers("tests"), name)
+def hf(name: str) -> Any:
+    """Return a class of the transformers library, which takes seconds to import, so it is imported only when a test uses it."""
+    return getattr(import_transformers("tests"), name)
 
 
-T = _Transformers()
 SMALL = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
     "image_size": 32, "patch_size": 8,
@@ -53,31 +50,33 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def clip() -> tuple[Any, Any]:
-    config = T.CLIPConfig(text_config=TEXT, vision_config=SMALL, projection_dim=16)
-    return T.CLIPModel(config), T.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SQUARE)
+    config = hf("CLIPConfig")(text_config=TEXT, vision_config=SMALL, projection_dim=16)
+    return hf("CLIPModel")(config), hf("CLIPImageProcessor")(size={"shortest_edge": 32}, crop_size=SQUARE)
 
 
 def siglip() -> tuple[Any, Any]:
-    return T.SiglipModel(T.SiglipConfig(text_config=TEXT, vision_config=SMALL)), T.SiglipImageProcessor(size=SQUARE)
+    return hf("SiglipModel")(hf("SiglipConfig")(text_config=TEXT, vision_config=SMALL)), hf("SiglipImageProcessor")(
+        size=SQUARE
+    )
 
 
 def dinov2() -> tuple[Any, Any]:
-    config = T.Dinov2Config(**{k: v for k, v in SMALL.items() if k != "intermediate_size"})
-    return T.Dinov2Model(config), T.BitImageProcessor(size={"shortest_edge": 36}, crop_size=SQUARE)
+    config = hf("Dinov2Config")(**{k: v for k, v in SMALL.items() if k != "intermediate_size"})
+    return hf("Dinov2Model")(config), hf("BitImageProcessor")(size={"shortest_edge": 36}, crop_size=SQUARE)
 
 
 def vit() -> tuple[Any, Any]:
     """A classifier: its file has no pooler, but the model that transformers loads from it has one."""
-    return T.ViTForImageClassification(T.ViTConfig(**SMALL)), T.ViTImageProcessor(size=SQUARE)
+    return hf("ViTForImageClassification")(hf("ViTConfig")(**SMALL)), hf("ViTImageProcessor")(size=SQUARE)
 
 
 def vit_with_pooler() -> tuple[Any, Any]:
-    return T.ViTModel(T.ViTConfig(**SMALL)), T.ViTImageProcessor(size=SQUARE)
+    return hf("ViTModel")(hf("ViTConfig")(**SMALL)), hf("ViTImageProcessor")(size=SQUARE)
 
 
 def convnext() -> tuple[Any, Any]:
-    config = T.ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1])
-    return T.ConvNextModel(config), T.ConvNextImageProcessor(size={"shortest_edge": 56}, crop_pct=0.875)
+    config = hf("ConvNextConfig")(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1])
+    return hf("ConvNextModel")(config), hf("ConvNextImageProcessor")(size={"shortest_edge": 56}, crop_pct=0.875)
 
 
 def saved(folder: Path, make: Callable[[], tuple[Any, Any]]) -> tuple[Path, Any, Any]:
@@ -175,9 +174,21 @@ def test_transformers_models_that_cannot_be_used(tmp_path: Path) -> None:
             load_visual_encoder(f"hf:{folder}")
         assert "\n" not in str(caught.value)
 
-    mae = saved(tmp_path / "mae", lambda: (T.ViTMAEModel(T.ViTMAEConfig(**SMALL)), T.ViTImageProcessor(size=SQUARE)))[0]
+    mae = saved(
+        tmp_path / "mae",
+        lambda: (
+            hf("ViTMAEModel")(hf("ViTMAEConfig")(**SMALL)),
+            hf("ViTImageProcessor")(size=SQUARE),
+        ),
+    )[0]
     expect(mae, r"^hf:mae: returns different features for the same picture each time; choose another model$")
-    bert = saved(tmp_path / "bert", lambda: (T.BertModel(T.BertConfig(**TEXT)), T.ViTImageProcessor(size=SQUARE)))[0]
+    bert = saved(
+        tmp_path / "bert",
+        lambda: (
+            hf("BertModel")(hf("BertConfig")(**TEXT)),
+            hf("ViTImageProcessor")(size=SQUARE),
+        ),
+    )[0]
     expect(bert, r"bert: BertModel returned no features for a picture \(.+\); choose an image model$")
     folder, model, _ = saved(tmp_path / "lacking", vit)
     state = {

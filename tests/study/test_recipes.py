@@ -11,7 +11,7 @@ import docstring_parser
 import pytest
 
 from trichord.errors import TrichordError
-from trichord.recipes import load_recipe, merge, recipe_dict, recipe_names
+from trichord.recipes import Recipe, load_recipe, merge, recipe_dict, recipe_names
 from trichord.settings import descriptions_of
 
 
@@ -89,7 +89,7 @@ def test_recipes_need_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.parametrize("section", [entry.name for entry in fields(load_recipe("debug"))])
+@pytest.mark.parametrize("section", [entry.name for entry in fields(Recipe)])
 def test_the_help_describes_every_setting_completely(section: str) -> None:
     """The command line drops the descriptions of a section silently when the parser of docstrings rejects it."""
     settings = type(getattr(load_recipe("debug"), section))

@@ -20,6 +20,7 @@ from trichord.losses.clustering import ClusterMemory
 from trichord.modality import Order
 from trichord.nn.mcn import Encoded
 from trichord.recipes import Recipe, load_recipe
+from trichord.recipes.loss import LossSettings
 from trichord.store import Store
 from trichord.study import factories
 from trichord.training import loop
@@ -146,7 +147,7 @@ def with_contrast(contrast: str) -> Recipe:
     return recipe
 
 
-CONTRASTS = get_args(get_type_hints(type(load_recipe("debug").loss))["contrast"])
+CONTRASTS = get_args(get_type_hints(LossSettings)["contrast"])
 SETTINGS = [
     (section, setting)
     for section, values in load_recipe("debug").to_dict().items()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from trichord.errors import TrichordError, one_line
 from trichord.files.reading import unreadable
@@ -18,6 +19,9 @@ from trichord.recipes.bounds import check_bounds, plainly
 from trichord.recipes.loss import LossSettings, check_effect
 from trichord.recipes.reading import check_plain, read_yaml
 from trichord.settings import TrainingSettings, bounded, bounded_list
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 FOLDER = Path(__file__).parent
 DEFAULT = "debug"
@@ -223,14 +227,11 @@ def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
     """
     import argparse
 
-    from jsonargparse import ArgumentParser
-
     check_plain(values, source)
     for group, settings in values.items():
         for key in settings:
             refuse_renamed(f"{group}.{key}", source)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Recipe, "recipe")
+    parser = _parser()
     try:
         parsed = parser.parse_object({"recipe": values})
     except (argparse.ArgumentError, AttributeError, ValueError, TypeError, KeyError, RecursionError) as error:
@@ -239,6 +240,16 @@ def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
     recipe = parser.instantiate(parsed)["recipe"]
     assert isinstance(recipe, Recipe)
     return recipe.check()
+
+
+@cache
+def _parser() -> ArgumentParser:
+    """Return the parser of recipes, which takes longer to build than a recipe takes to parse."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe, "recipe")
+    return parser
 
 
 def refuse_renamed(key: str, source: str) -> None:
