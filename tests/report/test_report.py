@@ -351,7 +351,7 @@ def test_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
         (["report", str(tmp_path)], "contains neither a study (study.json)"),
         (["report", str(folder), "--direction", "a2t"], "choose one of t2v, v2a"),
         (["report", str(folder), "--level", "95"], "--level is 95.0; it must be above 0, and at most 1"),
-        (["report", "--compare", str(folder), str(tmp_path)], "contains no study"),
+        (["report", "--compare", str(folder), str(tmp_path)], "contains neither a study"),
     ):
         assert main(words) == 2
         error = capsys.readouterr().err
