@@ -83,7 +83,7 @@ def test_a_model_of_another_stage_is_refused(name: str, swapped: Path, tiny_stor
         READERS[name](swapped, tiny_store)
     told = str(caught.value)
     assert "\n" not in told and ("stage av>t, seed 0, key" in told or "stage av, seed 0, key" in told)
-    assert "move the folder elsewhere, and run" in told
+    assert "move the folder away, and run" in told
 
 
 def test_the_folder_itself_is_right(study: Path, tiny_store: Path) -> None:
