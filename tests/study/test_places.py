@@ -99,7 +99,7 @@ def test_every_part_counts(part: str, value: object, study: Path) -> None:
     folder = stage_of(study, "av-t")
     described = json.loads((folder / "model.json").read_text())
     check_described(folder, described)
-    with pytest.raises(TrichordError, match="where stage av>t, seed 0, key"):
+    with pytest.raises(TrichordError, match="instead of stage av>t, seed 0, key"):
         check_described(folder, {**described, part: value})
 
 
