@@ -297,7 +297,7 @@ def test_a_clear_winner_and_none() -> None:
     tied = study(np.random.default_rng(1), (0.5, 0.5, 0.25), 5, 800)[:, 0]
     comparison = compare_orders(dict(zip(("vt>a", "at>v", "av>t"), tied, strict=True)))
     assert comparison.winner is None and comparison.verdict.startswith("not distinguishable: ")
-    assert "power 0.8 takes" in comparison.verdict and "\n" not in comparison.verdict
+    assert "power 0.8 needs" in comparison.verdict and "\n" not in comparison.verdict
     assert compare_orders({"a": tied[0], "b": tied[1]}, explain=False).verdict == "not distinguishable"
 
 

@@ -419,7 +419,7 @@ def test_a_dry_run_lists_the_work_and_writes_nothing(
     before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "s").rglob("*"))
     with quick_processes():
         text = extract(folder, tmp_path / "s", visual_2d=SMALL, dry_run=True)
-    assert isinstance(text, str) and text.startswith("0 of 7 to extract")
+    assert isinstance(text, str) and text.startswith("0 of 7 items to extract")
     assert "5 are in the store" in text and "2 failed before; use --retry CLASS to try them again" in text
     assert before == sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "s").rglob("*"))
 

@@ -62,7 +62,7 @@ def test_options_without_effect_and_a_missing_ray_are_errors(tmp_path: Path, mon
         ),
         (
             {"engine": "ray", "worker_cpus": 0, "workers": None},
-            "a worker with 0 cores and None GPUs; give 1 core or more",
+            "a worker cannot have 0 cores and 0 GPUs; give at least 1 core",
         ),
     ):
         with pytest.raises(TrichordError, match=text):

@@ -194,7 +194,9 @@ def test_a_model_refuses_embeddings_of_another_width(store_path: Path, tmp_path:
         item = embedding_item(0, "test")
         item.streams["audio"] = item.streams["audio"][:, :4]
         writer.add(item)
-    with pytest.raises(TrichordError, match=f"reads audio of width {AUDIO_DIM}, .* has 4 .audio.; use the store"):
+    with pytest.raises(
+        TrichordError, match=f"needs audio features of size {AUDIO_DIM}, .* have size 4 .audio.; use the store"
+    ):
         retrieval_results(tmp_path / "study", tmp_path / "other")
 
 

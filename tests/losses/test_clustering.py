@@ -199,7 +199,7 @@ def test_states_that_do_not_fit() -> None:
             ClusterMemory(num_clusters=2, size=size).load_state_dict(memory.state_dict())
     with pytest.raises(TrichordError, match="has 2 clusters instead of 3; resume with the number"):
         ClusterMemory(num_clusters=3, size=6).load_state_dict(memory.state_dict())
-    with pytest.raises(TrichordError, match="holds rows of width 4, but the embeddings have width 5"):
+    with pytest.raises(TrichordError, match="contains rows of width 4, but the embeddings have width 5"):
         memory.update(rows(0, 3, d=5))
 
 

@@ -302,7 +302,7 @@ def test_npy_files_with_2d_and_3d_in_separate_folders(release: Path, tmp_path: P
 def test_an_incomplete_release_names_the_missing_part(release: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     listed = release / "some_videopaths.txt"
-    assert "does not exist; pass the folder of the release with --root" in refused(import_howto100m, listed, store)
+    assert "is not a folder; pass the folder of the release with --root" in refused(import_howto100m, listed, store)
     shutil.copy(listed, release / "other_paths.csv")
     text = refused(import_howto100m, release, store)
     assert "contains other_paths.csv, some_videopaths.txt; choose one path list with --paths" in text

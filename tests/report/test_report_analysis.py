@@ -76,7 +76,7 @@ def test_seeds_are_paired_by_their_number(tmp_path: Path) -> None:
         and difference.estimate == pytest.approx(expected.estimate)
     )
     assert (difference.low, difference.high) == pytest.approx((expected.low, expected.high))
-    assert "takes" in target.comparisons[0].verdict, "what it would take is said although a run is lost"
+    assert "needs" in target.comparisons[0].verdict, "what it would take is said although a run is lost"
 
 
 def test_seeds_without_a_common_one_are_not_paired(tmp_path: Path) -> None:

@@ -426,7 +426,7 @@ def test_the_command_line(weak: Path, strong: Path, tmp_path: Path, capsys: pyte
         (["--compare", str(study), str(weak)], "studies and evaluations cannot be reported together"),
         ([str(study), str(study)], "a report covers one study; compare two with trichord report --compare A B"),
         ([str(weak), str(weak)], "is the same folder as " + str(weak) + "; give each folder once"),
-        ([str(tmp_path)], "no study here (no study.json) and no evaluation (no results.json)"),
+        ([str(tmp_path)], "contains neither a study (study.json) nor an evaluation (results.json)"),
         ([str(weak), "--level", "95"], "--level is 95.0; it must be above 0, and at most 1"),
         ([str(weak), "--direction", "x"], "x"),
         ([], "folders of evaluations"),

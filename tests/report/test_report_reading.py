@@ -130,7 +130,7 @@ def test_later_frozen_stages_leave_the_first_pair_untouched() -> None:
 
 
 def test_a_folder_without_a_study(tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match=r"no study here \(no study.json\); give the --out folder"):
+    with pytest.raises(TrichordError, match=r"contains no study \(there is no study.json\); give the --out folder"):
         read_study(tmp_path)
     (tmp_path / "study.json").write_text("{torn")
     with pytest.raises(TrichordError, match="study.json: cannot be read"):
@@ -164,7 +164,7 @@ def test_unfinished_and_diverged_runs_are_listed_and_left_out(own: Path) -> None
         ("av>t", 1, "done"),
         ("vt>a", 1, "done"),
     ]
-    assert "step 7" in study.runs[1].why and "is not trained" in study.runs[0].why
+    assert "step 7" in study.runs[1].why and "has not been trained" in study.runs[0].why
     (target,) = targets(study)
     assert all(target.models[order].seeds == (1,) for order in target.figures)
     assert target.winner is None and "one seed" in target.comparisons[0].verdict
@@ -273,7 +273,7 @@ def test_studies_on_other_galleries_are_refused(tmp_path: Path) -> None:
     ):
         compare_studies(a, b)
     c = study_on("c", {"fresh": 60})
-    with pytest.raises(TrichordError, match="no benchmark is common"):
+    with pytest.raises(TrichordError, match="they have no benchmark in common"):
         compare_studies(a, c)
     d, e = study_on("d", {"tiny": 60, "fresh": 60}), study_on("e", {"tiny": 61, "fresh": 60})
     summary = " ".join(compare_studies(d, e).summary)

@@ -97,7 +97,7 @@ def test_an_interrupted_stage_continues(earlier: Path, recipe: Recipe, tmp_path:
         summary = run.train_order(earlier / "store", out, "vt", 0, recipe, resume=True)
     after = metrics.read_text().splitlines()
     assert summary.num_steps == 2 and len(after) == 4 and after[:2] == before[:2]
-    assert not [line for line in lines if "not used" in line]
+    assert not [line for line in lines if "cannot be used" in line]
     load_model(summary.model_folder)
 
 

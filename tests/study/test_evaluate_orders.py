@@ -161,7 +161,7 @@ def test_saved_results_are_reused(
     said: list[str] = []
     with passing_messages(said.append):
         again = evaluate_orders(study, str(tiny_store), BENCHMARKS, out=out, options=options(labels))
-    assert counted == [] and len(said) == 4 and all("was evaluated before" in line for line in said)
+    assert counted == [] and len(said) == 4 and all("already evaluated" in line for line in said)
     assert (out / "results.json").read_bytes() == (kept / "results.json").read_bytes()
     anew = evaluate_orders(study, str(tiny_store), BENCHMARKS, options=options(labels))
     assert len(counted) == 4 and order_figures(again.runs) == order_figures(anew.runs)
@@ -278,8 +278,8 @@ def test_unfinished_and_diverged_runs_are_noted(study: Path, tiny_store: Path, t
     evaluation = evaluate_orders(broken, str(tiny_store), ["tiny"], out=tmp_path / "out")
     assert [str(done.run) for done in evaluation.runs] == ["AV→T seed 0", "VT→A seed 1"]
     notes = " | ".join(evaluation.notes())
-    assert f"AV→T seed 1 is left out: unfinished (stage {stages['av>t', 1]} is not trained)" in notes
-    assert "VT→A seed 0 is left out: diverged (loss is not finite)" in notes
+    assert f"AV→T seed 1 was left out: unfinished (stage {stages['av>t', 1]} has not been trained)" in notes
+    assert "VT→A seed 0 was left out: diverged (loss is not finite)" in notes
     content = content_of(tmp_path / "out")
     assert [(m["order"], m["seed"]) for m in content["models"]] == [("av>t", 0), ("vt>a", 1)]
     assert {(m["order"], m["seed"]): m["note"] for m in content["left_out"]}[
@@ -304,7 +304,7 @@ def test_a_model_whose_embeddings_are_not_finite_is_noted(
     monkeypatch.setattr(module, "evaluate", diverging)
     evaluation = evaluate_orders(study, str(tiny_store), ["tiny"], out=tmp_path / "out")
     assert [done.run.seed for done in evaluation.runs] == [0, 0]
-    assert "AV→T seed 1 is left out: gives embeddings that are not finite" in evaluation.notes()
+    assert "AV→T seed 1 was left out: gives embeddings that are not finite" in evaluation.notes()
     assert [m["seed"] for m in content_of(tmp_path / "out")["left_out"]] == [1, 1]
 
 
@@ -368,7 +368,7 @@ def test_a_benchmark_without_any_possible_order_is_an_error(pairs: Path, tiny_st
 def test_mistakes_are_errors_of_one_line(study: Path, kept: Path, tiny_store: Path, tmp_path: Path) -> None:
     store = str(tiny_store)
     for arguments, why in (
-        ({"study": tmp_path}, "no study here"),
+        ({"study": tmp_path}, "contains no study"),
         ({"orders": ["at>v"]}, "has no order at>v; it has av>t, vt>a"),
         ({"orders": ["xx"]}, "names X twice"),
         ({"seeds": [0, 7]}, "has no seed 7 of these orders; it has 0, 1"),
@@ -469,7 +469,7 @@ def test_the_command_prints_a_table_for_each_figure(
         assert main(["evaluate", *more, "--orders", "[av>t]"]) == 2
         assert "--orders and --seeds select runs of a study" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path), "--store", str(tiny_store), "--seeds", "[0]"]) == 2
-    assert "no study here" in capsys.readouterr().err
+    assert "contains no study" in capsys.readouterr().err
 
 
 # ---- several processes

@@ -58,10 +58,10 @@ def file_of(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["retrieval"], "Recalls and chance in percent; ranks count from 1."),
+        (["retrieval"], "Recalls and chance in percent; ranks start at 1."),
         (["linear-probe"], "Figures and chance in percent."),
         (["clustering"], "Figures and chance in percent."),
-        (["retrieval", "clustering"], "Figures and chance in percent; ranks count from 1."),
+        (["retrieval", "clustering"], "Figures and chance in percent; ranks start at 1."),
     ],
 )
 def test_the_footer_lists_the_contents(

@@ -97,7 +97,7 @@ def test_a_bad_feature_is_named_and_the_step_is_seen_again(
     assert "the same values are not finite in both" in printed and f"stream {stream}, {shard}" in printed
     modality = {"visual_2d": "video", "spectrogram": "audio"}[stream]
     assert f"first module whose output is not finite: encoders.{modality}." in printed
-    assert f"{modality}: 4 of 32 rows not finite" in printed and f"video '{video}'" in printed
+    assert f"{modality}: 4 of 32 rows are not finite" in printed and f"video '{video}'" in printed
 
 
 def test_the_dump_holds_the_state_before_the_step(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,9 @@ def test_the_dump_holds_the_state_before_the_step(store: Path, tmp_path: Path, m
     monkeypatch.setattr(CombinedLoss, "__call__", spoiled)
     recipe = debug(checkpoint_every_steps=2, schedule="constant")
     message, dump = diverge(store, tmp_path / "run", "avt", recipe)
-    assert "step 3: the loss is not finite (their sum)" in message and "lower training.learning_rate" in message
+    assert (
+        "step 3: the loss is not finite (the sum of its terms)" in message and "lower training.learning_rate" in message
+    )
     monkeypatch.undo()
     shorter = run.train_order(store, tmp_path / "two", "avt", 0, debug(max_steps=2, schedule="constant"))
     two, left = load_file(shorter.model_folder / "model.safetensors"), load_file(dump / "model.safetensors")
@@ -127,7 +129,7 @@ def test_the_dump_holds_the_state_before_the_step(store: Path, tmp_path: Path, m
     assert not reproduced.same, "the weight of the loss was no part of the settings"
     terms = {name: value for name, value in reproduced.now.items() if name != "loss"}
     assert terms == pytest.approx({name: reproduced.before[name] for name in terms}, rel=1e-6)
-    assert "the result differs here" in str(reproduced)
+    assert "the results differ" in str(reproduced)
 
 
 def test_a_gradient_that_is_not_finite(store: Path, tmp_path: Path) -> None:

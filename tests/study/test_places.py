@@ -85,7 +85,7 @@ def test_a_model_of_another_stage_is_refused(name: str, swapped: Path, tiny_stor
         READERS[name](swapped, tiny_store)
     message = str(caught.value)
     assert "\n" not in message and ("stage av>t, seed 0, key" in message or "stage av, seed 0, key" in message)
-    assert "move the folder elsewhere, and run" in message
+    assert "move the folder away, and run" in message
 
 
 def test_the_folder_itself_is_right(study: Path, tiny_store: Path) -> None:
@@ -101,7 +101,7 @@ def test_every_part_counts(part: str, value: object, study: Path) -> None:
     folder = stage_of(study, "av-t")
     described = json.loads((folder / "model.json").read_text())
     check_described(folder, described)
-    with pytest.raises(TrichordError, match="where stage av>t, seed 0, key"):
+    with pytest.raises(TrichordError, match="instead of stage av>t, seed 0, key"):
         check_described(folder, {**described, part: value})
 
 

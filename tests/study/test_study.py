@@ -247,7 +247,7 @@ def test_evaluating_a_stage_folder_reproduces_the_study(study: Path, tiny_store:
 
 
 def test_evaluating_refuses_impossible_requests(study: Path, tiny_store: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match="holds 8 models; give one of them"):
+    with pytest.raises(TrichordError, match="contains 8 models; give one of them"):
         retrieval_results(study, tiny_store)
     with pytest.raises(TrichordError, match="contains no trained model"):
         retrieval_results(tmp_path, tiny_store)
@@ -262,7 +262,7 @@ def test_evaluating_refuses_impossible_requests(study: Path, tiny_store: Path, t
     with pytest.raises(TrichordError, match="model.json: has changed since it was written; train the stage again"):
         retrieval_results(broken, tiny_store)
     (broken / "model.json").write_text(json.dumps(sealed({k: v for k, v in described.items() if k != "sha256"})))
-    with pytest.raises(TrichordError, match="weights of other widths"):
+    with pytest.raises(TrichordError, match="the weights do not fit the model"):
         retrieval_results(broken, tiny_store)
     assert Store(tiny_store).streams["visual_2d"].dim == 24
 

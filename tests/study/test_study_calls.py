@@ -67,7 +67,7 @@ def test_a_stage_keeps_the_calls_that_trained_it(tiny_store: Path, tmp_path: Pat
     table = places_table(read_study(out))
     assert table is not None
     assert [row[1].text.split(" on ")[0] for row in table.rows] == ["1 thread", "2 threads"]
-    assert table.rows[0][0].text.startswith("the last call, ") and "all alike" in table.rows[1][2].text
+    assert table.rows[0][0].text.startswith("the last call, ") and "none" in table.rows[1][2].text
     summary = write_report(out)
     assert "Where it ran" in (out / "report" / "report.html").read_text() and str(summary)
 

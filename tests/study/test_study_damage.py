@@ -147,12 +147,12 @@ LASTING: dict[str, tuple[str, str, str]] = {
         '{"parameters": 3}',
         "delete the folder {stage} and run the same command again",
     ),
-    "torn line": ("metrics.jsonl", '{"step": 0, "lo\n{"step": 1, "loss": 1.0}\n', "delete that file"),
-    "torn last line": ("metrics.jsonl", '{"step": 0, "lo\n', "delete that file"),
-    "torn clips": ("metrics.jsonl", '{"step": 0, "clips": x, "loss": 1}\n{"step": 1}\n', "delete that file"),
-    "no step": ("metrics.jsonl", '{"loss": 1.0}\n', "delete that file"),
-    "no number": ("metrics.jsonl", '{"step": 0, "loss": "high"}\n', "delete that file"),
-    "not a line": ("metrics.jsonl", "7\n", "delete that file"),
+    "torn line": ("metrics.jsonl", '{"step": 0, "lo\n{"step": 1, "loss": 1.0}\n', "delete this file"),
+    "torn last line": ("metrics.jsonl", '{"step": 0, "lo\n', "delete this file"),
+    "torn clips": ("metrics.jsonl", '{"step": 0, "clips": x, "loss": 1}\n{"step": 1}\n', "delete this file"),
+    "no step": ("metrics.jsonl", '{"loss": 1.0}\n', "delete this file"),
+    "no number": ("metrics.jsonl", '{"step": 0, "loss": "high"}\n', "delete this file"),
+    "not a line": ("metrics.jsonl", "7\n", "delete this file"),
 }
 
 
@@ -210,7 +210,7 @@ def test_a_new_plan_is_reported_once(own: Path, tiny_store: Path) -> None:
 def test_an_impossible_path_counts_as_missing() -> None:
     name = Path("n" * 5000)
     assert not is_there(name / "x")
-    with pytest.raises(TrichordError, match="no study here"):
+    with pytest.raises(TrichordError, match="contains no study"):
         read_study(name)
 
 
@@ -307,7 +307,10 @@ def test_training_one_order_notes_divergence_and_tries_again(
     with passing_messages(lines.append):
         summary = run.train_order(tiny_store, out, "vt", 0, quick(), resume=True)
     assert summary.num_steps == 1 and folder.divergence_of(stage) is None and not (stage / "diverged.json").exists()
-    assert any(line.startswith(f"stage {stage.name} diverged before (") and "trained again" in line for line in lines)
+    assert any(
+        line.startswith(f"stage {stage.name} diverged in an earlier call (") and "trained again" in line
+        for line in lines
+    )
 
 
 def test_a_note_of_divergence_is_removed_with_the_finished_stage(own: Path, tiny_store: Path) -> None:

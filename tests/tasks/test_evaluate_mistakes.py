@@ -201,8 +201,8 @@ def test_dot_products_are_mentioned_where_they_score(name: str, labelled: Path, 
     [
         ([0.0, 1.0, 2.0, 3.0], None),
         ([3.0, 2.0, 1.0, 0.0], None),
-        ([0.0, 8.0, 16.0, 24.0], "rows of 1 of 1 videos are not 1 s apart (in the middle 8 s, first 'v')"),
-        ([0.0, 1.0, 2.0, 4.0], "rows of 1 of 1 videos are not 1 s apart (in the middle 1 s, first 'v')"),
+        ([0.0, 8.0, 16.0, 24.0], "rows of 1 of 1 videos are not 1 s apart (median 8 s, first 'v')"),
+        ([0.0, 1.0, 2.0, 4.0], "rows of 1 of 1 videos are not 1 s apart (median 1 s, first 'v')"),
         (None, "1 of 1 videos have no start_s, first 'v': rows count as consecutive seconds in the order of the file"),
         (
             [5.0] * 4,

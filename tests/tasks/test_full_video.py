@@ -154,7 +154,7 @@ def test_full_video_groups_clips_by_their_own_videos() -> None:
         TrichordError, match="no two clips of e.npz belong to the same video; give the video of each clip"
     ) as e:
         run("full-video", clips_named(names))
-    assert "\n" not in str(e.value) and "take benchmark retrieval" in str(e.value)
+    assert "\n" not in str(e.value) and "use the benchmark retrieval" in str(e.value)
     pairs = [f"a recording of {i // 2}" for i in range(40)]
     outcome = run("full-video", clips_named(names, videos=pairs))
     assert outcome.arrays["full-video/video"].tolist() == sorted(set(pairs))
@@ -190,9 +190,9 @@ def test_youcook2_clips_are_grouped_by_the_first_characters_of_their_ids() -> No
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["GLd3aX16zBg_0", "GLd3aX16zB"], "'GLd3aX16zB' is not the name of a YouCook2 clip is"),
+        (["GLd3aX16zBg_0", "GLd3aX16zB"], "'GLd3aX16zB' is not the name of a YouCook2 clip"),
         (["recordings of mine 1", "recordings of mine 2"], "'recordings of mine 1' is not the name of a YouCook2 clip"),
-        (["GLd3aX16zBgA", "GLd3aX16zBgB"], "'GLd3aX16zBgA' is not the name of a YouCook2 clip is"),
+        (["GLd3aX16zBgA", "GLd3aX16zBgB"], "'GLd3aX16zBgA' is not the name of a YouCook2 clip"),
         (["GLd3aX16zBg_0", "xHr8X2Wpmno_0"], "no two clips of e.npz have the same first 11 characters"),
         ([f"recording_{i:04}" for i in range(40)], "all 40 clips of e.npz belong to the same video, 'recording_0'"),
     ],

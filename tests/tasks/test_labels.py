@@ -47,7 +47,7 @@ def test_a_clip_that_two_ids_may_mean_and_exact_ids_first(tmp_path: Path) -> Non
     path = tmp_path / "labels.csv"
     path.write_text("id,class\nv.mp4,a\nv.avi,b\n")
     assert read_labels(path).of_clips(clips(["v.avi"]))["class"].tolist() == ["b"]
-    with pytest.raises(TrichordError, match="clip 'v' may be 'v.mp4' or 'v.avi'"):
+    with pytest.raises(TrichordError, match="clip 'v' matches 'v.mp4' and 'v.avi'"):
         read_labels(path).of_clips(clips(["v"]))
 
 
@@ -68,7 +68,7 @@ def test_a_clip_with_two_contents_is_an_error_that_names_it(rows: tuple[str, ...
         path = tmp_path / "labels.csv"
         path.write_text("\n".join(["id,class,split", *order]))
         with pytest.raises(
-            TrichordError, match=r"clip 'v' has two values of (class|split) \(.+, .+\), in rows \d and \d"
+            TrichordError, match=r"clip 'v' has two values of (class|split) \(.+, .+\) in rows \d and \d"
         ):
             read_labels(path)
 
@@ -169,7 +169,7 @@ def test_plain_names() -> None:
     [
         ("a.csv", "id,class\n,x\n", "row 1 has no id; give each row the id of a clip or a video"),
         ("a.csv", "id\nv\n", "contains no labels; add a column id, and a column with labels, such as class"),
-        ("a.csv", "", "holds no labels"),
+        ("a.csv", "", "contains no labels"),
         ("a.csv", "id,class,start,end\nv,x,3,2\n", "row 1 has start 3 and end 2; give both, with start before end"),
         ("a.csv", "id,class,start\nv,x,3\n", "row 1 has start 3 and end None"),
         (

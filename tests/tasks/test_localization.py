@@ -89,7 +89,7 @@ def test_scores_must_be_a_finite_matrix(scores: np.ndarray) -> None:
 
 
 def test_truth_of_another_shape_is_refused() -> None:
-    with pytest.raises(TrichordError, match="do not fit"):
+    with pytest.raises(TrichordError, match="they must be equal"):
         aligned_hits(np.zeros((3, 2)), np.zeros((4, 2)))
 
 

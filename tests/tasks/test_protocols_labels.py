@@ -87,7 +87,7 @@ def test_zero_shot_by_hand_with_lengths_missing_and_unknown_classes() -> None:
     assert value(plain, "video, class") == (pytest.approx(40), pytest.approx(100 / 3 * 4 / 5), 5)
     assert value(plain, "video, class", "top-1, mean over classes")[0] == pytest.approx(100 * (1 / 3 + 1 + 0) / 3)
     assert "1 of 3 classes of class have no text embedding and are never chosen: Zed" in " ".join(plain.notes)
-    assert "1 of 6 clips lack video: left out" in " ".join(plain.notes)
+    assert "1 of 6 clips lack video and are left out" in " ".join(plain.notes)
     cosine = run("zero-shot-classification", embedded, fusion="mean_normalized")
     assert value(cosine, "video, class")[0] == pytest.approx(100 * (1 + 1 + 0.5 + 1) / 5)
     missed = run("zero-shot-classification", embedded, missing="miss")

@@ -89,7 +89,7 @@ def test_windows_are_in_the_names_of_rows(trained: Path, tiny_store: Path) -> No
     assert {row.of.partition(": ")[0] for row in full.rows} == {f"t2va, {fusion}, {mark}"}
     assert len({row.of for row in full.rows}) == 5
     for name, outcome in (("tiny", retrieval), ("full-video:tiny", full)):
-        assert f"{name}: clips longer than 3 s by 2 windows of that length (max)" in outcome.notes
+        assert f"{name}: clips longer than 3 s are embedded as 2 windows of this length (max)" in outcome.notes
         assert {row.protocol for row in outcome.rows} == {name}
     assert retrieval.details["results"][0]["windows"] == mark
     plain = evaluate(trained, str(tiny_store), names, directions="t2va")
@@ -113,7 +113,7 @@ def test_windows_are_in_the_names_of_figures_of_labels(trained: Path, tiny_store
     for done in evaluation.benchmarks:
         rows, name = done.outcome.rows, done.name
         assert rows and all(f", class, {mark}" in row.of for row in rows)
-        assert f"{name}: clips longer than 3 s by 2 windows of that length (mean)" in done.outcome.notes
+        assert f"{name}: clips longer than 3 s are embedded as 2 windows of this length (mean)" in done.outcome.notes
         heads = {head.rpartition("/")[0] for head in done.outcome.arrays if head.endswith("/truth")}
         assert heads and all(mark in head for head in heads)
     probe = {row.of for row in evaluation.benchmarks[0].outcome.rows}

@@ -166,7 +166,7 @@ def test_videos_without_the_modality_are_left_out_or_errors(subject: Subject) ->
     miss = find_protocol("crosstask").run(subject, Options(directions=("t2a",), missing="miss"))
     assert (drop.rows[0].num, miss.rows[0].num) == (2, 3)
     assert np.isnan(drop.arrays["crosstask/t2a/aligned"][1]) and miss.arrays["crosstask/t2a/aligned"][1] == 0
-    assert any("1 videos lack what t2a needs: counted as errors" in note for note in miss.notes)
+    assert any("1 videos lack a modality of t2a and are counted as errors" in note for note in miss.notes)
 
 
 def test_mining_youtube_reports_overlaps(subject: Subject) -> None:
@@ -249,7 +249,7 @@ def test_choices_that_do_not_fit_are_refused(subject: Subject) -> None:
         protocol.run(subject, Options(directions=("v2t",)))
     with pytest.raises(TrichordError, match="leave --windows out"):
         protocol.run(subject, Options(windows=Windows(2, 3.0)))
-    with pytest.raises(TrichordError, match="names its clips itself"):
+    with pytest.raises(TrichordError, match="cannot be chosen"):
         protocol.run(subject, Options(on="mining-youtube/test"))
     with pytest.raises(TrichordError, match="the audio window of 0"):
         protocol.run(subject, Options(audio_window_s=0))

@@ -185,5 +185,5 @@ def test_an_encoder_without_effect_is_refused(tmp_path: Path) -> None:
     from trichord.evaluation.embedded import Embedded
 
     Embedded.of({"video": np.eye(3), "text": np.eye(3)}).save(tmp_path / "e.npz")
-    with pytest.raises(TrichordError, match="--text_encoder has no effect: .*e.npz reads no text embeddings"):
+    with pytest.raises(TrichordError, match="--text_encoder has no effect: .*e.npz does not read text embeddings"):
         evaluate(None, None, embeddings=tmp_path / "e.npz", options=Options(text_encoder="st:x"))

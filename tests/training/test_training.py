@@ -131,7 +131,7 @@ def test_a_run_folder_explains_itself_and_is_not_used_twice(tiny_store: Path, tm
     assert "fingerprint" in config and "torch" in config and "learning_rate" in config and "frozen" in config
     with pytest.raises(TrichordError, match="already contains a run; add --resume"):
         run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1))
-    with pytest.raises(TrichordError, match=r"other settings \(training.learning_rate 0.001 there, 0.5 now\)"):
+    with pytest.raises(TrichordError, match=r"other settings \(training.learning_rate was 0.001 and is now 0.5\)"):
         run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1, learning_rate=0.5), resume=True)
     other = write_tiny_store(tmp_path / "other", num_train=9)
     with pytest.raises(TrichordError, match="another store, or its store has changed"):

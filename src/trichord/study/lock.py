@@ -54,9 +54,7 @@ def _acquire(out: Path, locks: list[FileLock]) -> None:
     locks.append(lock)
     if not _is_of_a_run(lock.read()) and not (out / "run.yaml").exists():
         lock.release()
-        raise TrichordError(
-            f"{out / FILE}: is not the lock file of a run; move it elsewhere, then run the command again"
-        )
+        raise TrichordError(f"{out / FILE}: is not the lock file of a run; move it away, then run the command again")
     mine = {"process": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     lock.write(json.dumps(mine).encode() + b"\n")
 

@@ -71,7 +71,7 @@ def check_described(folder: Path, described: Mapping[str, Any], expected: Identi
     if differs or not str(described.get("key", key)).startswith(key):
         raise TrichordError(
             f"{folder}: contains a model of {_text_of(described.get('stage'), described.get('seed'), described.get('key'))} "
-            f"instead of {_text_of(chain, seed, key)}; move the folder elsewhere, and run the study or `trichord train --resume` "
+            f"instead of {_text_of(chain, seed, key)}; move the folder away, and run the study or `trichord train --resume` "
             "again to train this stage again"
         )
 

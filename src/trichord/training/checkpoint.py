@@ -211,7 +211,7 @@ def _newest_whole(state: TrainingState, folder: Path) -> int:
             aside = path.with_name(f"{UNUSED}{path.name}")
             if not remove_folder(aside, FILES):
                 raise TrichordError(
-                    f"{aside}: contains files that trichord did not write; move it elsewhere, then run the command again"
+                    f"{aside}: contains files that trichord did not write; move it away, then run the command again"
                 ) from None
             path.rename(aside)
             logger.warning(f"{path}: the checkpoint cannot be used ({one_line(error)}); it was renamed to {aside.name}")
