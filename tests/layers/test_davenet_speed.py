@@ -132,7 +132,7 @@ def test_time_convolution(
     expected.backward(grad.double())
     assert y.shape == expected.shape and y.dtype == torch.bfloat16 and weight.grad.dtype == torch.float32
     near(y, expected, 0.01)
-    near(x.grad, exact_x.grad, 0.01)
+    near(x.grad, exact_x.grad, max(0.01, width * 2**-9))  # a sum over the taps in bfloat16, as in torch
     near(weight.grad, exact_w.grad, 0.01)
     assert weight.grad.is_contiguous()
 

@@ -105,7 +105,7 @@ def test_one_seed_names_no_winner(tmp_path: Path) -> None:
     write_study_folder(tmp_path / "s", seeds=[0], benchmarks={"tiny": 400})
     summary = str(write_report(tmp_path / "s"))
     assert (
-        "Every order has one seed: the comparison is one of trained models" in summary
+        "Every order has one seed, so the comparison is between trained models" in summary
         and "beats every other" not in summary
     )
 
@@ -136,10 +136,10 @@ def test_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     for words, message in (
         (["report"], "give a study folder, folders of evaluations, or --compare with two studies"),
         (["report", str(folder), "--compare", "a", "b"], "give a study folder, folders of evaluations, or --compare"),
-        (["report", str(tmp_path)], "no study here (no study.json)"),
+        (["report", str(tmp_path)], "contains neither a study (study.json)"),
         (["report", str(folder), "--direction", "a2t"], "choose one of t2v, v2a"),
         (["report", str(folder), "--level", "95"], "--level is 95.0; it must be above 0, and at most 1"),
-        (["report", "--compare", str(folder), str(tmp_path)], "no study here"),
+        (["report", "--compare", str(folder), str(tmp_path)], "contains neither a study"),
     ):
         assert main(words) == 2
         error = capsys.readouterr().err

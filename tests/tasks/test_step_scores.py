@@ -15,6 +15,7 @@ from steps_helpers import MATRICES, STEPS, rows, write_crosstask, write_mining
 from trichord.audio_frames import time_to_frame
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
+from trichord.modality import Direction
 from trichord.releases import import_crosstask, import_mining_youtube
 from trichord.store import Store
 from trichord.tasks.benchmarks import ScoringSettings
@@ -175,7 +176,12 @@ def test_mining_youtube_reports_overlaps(subject: Subject) -> None:
     assert {m.partition(",")[0] for m in values} == {"recall", "IoU", "IoD", "MoF"}
     videos = list(
         step_videos(
-            subject, "mining-youtube", "test", step_directions(subject, "mining-youtube", ("t2v",), ""), "sum", 8
+            subject,
+            "mining-youtube",
+            "test",
+            step_directions(subject, "mining-youtube", (Direction.parse("t2v"),), ""),
+            "sum",
+            8,
         )
     )
     overlap = [segment_overlaps(v.scores["t2v"], v.truth) for v in videos]
@@ -225,7 +231,7 @@ def test_a_second_without_anything_is_never_chosen_before_others() -> None:
     valid = {"video": [True, True, True, False, True]}
     given = given_file(embeddings={"video": video, "text": np.eye(3, dtype=np.float32)}, valid=valid)
     subject = Subject.of_embeddings(given)
-    _, q = step_videos(subject, "", "", step_directions(subject, "", ("t2v",), ""), "sum", 8)
+    _, q = step_videos(subject, "", "", step_directions(subject, "", (Direction.parse("t2v"),), ""), "sum", 8)
     assert q.scores["t2v"][:, 0].tolist() == [-0.5, -1, -1]
 
 

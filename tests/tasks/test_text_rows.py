@@ -17,6 +17,7 @@ from tiny import VIDEO_DIM
 from trichord.captions import Captions
 from trichord.errors import TrichordError
 from trichord.features.text import load_text_encoder
+from trichord.modality import Direction
 from trichord.nn import MCN
 from trichord.releases.steps import Task, task_item
 from trichord.store import Item, Store, StoreWriter, WordVectors
@@ -98,7 +99,7 @@ def joint(made: Made, texts: tuple[str, ...]) -> np.ndarray:
 
 
 def scores_of(subject: Subject, **options: str) -> list[np.ndarray]:
-    directions = step_directions(subject, "films", ("t2v",), "steps")
+    directions = step_directions(subject, "films", (Direction.parse("t2v"),), "steps")
     return [v.scores["t2v"] for v in step_videos(subject, "films", "test", directions, "sum", 8.0, **options)]
 
 

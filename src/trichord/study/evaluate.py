@@ -97,7 +97,7 @@ def evaluate(
     names: Sequence[str] = (),
     *,
     embeddings: Path | None = None,
-    directions: Sequence[str] | str = (),
+    directions: Sequence[str | Direction] | str = (),
     recipe: str | None = None,
     options: Options | None = None,
     num_windows: int = 0,
@@ -257,13 +257,14 @@ def _possible(options: Options, evaluation: Evaluation) -> tuple[Options, bool]:
     return replace(options, directions=kept), bool(lost)
 
 
-def _directions(asked: Sequence[str] | str, subject: Subject) -> tuple[Direction, ...]:
-    """Return the directions that the user chose: a list of codes, codes with commas, or `all`."""
-    codes = [part.strip() for code in ([asked] if isinstance(asked, str) else asked) for part in code.split(",")]
-    codes = [code for code in codes if code]
-    if codes == [ALL]:
+def _directions(asked: Sequence[str | Direction] | str, subject: Subject) -> tuple[Direction, ...]:
+    """Return the directions that the user chose: objects or codes, codes with commas, or `all`."""
+    items = [asked] if isinstance(asked, str) else asked
+    parts = [part for item in items for part in (item.split(",") if isinstance(item, str) else [item])]
+    chosen = [part for part in parts if str(part).strip()]
+    if [str(part).strip() for part in chosen] == [ALL]:
         return all_directions(subject.modalities)
-    return tuple(map(Direction.parse, codes))
+    return tuple(map(Direction.parse, chosen))
 
 
 def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, subject: Subject) -> None:
