@@ -51,14 +51,14 @@ def train(state: TrainingState, steps: int) -> None:
 
 def digest(state: TrainingState) -> str:
     """Return a digest of everything that a step changes, bit for bit."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     parts = {**state.tensors(), "random": random_states(CPU)}
     for part, named in sorted(parts.items()):
         for name, tensor in sorted(named.items()):
-            found.update(f"{part} {name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            found.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    found.update(repr(state.numbers()).encode())
-    return found.hexdigest()
+            hasher.update(f"{part} {name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            hasher.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    hasher.update(repr(state.numbers()).encode())
+    return hasher.hexdigest()
 
 
 def save(state: TrainingState, folder: Path, step: int, **policy: Any) -> Path:

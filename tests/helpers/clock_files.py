@@ -139,10 +139,10 @@ def join_fragments(path: Path, parts: Sequence[Path]) -> Path:
 
 def places(data: bytes | bytearray, name: bytes) -> list[int]:
     """Return the positions of the boxes with a name."""
-    found: list[int] = []
-    while (at := data.find(name, found[-1] + 4 if found else 0)) >= 0:
-        found.append(at)
-    return found
+    positions: list[int] = []
+    while (at := data.find(name, positions[-1] + 4 if positions else 0)) >= 0:
+        positions.append(at)
+    return positions
 
 
 def seen(path: Path, *, start_s: float = 0.0, notes: list[str] | None = None, **options: Any) -> list[int]:
@@ -153,9 +153,9 @@ def seen(path: Path, *, start_s: float = 0.0, notes: list[str] | None = None, **
 
 def heard(path: Path, notes: list[str] | None = None) -> list[int]:
     """Return the second that is played in the middle of each second; -1 for silence."""
-    wave, found = waveform(path, notes=notes), []
+    wave, numbers = waveform(path, notes=notes), []
     for begin in range(SOUND_HZ // 4, wave.size - SOUND_HZ // 2, SOUND_HZ):
         part = wave[begin : begin + SOUND_HZ // 2]
         hz = float(np.abs(np.fft.rfft(part * np.hanning(part.size))).argmax()) * SOUND_HZ / part.size
-        found.append(round((hz - 400) / 200) if np.abs(part).max() > 0.05 else -1)
-    return found
+        numbers.append(round((hz - 400) / 200) if np.abs(part).max() > 0.05 else -1)
+    return numbers

@@ -31,7 +31,7 @@ def work_on(store_path: Path, key: str = "video-k") -> FrozenPass:
     return FrozenPass(store_path / "frozen" / key, source, list_clips(source), "video", "embedding", 3, {"of": "test"})
 
 
-def told(clips: Any) -> np.ndarray:
+def embeddings_of(clips: Any) -> np.ndarray:
     return np.stack([clips.item, clips.start_s, clips.end_s], axis=1).astype(np.float32)
 
 
@@ -48,7 +48,7 @@ def encoder(log: Path | None = None, *, sleep_s: float = 0.0, die_at: int = -1, 
             with log.open("a") as lines:
                 lines.write(f"{word} {int(clips.item[0])} {clips.start_s[0]:g}\n")
         time.sleep(sleep_s)
-        return told(clips), np.ones(len(clips), bool)
+        return embeddings_of(clips), np.ones(len(clips), bool)
 
     return Encoder(lambda clips: clips, encode)
 

@@ -37,8 +37,8 @@ def places_of(mutant: Mutant, source: Path) -> list[Path]:
     named = source / "trichord" / mutant.file
     others = sorted((source / "trichord").rglob("*.py"))
     for paths in ([named] if named.is_file() else [], others):
-        if found := [path for path in paths for _ in range(path.read_text().count(mutant.old))]:
-            return found
+        if matches := [path for path in paths for _ in range(path.read_text().count(mutant.old))]:
+            return matches
     return []
 
 

@@ -38,12 +38,12 @@ class Outcome:
     seconds: float = 0.0
     most_rss_mb: float = 0.0
 
-    def add(self, told: dict[str, Any]) -> None:
-        key = (told["target"], told["outcome"])
+    def add(self, record: dict[str, Any]) -> None:
+        key = (record["target"], record["outcome"])
         self.counts[key] = self.counts.get(key, 0) + 1
-        self.most_rss_mb = max(self.most_rss_mb, told.get("rss_mb", 0.0))
-        if told["outcome"] not in ("refused", "said", "same", "changed content"):
-            self.failures.append(told)
+        self.most_rss_mb = max(self.most_rss_mb, record.get("rss_mb", 0.0))
+        if record["outcome"] not in ("refused", "said", "same", "changed content"):
+            self.failures.append(record)
 
     def total(self, outcome: str) -> int:
         return sum(count for (_, what), count in self.counts.items() if what == outcome)
@@ -91,11 +91,11 @@ class _Worker:
             return
         *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
-            told = json.loads(line)
-            self.now, self.until = told, time.monotonic() + LIMIT_S
-            self.next = told["number"] + self.step
-            if "outcome" in told:
-                outcome.add(told)
+            record = json.loads(line)
+            self.now, self.until = record, time.monotonic() + LIMIT_S
+            self.next = record["number"] + self.step
+            if "outcome" in record:
+                outcome.add(record)
                 self.now = {}
 
     def watch(self, outcome: Outcome, ready: selectors.BaseSelector) -> None:
@@ -109,9 +109,9 @@ class _Worker:
         self.process.stdout.close()
         code, self.process = self.process.wait(), None
         if self.now:
-            outcome.add({**self.now, "outcome": what, "told": f"the process ended with {code}"})
+            outcome.add({**self.now, "outcome": what, "detail": f"the process ended with {code}"})
         elif code:
-            outcome.add({"target": "a worker", "number": self.next, "outcome": what, "told": f"ended with {code}"})
+            outcome.add({"target": "a worker", "number": self.next, "outcome": what, "detail": f"ended with {code}"})
             self.next += self.step
         self.start(ready)
 
@@ -163,30 +163,30 @@ def one(target: Any, base: dict[str, str], number: int, rng: random.Random, root
     files = target.files(work)
     path = rng.choice(files)
     file = str(path.relative_to(work))
-    told: dict[str, Any] = {"number": number, "target": target.name, "file": file}
+    record: dict[str, Any] = {"number": number, "target": target.name, "file": file}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    told["kind"] = kind = mutate(path, files, rng, marker)
+    record["kind"] = kind = mutate(path, files, rng, marker)
     try:
-        found = target.read(work)
-        fault = target.fault(base, found, file, kind, work)
-        said = "problems" in found or found.get("said") == "True"
-        told |= {
-            "outcome": "wrong result" if fault else "said" if said else "same" if found == base else "changed content"
+        content = target.read(work)
+        fault = target.fault(base, content, file, kind, work)
+        said = "problems" in content or content.get("said") == "True"
+        record |= {
+            "outcome": "wrong result" if fault else "said" if said else "same" if content == base else "changed content"
         }
-        told["told"] = fault
+        record["detail"] = fault
     except TrichordError as error:
         text = str(error)
-        told |= {"outcome": "refused", "told": text[:300]}
+        record |= {"outcome": "refused", "detail": text[:300]}
         if not text.isprintable():
-            told["outcome"] = "not one printable line"
+            record["outcome"] = "not one printable line"
     except AssertionError as error:
-        told |= {"outcome": "wrong result", "told": f"{error}\n{traceback.format_exc()[-1500:]}"}
+        record |= {"outcome": "wrong result", "detail": f"{error}\n{traceback.format_exc()[-1500:]}"}
     except Exception:
-        told |= {"outcome": "traceback", "told": traceback.format_exc()[-2500:]}
+        record |= {"outcome": "traceback", "detail": traceback.format_exc()[-2500:]}
     if marker.exists():
-        told["outcome"] = "executed"
-    told["rss_mb"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    return told
+        record["outcome"] = "executed"
+    record["rss_mb"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return record
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from trichord.study.evaluate import evaluate
 from trichord.study.ranks import read_clips, read_ranks
 from trichord.study.run import run_study
 
-Found = dict[str, str]
+Content = dict[str, str]
 RELEASES = ("howto100m", "howto100m export", "youcook2", "youcook2 export", "msrvtt", "webdataset", "npy", "word2vec")
 
 
@@ -56,8 +56,8 @@ class Target:
 
     name: str
     folder: Path
-    read: Callable[[Path], Found]
-    fault: Callable[[Found, Found, str, str, Path], str]
+    read: Callable[[Path], Content]
+    fault: Callable[[Content, Content, str, str, Path], str]
     only: tuple[str, ...] = ()
 
     def files(self, folder: Path) -> list[Path]:
@@ -84,23 +84,23 @@ def make_targets(root: Path) -> dict[str, Target]:
     return {target.name: target for target in targets}
 
 
-def strictly(base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
-    return "" if found == base or kind.startswith("resealed") else f"{_differing(base, found)} differ"
+def strictly(base: Content, content: Content, file: str, kind: str, folder: Path) -> str:
+    return "" if content == base or kind.startswith("resealed") else f"{_differing(base, content)} differ"
 
 
-def as_far_as_there(base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
-    return strictly({k: v for k, v in base.items() if k in found}, found, file, kind, folder)
+def as_far_as_there(base: Content, content: Content, file: str, kind: str, folder: Path) -> str:
+    return strictly({k: v for k, v in base.items() if k in content}, content, file, kind, folder)
 
 
-def _differing(base: Found, found: Found) -> str:
-    return ", ".join(sorted(k for k in base | found if base.get(k) != found.get(k))[:3])
+def _differing(base: Content, content: Content) -> str:
+    return ", ".join(sorted(k for k in base | content if base.get(k) != content.get(k))[:3])
 
 
 def _hash(value: object) -> str:
     return hashlib.sha256(pickle.dumps(value)).hexdigest()[:16]
 
 
-def _told(item: tuple[Any, ...]) -> str:
+def _text_of_item(item: tuple[Any, ...]) -> str:
     """Return everything in an item by value, for any order of streams and any precision of a part."""
     return repr([sorted(map(_values, part.items())) if isinstance(part, dict) else part for part in item])
 
@@ -113,14 +113,14 @@ def _values(stream: tuple[str, Any]) -> tuple[Any, ...]:
 # ---- a store
 
 
-def read_store(folder: Path) -> Found:
+def read_store(folder: Path) -> Content:
     problems = verify(folder)
-    found = {" ".join(key): _told(value) for key, value in content_of(Store(folder)).items()}
-    return found if not problems else {**found, "problems": "told"}
+    content = {" ".join(key): _text_of_item(value) for key, value in content_of(Store(folder)).items()}
+    return content if not problems else {**content, "problems": "reported"}
 
 
-def _store_fault(base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
-    return "" if "problems" in found else strictly(base, found, file, kind, folder)
+def _store_fault(base: Content, content: Content, file: str, kind: str, folder: Path) -> str:
+    return "" if "problems" in content else strictly(base, content, file, kind, folder)
 
 
 # ---- studies, models, checkpoints
@@ -140,33 +140,35 @@ def _last(study: Path) -> str:
     return str(json.loads((study / "study.json").read_text())["orders"][-1]["stages"][-1]["folder"])
 
 
-def go_on(store: Path, folder: Path) -> Found:
+def go_on(store: Path, folder: Path) -> Content:
     table = run_study(store, folder, ["vt", "vt>a"], [0], _quick())
     return {f"{row['order']} {row['benchmark']} {row['direction']}": _hash(row) for row in table.results}
 
 
-def read_figures(folder: Path) -> Found:
+def read_figures(folder: Path) -> Content:
     study = read_study(folder)
     check_comparable(study)
-    found: Found = {}
+    content: Content = {}
     for run in study.done:
         for row in run.results:
             ranks = read_ranks(run.path.with_suffix(".npz"), row["benchmark"], row["direction"])
             clips = [part.tolist() for part in read_clips(run.path.with_suffix(".npz"), row["benchmark"])]
             figures = [row, ranks.clip.tolist(), ranks.greater.tolist(), ranks.equal.tolist(), ranks.num_gallery]
-            found[f"{run} {row['benchmark']} {row['direction']}"] = _hash([figures, clips])
+            content[f"{run} {row['benchmark']} {row['direction']}"] = _hash([figures, clips])
     for benchmark in study.benchmarks:
         study.captions(benchmark["name"])
     for stage in study.stages.values():
         study.curves(stage)
     for direction in study.directions:
         analyse_study(study, direction)
-    return found
+    return content
 
 
-def evaluated(store: Path, folder: Path) -> Found:
-    found = evaluate(folder, store)
-    return {"results": _hash(found.results())} | {name: _hash(array.tolist()) for name, array in found.arrays().items()}
+def evaluated(store: Path, folder: Path) -> Content:
+    evaluation = evaluate(folder, store)
+    return {"results": _hash(evaluation.results())} | {
+        name: _hash(array.tolist()) for name, array in evaluation.arrays().items()
+    }
 
 
 def _checkpoints(folder: Path) -> Path:
@@ -177,17 +179,19 @@ def _checkpoints(folder: Path) -> Path:
     return folder
 
 
-def read_checkpoints(folder: Path) -> Found:
+def read_checkpoints(folder: Path) -> Content:
     state, said = small_state(seed=5), list[str]()
     position = load(state, folder / "stage" / "checkpoints", said)
     step = position.step if position else -1
     return {"step": f"{step}", "state": digest(state), "said": f"{bool(said)}"}
 
 
-def _checkpoint_fault(earlier: dict[str, str], base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
-    if found["said"] == "True" and found["step"] in ("4", "-1"):
-        return "" if found["step"] == "-1" or found["state"] == earlier["state"] else "another state"
-    return strictly(base, found, file, kind, folder)
+def _checkpoint_fault(
+    earlier: dict[str, str], base: Content, content: Content, file: str, kind: str, folder: Path
+) -> str:
+    if content["said"] == "True" and content["step"] in ("4", "-1"):
+        return "" if content["step"] == "-1" or content["state"] == earlier["state"] else "another state"
+    return strictly(base, content, file, kind, folder)
 
 
 # ---- recipes
@@ -199,7 +203,7 @@ def _recipes(folder: Path) -> Path:
     return folder
 
 
-def read_recipe(folder: Path) -> Found:
+def read_recipe(folder: Path) -> Content:
     return {key: repr(value) for key, value in _leaves(load_recipe(folder / "recipe.yaml").to_dict())}
 
 
@@ -212,19 +216,19 @@ def _leaves(values: Mapping[Any, Any], head: str = "") -> list[tuple[str, Any]]:
     ]
 
 
-def as_written(base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
+def as_written(base: Content, content: Content, file: str, kind: str, folder: Path) -> str:
     """Check that each value in the file is that of the recipe, with an independent YAML reader."""
     written = dict(_leaves(yaml.safe_load((folder / "recipe.yaml").read_text()) or {}))
     written.pop("extends", None)
     for key, value in written.items():
-        if value != {} and key not in found:
+        if value != {} and key not in content:
             return f"{key} was passed over"
         same = (
-            found.get(key, "").replace("'", "") == repr(value).replace("'", "")
-            or _number(found.get(key)) == _number(repr(value)) is not None
+            content.get(key, "").replace("'", "") == repr(value).replace("'", "")
+            or _number(content.get(key)) == _number(repr(value)) is not None
         )
-        if value not in ({}, None) and not same and found.get(key) != repr(_plain(value)):
-            return f"{key} is {found.get(key)} where {value!r:.80} stands"
+        if value not in ({}, None) and not same and content.get(key) != repr(_plain(value)):
+            return f"{key} is {content.get(key)} where {value!r:.80} stands"
     return ""
 
 
@@ -278,37 +282,37 @@ def _msrvtt(folder: Path, root: Path) -> None:
     (folder / "words.bin").write_bytes(b"3 5\n" + b"".join(rows))
 
 
-def imported(layout: str, words: str | None, folder: Path) -> Found:
+def imported(layout: str, words: str | None, folder: Path) -> Content:
     store = _store_of(folder)
     shutil.rmtree(store, ignore_errors=True)
     IMPORTERS[layout](folder, store, words and folder / words)
-    found = {" ".join(key): _told(value) for key, value in content_of(Store(store)).items()}
+    content = {" ".join(key): _text_of_item(value) for key, value in content_of(Store(store)).items()}
     problems = [line for line in verify(store) if "skipped.jsonl" not in line]
     assert not problems, f"the store that was made is not sound: {problems[0]}"
-    return found
+    return content
 
 
 def _store_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}-store")
 
 
-def _any_content(base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
+def _any_content(base: Content, content: Content, file: str, kind: str, folder: Path) -> str:
     """Accept files without checksums that hold all data: their content is used."""
     return ""
 
 
-def _release_fault(base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
+def _release_fault(base: Content, content: Content, file: str, kind: str, folder: Path) -> str:
     """Check releases with a file per item and stream: other files are unchanged, or listed in the ledger."""
     listed = " ".join(entry["source"] for entry in Store(_store_of(folder)).skipped())
-    if lost := [key for key in base if key not in found and printable(key.partition(" ")[2]) not in listed]:
+    if lost := [key for key in base if key not in content and printable(key.partition(" ")[2]) not in listed]:
         return "" if Path(file).suffix not in (".npz", ".npy") else f"{lost[0]} is lost without a word"
     if Path(file).suffix not in (".npz", ".npy"):
-        return _any_content(base, found, file, kind, folder)
-    altered = {key for key in base if key in found and base[key] != found[key]}
-    if len(altered) > (2 if kind in ("swapped", "copied") else 1) or set(found) - set(base):
-        return f"{_differing(base, found)} differ"
+        return _any_content(base, content, file, kind, folder)
+    altered = {key for key in base if key in content and base[key] != content[key]}
+    if len(altered) > (2 if kind in ("swapped", "copied") else 1) or set(content) - set(base):
+        return f"{_differing(base, content)} differ"
     if Path(file).suffix == ".npz" and altered and kind in ("flip", "head", "cut", "hole", "put in", "noise"):
-        return f"{_differing(base, found)} differ"
+        return f"{_differing(base, content)} differ"
     return ""
 
 

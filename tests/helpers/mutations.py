@@ -166,9 +166,9 @@ def _keys(holder: Any) -> Any:
 
 def _json(path: Path, rng: random.Random) -> str:
     content = json.loads(path.read_bytes())
-    told = isinstance(content, dict) and "sha256" in content
+    has_digest = isinstance(content, dict) and "sha256" in content
     new = changed(content, rng)
-    if told and isinstance(new, dict) and rng.random() < 0.5:
+    if has_digest and isinstance(new, dict) and rng.random() < 0.5:
         path.write_text(json.dumps(sealed({k: v for k, v in new.items() if k != "sha256"})))
         return "resealed JSON"
     path.write_text(json.dumps(new))

@@ -52,26 +52,26 @@ def main() -> None:
     import psutil
     from ray.cluster_utils import Cluster
 
-    told, sys.stdout = sys.stdout, sys.stderr
+    stdout, sys.stdout = sys.stdout, sys.stderr
     options = {"num_cpus": 1, "object_store_memory": 100 << 20}
     cluster = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
     second = cluster.add_node(**options)
     cluster.wait_for_nodes()
-    print(cluster.address, file=told, flush=True)
+    print(cluster.address, file=stdout, flush=True)
     for line in sys.stdin:
         if line.strip() == "remove":
             cluster.remove_node(second, allow_graceful=False)
-            print("removed", file=told, flush=True)
+            print("removed", file=stdout, flush=True)
         else:
-            print(kill_worker(psutil.Process()), file=told, flush=True)
+            print(kill_worker(psutil.Process()), file=stdout, flush=True)
     cluster.shutdown()
 
 
-def kill_worker(of: object) -> str:
+def kill_worker(parent: object) -> str:
     """Send SIGKILL to one of the actors below this process that run the work."""
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        for process in of.children(recursive=True):  # type: ignore[attr-defined]
+        for process in parent.children(recursive=True):  # type: ignore[attr-defined]
             if "MapWorker" in " ".join(process.cmdline()):
                 process.kill()
                 return f"killed {process.pid}"

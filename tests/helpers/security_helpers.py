@@ -22,12 +22,12 @@ from trichord.errors import TrichordError
 {prepare}
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-before, told = peak(), "nothing"
+before, message = peak(), "nothing"
 try:
     {attack}
 except TrichordError as error:
-    told = str(error)
-print(json.dumps([told, peak() - before]))
+    message = str(error)
+print(json.dumps([message, peak() - before]))
 """
 
 
@@ -58,5 +58,5 @@ def measured(prepare: str, attack: str) -> tuple[str, float]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    told, grown_mb = json.loads(done.stdout.splitlines()[-1])
-    return str(told), float(grown_mb)
+    message, grown_mb = json.loads(done.stdout.splitlines()[-1])
+    return str(message), float(grown_mb)

@@ -69,7 +69,7 @@ class Case:
 
 
 @dataclass
-class Found:
+class Results:
     """Results of two steps by name: terms of both; gradients, weights, buffers and cluster memory after the second."""
 
     terms: list[dict[str, float]]
@@ -116,13 +116,13 @@ def the_loss(case: Case) -> CombinedLoss:
     )  # fmt: skip
 
 
-def train(case: Case, rank: int = 0, num: int = 1) -> Found:
+def train(case: Case, rank: int = 0, num: int = 1) -> Results:
     """Run two steps of a small model on this process's part of the batch, as the training loop does."""
     with declared(**({"depth": "d"} if "d" in case.order else {})):
         return _train(case, rank, num)
 
 
-def _train(case: Case, rank: int, num: int) -> Found:
+def _train(case: Case, rank: int, num: int) -> Results:
     from accelerate import Accelerator
 
     stage, part = stages_of(Order.parse(case.order))[-1], case.part(rank, num) if num > 1 else slice(0, ROWS)
@@ -143,49 +143,49 @@ def _train(case: Case, rank: int, num: int) -> Found:
         mine = {name: x[rows] for name, x in inputs(case, step).items()}
         with torch.autocast("cpu", torch.bfloat16, enabled=case.bfloat16):
             outputs = cache.encode(mine) if cache else network(**mine)
-        found = loss(outputs, {m: mask[rows] for m, mask in masks(case, step).items()}, positives)
+        step_terms = loss(outputs, {m: mask[rows] for m, mask in masks(case, step).items()}, positives)
         optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(found["loss"])
+        accelerator.backward(step_terms["loss"])
         if cache:
             cache.backward(mine)
-        terms.append({name: float(term.detach()) for name, term in found.items()})
+        terms.append({name: float(term.detach()) for name, term in step_terms.items()})
         if step == 0:
             optimizer.step()
     tensors = {f"gradient of {n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
     tensors |= {n: t.detach().clone() for n, t in model.state_dict().items()}
-    return Found(terms, tensors, {} if loss.memory is None else loss.memory.state_dict())
+    return Results(terms, tensors, {} if loss.memory is None else loss.memory.state_dict())
 
 
-def train_all(rank: int, num: int, cases: Sequence[Case]) -> list[Found]:
+def train_all(rank: int, num: int, cases: Sequence[Case]) -> list[Results]:
     return [train(case, rank, num) for case in cases]
 
 
-def difference_of_terms(found: Found, expected: Found) -> float:
+def difference_of_terms(results: Results, expected: Results) -> float:
     """Return the largest difference of any term, relative to the term if it exceeds 1."""
     pairs = [
-        (a[name], b[name]) for a, b in zip(found.terms, expected.terms, strict=True) for name in a.keys() | b.keys()
+        (a[name], b[name]) for a, b in zip(results.terms, expected.terms, strict=True) for name in a.keys() | b.keys()
     ]
     return max(abs(a - b) / max(1.0, abs(b)) for a, b in pairs)
 
 
-def difference_of(found: Found, expected: Found, start: str) -> float:
+def difference_of(results: Results, expected: Results, start: str) -> float:
     """Return the norm of the difference of all tensors whose name begins with `start`, relative to that of the expected
     ones.
     """
-    assert found.tensors.keys() == expected.tensors.keys()
+    assert results.tensors.keys() == expected.tensors.keys()
     names = [n for n in expected.tensors if n.startswith(start)]
     assert names
-    a, b = (torch.cat([x.tensors[n].double().flatten() for n in names]) for x in (found, expected))
+    a, b = (torch.cat([x.tensors[n].double().flatten() for n in names]) for x in (results, expected))
     return float((a - b).norm() / b.norm())
 
 
-def largest_difference(found: Found, expected: Found) -> tuple[float, str]:
+def largest_difference(results: Results, expected: Results) -> tuple[float, str]:
     """Return the largest difference of any tensor relative to its largest entry, and its name.
 
     For very small gradients, it is relative to a thousandth of the largest of all.
     """
     floor = 1e-3 * max(float(t.abs().max()) for name, t in expected.tensors.items() if name.startswith("gradient"))
     return max(
-        (float((found.tensors[name] - tensor).abs().max()) / max(float(tensor.abs().max()), floor), name)
+        (float((results.tensors[name] - tensor).abs().max()) / max(float(tensor.abs().max()), floor), name)
         for name, tensor in expected.tensors.items()
     )

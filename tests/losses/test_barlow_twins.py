@@ -49,8 +49,8 @@ def test_it_is_the_slow_computation(num_rows: int, num_missing: int, weight: flo
     expected = slow_barlow_twins(first, second, valid, weight)
     for dtype, limit in ((torch.float64, 1e-11), (torch.float32, 1e-4)):
         rows = torch.tensor(first, dtype=dtype), torch.tensor(second, dtype=dtype)
-        found = BarlowTwins(weight)(PairBatch(*rows, torch.tensor(valid, dtype=torch.bool)))
-        assert found.dtype == dtype and float(found) == pytest.approx(expected, rel=limit, abs=limit)
+        loss = BarlowTwins(weight)(PairBatch(*rows, torch.tensor(valid, dtype=torch.bool)))
+        assert loss.dtype == dtype and float(loss) == pytest.approx(expected, rel=limit, abs=limit)
 
 
 def test_equal_modalities_of_independent_dimensions_cost_next_to_nothing() -> None:

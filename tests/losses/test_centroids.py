@@ -68,11 +68,11 @@ def test_the_nearest_centroid_is_that_of_the_definition(seed: int, modalities: i
     draw = partial(torch.randn, generator=generator)
     rows = {m: draw(7, 4) * 10 ** draw(7, 1) for m in ("video", "audio", "text")[:modalities]}
     centroids = draw(5, 4) * 10 ** draw(5, 1)
-    found = Centroids(centroids, cosine).nearest(rows).tolist()
+    nearest = Centroids(centroids, cosine).nearest(rows).tolist()
     for clip, scores in enumerate(slow_cosines([r.tolist() for r in rows.values()], centroids.tolist(), cosine)):
-        assert scores[found[clip]] >= max(scores) - 1e-5
+        assert scores[nearest[clip]] >= max(scores) - 1e-5
     # the length of a centroid says nothing; that of an embedding nothing alone
-    assert Centroids(centroids * 7, cosine).nearest(rows).tolist() == found
+    assert Centroids(centroids * 7, cosine).nearest(rows).tolist() == nearest
 
 
 def test_ties_go_to_the_first_and_lengths_weigh_where_the_loss_lets_them() -> None:
@@ -95,10 +95,10 @@ def test_clips_are_assigned_as_training_does_it(cosine: bool, monkeypatch: pytes
     update = memory.update
 
     def kept(*given: Any, **named: Any) -> Any:
-        found = update(*given, **named)
-        assert found is not None
-        labelled.append(found[1])
-        return found
+        fit = update(*given, **named)
+        assert fit is not None
+        labelled.append(fit[1])
+        return fit
 
     monkeypatch.setattr(memory, "update", kept)
     generator = torch.Generator().manual_seed(3)
@@ -110,8 +110,8 @@ def test_clips_are_assigned_as_training_does_it(cosine: bool, monkeypatch: pytes
         outputs = {m: Encoded(r, r, None) for m, r in rows.items()}
         loss(outputs, {m: torch.ones(20, dtype=torch.bool) for m in rows})
         assert memory.centroids is not None
-        found = Centroids(memory.centroids, cosine).nearest(rows)
-        assert found.tolist() == labelled[-1].tolist() and len(set(found.tolist())) > 1
+        assigned = Centroids(memory.centroids, cosine).nearest(rows)
+        assert assigned.tolist() == labelled[-1].tolist() and len(set(assigned.tolist())) > 1
 
 
 # ---- the file
@@ -149,9 +149,9 @@ def test_a_stage_saves_the_centroids_of_its_memory(
     recipe = debug({"cluster_cosine": False})
     summary = run.train_order(tiny_store, tmp_path / "run", "av>t", 0, recipe)
     for stage, centroids in zip(summary.stage_folders, held, strict=True):
-        found = load_model(stage).centroids
-        assert found is not None and centroids is not None and not found.cosine
-        assert torch.equal(found.rows, centroids) and found.rows.shape == (8, recipe.model.embed_dim)
+        saved = load_model(stage).centroids
+        assert saved is not None and centroids is not None and not saved.cosine
+        assert torch.equal(saved.rows, centroids) and saved.rows.shape == (8, recipe.model.embed_dim)
     assert not torch.equal(held[0], held[1])  # type: ignore[arg-type]
 
 
@@ -204,13 +204,13 @@ def test_a_stage_of_before_is_read_and_not_trained_again(trained: Path, tiny_sto
 def test_a_checkpoint_has_those_of_its_step(tiny_store: Path, tmp_path: Path) -> None:
     recipe = debug(checkpoint_every_steps=1, keep_best=6)
     summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)
-    found = checkpoints_of(summary.model_folder / "checkpoints")
-    assert len(found) == 6
-    for checkpoint in found:
+    checkpoints = checkpoints_of(summary.model_folder / "checkpoints")
+    assert len(checkpoints) == 6
+    for checkpoint in checkpoints:
         kept = load_file(checkpoint / "clusters.safetensors")["centroids"]
         mine = load_model(checkpoint).centroids
         assert (mine is None) == (len(kept) == 0) and (mine is None or torch.equal(mine.rows, kept))
-    last, final = load_model(found[-1]).centroids, load_model(summary.model_folder).centroids
+    last, final = load_model(checkpoints[-1]).centroids, load_model(summary.model_folder).centroids
     assert last is not None and final is not None and torch.equal(last.rows, final.rows)
 
 
@@ -219,11 +219,11 @@ def test_saving_without_centroids_removes_existing_ones(tmp_path: Path) -> None:
     save = partial(save_model, tmp_path, MCN(**SMALL), trained=("video",), visual_streams=("visual_2d",), extra={})
     rows = torch.randn(3, 4)
     save(settings={"loss": {"cluster_cosine": False}}, centroids=rows)
-    found = load_model(tmp_path / "centroids.safetensors").centroids
-    assert found is not None and torch.equal(found.rows, rows) and not found.cosine
+    loaded = load_model(tmp_path / "centroids.safetensors").centroids
+    assert loaded is not None and torch.equal(loaded.rows, rows) and not loaded.cosine
     save(settings={}, centroids=rows)
-    found = load_model(tmp_path).centroids
-    assert found is not None and found.cosine
+    loaded = load_model(tmp_path).centroids
+    assert loaded is not None and loaded.cosine
     save(settings={})
     assert load_model(tmp_path).centroids is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
@@ -253,7 +253,7 @@ def test_changed_ones_are_refused_byte_by_byte(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ({"centroids": torch.zeros(3, 5)}, r"the centroids have shape \(3, 5\) and type torch.float32"),
         ({"centroids": torch.zeros(0, 32)}, r"the centroids have shape \(0, 32\)"),
@@ -264,9 +264,11 @@ def test_changed_ones_are_refused_byte_by_byte(folder: Path) -> None:
         ({"other": torch.zeros(3, 32)}, "cannot be read"),
     ],
 )
-def test_a_sealed_file_without_centroids_is_refused(content: dict[str, torch.Tensor], told: str, folder: Path) -> None:
+def test_a_sealed_file_without_centroids_is_refused(
+    content: dict[str, torch.Tensor], message: str, folder: Path
+) -> None:
     save_file(content, folder / "centroids.safetensors")
     described_as(folder, centroids_sha256=file_sha256(folder / "centroids.safetensors"))
-    with pytest.raises(TrichordError, match=told) as caught:
+    with pytest.raises(TrichordError, match=message) as caught:
         load_model(folder)
     assert "\n" not in str(caught.value)

@@ -72,14 +72,14 @@ def test_the_queue_holds_the_last_rows(size: int, batches: list[int], seed: int)
     for i, n in enumerate(batches):
         batch, valid = rows(seed % 1000 + i, n), torch.from_numpy(rng.random(n) < 0.8)
         stored = torch.from_numpy(rng.random(n) < 0.5) if i % 2 else None
-        found = memory.update(batch, valid, stored=stored)
+        fit = memory.update(batch, valid, stored=stored)
         kept += [row.tolist() for j, row in enumerate(batch) if valid[j] and (stored is None or stored[j])]
         last = kept[-size:]
         assert memory.num_rows == len(last)
         assert sorted(memory.state_dict()["rows"].tolist()) == sorted(last)
-        assert (found is None) == (len(last) < size)
-        if found is not None:
-            assert found[0].shape == (size, 4) and torch.equal(found[1], assign(batch, found[0]))
+        assert (fit is None) == (len(last) < size)
+        if fit is not None:
+            assert fit[0].shape == (size, 4) and torch.equal(fit[1], assign(batch, fit[0]))
 
 
 def test_when_it_fits() -> None:
@@ -87,9 +87,9 @@ def test_when_it_fits() -> None:
     assert memory.update(rows(0, 5)) is None
     seen = []
     for step in range(1, 9):
-        found = memory.update(rows(step, 5))
-        assert found is not None
-        seen.append((memory.num_fits, found[0].clone()))
+        fit = memory.update(rows(step, 5))
+        assert fit is not None
+        seen.append((memory.num_fits, fit[0].clone()))
     assert [fits for fits, _ in seen] == [1, 1, 1, 2, 2, 2, 3, 3]
     assert torch.equal(seen[0][1], seen[2][1]) and not torch.equal(seen[2][1], seen[3][1])
     first = fit_kmeans(torch.cat([rows(0, 5), rows(1, 5)]), 8, generator=torch.Generator().manual_seed(5 * 1_000_003))
@@ -103,7 +103,7 @@ def test_the_last_fit_is_reported_and_saved() -> None:
     memory.update(rows(0, 5))
     assert memory.objective is None and memory.num_iterations == 0 and not len(memory.state_dict()["last_fit"])
     queue: list[torch.Tensor] = [rows(0, 5)]
-    told = []
+    objectives = []
     for step in range(1, 7):
         queue.append(rows(step, 5))
         before = memory.num_fits
@@ -115,10 +115,10 @@ def test_the_last_fit_is_reported_and_saved() -> None:
             cosines = [max(float(x @ c) for c in memory.centroids.double().numpy()) for x in units]
             assert memory.objective == pytest.approx(1 - sum(cosines) / len(cosines), abs=1e-6)
             assert 1 <= memory.num_iterations <= 7
-        told.append(memory.objective)
-    assert told[0] == told[1] != told[2] == told[3] != told[4]
+        objectives.append(memory.objective)
+    assert objectives[0] == objectives[1] != objectives[2] == objectives[3] != objectives[4]
     memory.reset_centroids()
-    assert memory.objective == told[-1]
+    assert memory.objective == objectives[-1]
     other = ClusterMemory(num_clusters=8, size=64)
     other.load_state_dict(memory.state_dict())
     assert (other.objective, other.num_iterations) == (memory.objective, memory.num_iterations)
@@ -161,8 +161,8 @@ def test_resumed_equals_uninterrupted(steps: int) -> None:
 def test_gradient_stays_out_and_state_is_a_copy() -> None:
     memory = ClusterMemory(num_clusters=2, size=6)
     batch = rows(0, 4).requires_grad_(True)
-    found = memory.update(batch * 2)
-    assert found is not None and not found[0].requires_grad
+    fit = memory.update(batch * 2)
+    assert fit is not None and not fit[0].requires_grad
     state = memory.state_dict()
     before = {key: value.clone() for key, value in state.items()}
     memory.update(rows(1, 4))
@@ -171,9 +171,9 @@ def test_gradient_stays_out_and_state_is_a_copy() -> None:
 
 def test_published_variant() -> None:
     memory = ClusterMemory(num_clusters=3, size=12, normalize=False, empty="zero")
-    found = memory.update(rows(0, 12) * 5)
-    assert found is not None
-    centroids, labels = found
+    fit = memory.update(rows(0, 12) * 5)
+    assert fit is not None
+    centroids, labels = fit
     members = (rows(0, 12) * 5)[labels == labels[0]]
     torch.testing.assert_close(centroids[labels[0]], members.mean(0), rtol=1e-4, atol=1e-4)
 
@@ -210,12 +210,12 @@ def test_waiting_for_a_full_queue_fits_on_the_batch_alone() -> None:
     memory = ClusterMemory(num_clusters=3, size=20, refit_every=1, seed=5, wait_until_full=True)
     for number, batch in enumerate(batches):
         before = memory.centroids
-        found = memory.update(batch)
-        assert found is not None
+        fit = memory.update(batch)
+        assert fit is not None
         full = memory.num_rows == 20
         assert full == (number == 3)
         data = memory.queue if full else batch
         assert data is not None
         generator = torch.Generator().manual_seed((5 * 1_000_003 + number) % 2**63)
         expected = fit_kmeans(data, 3, init_centroids=before, generator=generator, normalize=True, empty="reseed")
-        assert torch.equal(found[0], expected.centroids)
+        assert torch.equal(fit[0], expected.centroids)

@@ -63,9 +63,9 @@ def test_the_cluster_objective_is_reported_but_not_part_of_the_loss() -> None:
     assert set(first) == {"loss", "contrast_VT", "cluster"}  # too few rows for a fit as yet
     terms = loss(outputs_of(inputs, nn.Identity()), valid)
     assert set(terms) == {"loss", "contrast_VT", "cluster", "cluster_objective"}
-    told = terms["cluster_objective"]
-    assert memory.objective is not None and float(told) == pytest.approx(memory.objective) and told.ndim == 0
-    assert not told.requires_grad and terms["loss"].requires_grad
+    objective = terms["cluster_objective"]
+    assert memory.objective is not None and float(objective) == pytest.approx(memory.objective) and objective.ndim == 0
+    assert not objective.requires_grad and terms["loss"].requires_grad
     assert torch.equal(terms["loss"], terms["contrast_VT"] + 3 * terms["cluster"])
 
 
@@ -78,7 +78,7 @@ def test_clustering_pulls_the_named_modalities_towards_shared_centroids(cosine: 
         pairs=(("video", "text"),), contrast=MaskedMarginSoftmax(), contrast_weight=0.0, cluster=("text",), cluster_on=on,
         cluster_cosine=cosine, cluster_temperature=0.5, memory=memory,
     )  # fmt: skip
-    found = loss(outputs_of(rows, nn.Identity()), valid)["cluster"]
+    cluster_term = loss(outputs_of(rows, nn.Identity()), valid)["cluster"]
     unit = {m: nn.functional.normalize(x, dim=1) if cosine else x for m, x in rows.items()}
     fused, present = fuse(unit, valid)
     state = twin.update(fused, present)
@@ -86,7 +86,7 @@ def test_clustering_pulls_the_named_modalities_towards_shared_centroids(cosine: 
     target, mask = (unit["text"], valid["text"]) if on == "modalities" else (fused, present)
     if on == "fused" and cosine:
         target = nn.functional.normalize(target, dim=1)
-    assert torch.allclose(found, cluster_contrast(target, *state, valid=mask, temperature=0.5))
+    assert torch.allclose(cluster_term, cluster_contrast(target, *state, valid=mask, temperature=0.5))
 
 
 def test_the_fused_embedding_is_the_mean_over_present_modalities() -> None:

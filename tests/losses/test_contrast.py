@@ -230,13 +230,13 @@ def test_shares_add_up_to_the_contrast_and_so_do_their_gradients(
         one, two = scores.clone().requires_grad_(), scores.clone().requires_grad_()
         expected = whole(one)
         expected.backward()
-        found = two.new_zeros(())
+        summed_loss = two.new_zeros(())
         for part in parts:
             place = torch.arange(len(scores))[part]
             strips = two[part], two.T[part]
-            found = found + weight * sum(softmax_share(strip, place, valid, **options) for strip in strips)
-        found.backward()
-        torch.testing.assert_close(found, expected)
+            summed_loss = summed_loss + weight * sum(softmax_share(strip, place, valid, **options) for strip in strips)
+        summed_loss.backward()
+        torch.testing.assert_close(summed_loss, expected)
         torch.testing.assert_close(two.grad, one.grad)
 
 
@@ -253,6 +253,6 @@ def test_shares_of_reconstruction_and_clusters_add_up(batch: tuple[torch.Tensor,
         )
         for part in parts
     ]
-    found = [torch.stack(terms).sum() for terms in zip(*shares, strict=True)]
-    torch.testing.assert_close(found[0], reconstruction_loss(scores, target, valid=valid))
-    torch.testing.assert_close(found[1], cluster_contrast(scores, centroids, labels, valid=valid))
+    summed_losses = [torch.stack(terms).sum() for terms in zip(*shares, strict=True)]
+    torch.testing.assert_close(summed_losses[0], reconstruction_loss(scores, target, valid=valid))
+    torch.testing.assert_close(summed_losses[1], cluster_contrast(scores, centroids, labels, valid=valid))

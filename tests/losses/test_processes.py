@@ -9,7 +9,7 @@ import torch
 
 from split_training import (
     Case,
-    Found,
+    Results,
     difference_of,
     difference_of_terms,
     largest_difference,
@@ -59,65 +59,65 @@ FOUR = {
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Found]]:
+def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Results]]:
     cases = {**TWO, **OTHER}
-    found = run_processes(2, train_all, tmp_path_factory.mktemp("two"), 2, list(cases.values()))
-    return {name: [rank[index] for rank in found] for index, name in enumerate(cases)}
+    results_by_rank = run_processes(2, train_all, tmp_path_factory.mktemp("two"), 2, list(cases.values()))
+    return {name: [rank[index] for rank in results_by_rank] for index, name in enumerate(cases)}
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Found]]:
-    found = run_processes(4, train_all, tmp_path_factory.mktemp("four"), 4, list(FOUR.values()))
-    return {name: [rank[index] for rank in found] for index, name in enumerate(FOUR)}
+def four(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Results]]:
+    results_by_rank = run_processes(4, train_all, tmp_path_factory.mktemp("four"), 4, list(FOUR.values()))
+    return {name: [rank[index] for rank in results_by_rank] for index, name in enumerate(FOUR)}
 
 
-def check(case: Case, ranks: list[Found], whole: Found) -> None:
+def check(case: Case, ranks: list[Results], whole: Results) -> None:
     limit = 1e-5 if case.dtype == F32 else 1e-12
-    for found in ranks:
-        assert difference_of_terms(found, whole) < limit
-        assert difference_of(found, whole, "gradient") < limit
-        assert difference_of(found, whole, "") < limit
-        difference, name = largest_difference(found, whole)
+    for results in ranks:
+        assert difference_of_terms(results, whole) < limit
+        assert difference_of(results, whole, "gradient") < limit
+        assert difference_of(results, whole, "") < limit
+        difference, name = largest_difference(results, whole)
         # float32 rounds otherwise from processor to processor, most where a gradient is a small difference of large ones
         assert difference < (30 if case.dtype == F32 else 5) * limit, name
-        assert found.terms == ranks[0].terms  # every process knows the loss of the whole batch
+        assert results.terms == ranks[0].terms  # every process knows the loss of the whole batch
         for name, tensor in ranks[0].memory.items():
-            assert torch.equal(found.memory[name], tensor), name
+            assert torch.equal(results.memory[name], tensor), name
     assert int(whole.memory["counters"][2]) > 0  # k-means has fitted
     assert torch.allclose(ranks[0].memory["centroids"], whole.memory["centroids"], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", TWO)
-def test_two_processes_are_one(name: str, two: dict[str, list[Found]]) -> None:
+def test_two_processes_are_one(name: str, two: dict[str, list[Results]]) -> None:
     check(TWO[name], two[name], train(replace(TWO[name], chunk=0)))
 
 
-def test_in_bfloat16_they_are_one_to_its_rounding(two: dict[str, list[Found]]) -> None:
+def test_in_bfloat16_they_are_one_to_its_rounding(two: dict[str, list[Results]]) -> None:
     whole = train(OTHER["bfloat16"])
     exact = train(replace(OTHER["bfloat16"], bfloat16=False))
     rounding = difference_of(whole, exact, "gradient")
     assert rounding > 1e-4  # bfloat16 was in use
-    for found in two["bfloat16"]:
-        assert difference_of(found, whole, "gradient") < rounding
-        assert difference_of_terms(found, whole) < 1e-2
+    for results in two["bfloat16"]:
+        assert difference_of(results, whole, "gradient") < rounding
+        assert difference_of_terms(results, whole) < 1e-2
 
 
-def test_batch_norm_by_process_sees_the_rows_of_its_process(two: dict[str, list[Found]]) -> None:
+def test_batch_norm_by_process_sees_the_rows_of_its_process(two: dict[str, list[Results]]) -> None:
     """One process that encodes the two parts as chunks has the same statistics; the running ones are those of rank 0."""
     whole = train(replace(OTHER["process"], norm="global", chunk=4))
-    for found in two["process"]:
-        assert difference_of_terms(found, whole) < 1e-12
-        assert difference_of(found, whole, "gradient") < 1e-12
+    for results in two["process"]:
+        assert difference_of_terms(results, whole) < 1e-12
+        assert difference_of(results, whole, "gradient") < 1e-12
 
 
-def test_batch_norm_over_processes_sees_the_chunks_that_come_together(two: dict[str, list[Found]]) -> None:
+def test_batch_norm_over_processes_sees_the_chunks_that_come_together(two: dict[str, list[Results]]) -> None:
     whole = train(replace(OTHER["chunks"], chunk=4, rows=(0, 1, 4, 5, 2, 3, 6)))
-    for found in two["chunks"]:
-        assert difference_of_terms(found, whole) < 1e-12
-        assert difference_of(found, whole, "gradient") < 1e-12
+    for results in two["chunks"]:
+        assert difference_of_terms(results, whole) < 1e-12
+        assert difference_of(results, whole, "gradient") < 1e-12
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FOUR)
-def test_four_processes_are_one(name: str, four: dict[str, list[Found]]) -> None:
+def test_four_processes_are_one(name: str, four: dict[str, list[Results]]) -> None:
     check(FOUR[name], four[name], train(FOUR[name]))

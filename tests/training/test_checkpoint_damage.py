@@ -28,12 +28,12 @@ FILES = ["model.safetensors", "optimizer.safetensors", "clusters.safetensors", "
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """A stage with the checkpoints of steps 4 and 6, and their content."""
     stage = tmp_path_factory.mktemp("two") / "stage"
-    state, found = small_state(), []
+    state, digests = small_state(), []
     for steps in (4, 2):
         train(state, steps)
-        save(state, stage / "checkpoints", 4 if not found else 6)
-        found.append(digest(state))
-    return stage, found[0], found[1]
+        save(state, stage / "checkpoints", 4 if not digests else 6)
+        digests.append(digest(state))
+    return stage, digests[0], digests[1]
 
 
 def copied(stage: Path, into: Path) -> Path:
@@ -43,9 +43,9 @@ def copied(stage: Path, into: Path) -> Path:
 
 def load_digest(folder: Path) -> tuple[int, str, list[str]]:
     """Return the step, what was loaded, and the messages."""
-    state, told = small_state(seed=5), []
-    position = load(state, folder, told)
-    return position.step if position else -1, digest(state), told
+    state, messages = small_state(seed=5), []
+    position = load(state, folder, messages)
+    return position.step if position else -1, digest(state), messages
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -67,14 +67,18 @@ def test_a_cut_or_flipped_file_anywhere(file: str, cut: bool, at: float, bit: in
         else:
             content[offset] ^= 1 << bit
         path.write_bytes(content)
-        step, loaded, told = load_digest(folder)
+        step, loaded, messages = load_digest(folder)
         if file == MANIFEST and step == 6:  # blank space that is another blank changes nothing
-            assert loaded == later and not told
+            assert loaded == later and not messages
             return
         assert (step, loaded) == (4, earlier)
-        assert len(told) == 2 and "step-00000006: the checkpoint cannot be used (" in told[0] and "\n" not in told[0]
-        assert told[0].endswith("it was renamed to unused-step-00000006")
-        assert "step-00000004: training continues from this checkpoint" in told[1]
+        assert (
+            len(messages) == 2
+            and "step-00000006: the checkpoint cannot be used (" in messages[0]
+            and "\n" not in messages[0]
+        )
+        assert messages[0].endswith("it was renamed to unused-step-00000006")
+        assert "step-00000004: training continues from this checkpoint" in messages[1]
         assert [p.name for p in checkpoints_of(folder)] == ["step-00000004"]
         assert load_digest(folder)[2] == [], "it is said once"
 
@@ -94,8 +98,8 @@ def test_files_of_another_kind(file: str, become: str, two: tuple[Path, str, str
             path.symlink_to("/dev/zero")
         elif become == "a pipe":
             os.mkfifo(path)
-    step, loaded, told = load_digest(folder)
-    assert (step, loaded) == (4, two[1]) and len(told) == 2
+    step, loaded, messages = load_digest(folder)
+    assert (step, loaded) == (4, two[1]) and len(messages) == 2
 
 
 def test_without_an_intact_checkpoint_the_stage_starts_again(two: tuple[Path, str, str], tmp_path: Path) -> None:
@@ -103,9 +107,9 @@ def test_without_an_intact_checkpoint_the_stage_starts_again(two: tuple[Path, st
     for path in checkpoints_of(folder):
         (path / "model.safetensors").write_bytes(b"torn")
     untouched = digest(small_state(seed=5))
-    step, loaded, told = load_digest(folder)
+    step, loaded, messages = load_digest(folder)
     assert step == -1 and loaded == untouched
-    assert len(told) == 3 and told[2].endswith("no checkpoint can be used; the stage starts from the beginning")
+    assert len(messages) == 3 and messages[2].endswith("no checkpoint can be used; the stage starts from the beginning")
 
 
 def edited(path: Path, change: Any) -> None:
@@ -192,9 +196,9 @@ def test_an_intact_checkpoint_of_another_training(name: str, two: tuple[Path, st
     change, reason = FOREIGN[name]
     folder = copied(two[0], tmp_path)
     edited(folder / "step-00000006", change)
-    step, loaded, told = load_digest(folder)
+    step, loaded, messages = load_digest(folder)
     assert (step, loaded) == (4, two[1])
-    assert re.search(reason, told[0]), told[0]
+    assert re.search(reason, messages[0]), messages[0]
 
 
 def test_the_list_is_bounded_and_names_plain_files(two: tuple[Path, str, str], tmp_path: Path) -> None:
@@ -205,12 +209,12 @@ def test_the_list_is_bounded_and_names_plain_files(two: tuple[Path, str, str], t
     manifest["files"]["../../secret"] = {"bytes": 1, "sha256": ""}
     manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     (path / MANIFEST).write_text(json.dumps(manifest))
-    step, _, told = load_digest(folder)
-    assert step == 4 and "has an invalid entry '../../secret'" in told[0]
+    step, _, messages = load_digest(folder)
+    assert step == 4 and "has an invalid entry '../../secret'" in messages[0]
     with (folder / "step-00000004" / MANIFEST).open("ab") as file:
         file.truncate(1 << 40)  # a hole: no byte of it is read
-    step, _, told = load_digest(folder)
-    assert step == -1 and "checkpoint.json has 1099511627776 bytes" in told[0]
+    step, _, messages = load_digest(folder)
+    assert step == -1 and "checkpoint.json has 1099511627776 bytes" in messages[0]
 
 
 def test_checkpoints_of_earlier_versions_are_never_unpickled(two: tuple[Path, str, str], tmp_path: Path) -> None:
@@ -219,9 +223,9 @@ def test_checkpoints_of_earlier_versions_are_never_unpickled(two: tuple[Path, st
     old.mkdir()
     (old / "progress.json").write_text('{"step": 8, "epoch": 0, "epoch_step": 8}')
     (old / "optimizer.bin").write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR.")
-    step, loaded, told = load_digest(folder)
+    step, loaded, messages = load_digest(folder)
     assert (step, loaded) == (6, two[2]) and not (tmp_path / "ran").exists()
-    assert "an early version of trichord wrote it as pickle files, which are not read" in told[0]
+    assert "an early version of trichord wrote it as pickle files, which are not read" in messages[0]
 
 
 def test_an_empty_folder_gives_no_message(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_save_killed_at_every_change_of_the_disk(tmp_path: Path) -> None:
     """Before the rename, the previous checkpoint is the newest; after it, the new one. A kill is not damage, so there is no
     message. The last kill point is past the end.
     """
-    found, at, finished = [], 0, False
+    loaded_steps, at, finished = [], 0, False
     while not finished:
         at += 1
         folder = tmp_path / str(at) / "checkpoints"
@@ -53,15 +53,20 @@ def test_a_save_killed_at_every_change_of_the_disk(tmp_path: Path) -> None:
         with killed_at(at) as killer:
             save(state, folder, 3)
         finished = killer.calls < at
-        fresh, told = small_state(seed=4), []
-        position = load(fresh, folder, told)
-        assert position is not None and told == []
+        fresh, messages = small_state(seed=4), []
+        position = load(fresh, folder, messages)
+        assert position is not None and messages == []
         assert digest(fresh) == {2: before, 3: after}[position.step]
         assert not [path for path in folder.iterdir() if path.name.startswith(".")], "remains are cleared"
-        found.append(position.step)
+        loaded_steps.append(position.step)
         save(fresh, folder, 4)
         assert steps_of(folder) == [position.step, 4]
-    assert found == sorted(found) and found[0] == 2 and found[-1] == 3 and len(found) > 20
+    assert (
+        loaded_steps == sorted(loaded_steps)
+        and loaded_steps[0] == 2
+        and loaded_steps[-1] == 3
+        and len(loaded_steps) > 20
+    )
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -78,9 +83,9 @@ def test_kill_after_kill(kills: list[int], keep_best: int) -> None:
         train(whole, 8)
         expected, at = digest(whole), 0
         for kill in [*kills, 10**6]:
-            state, told = small_state(seed=3), []
-            position = load(state, folder, told)
-            assert position is not None and told == [] and position.step >= at
+            state, messages = small_state(seed=3), []
+            position = load(state, folder, messages)
+            assert position is not None and messages == [] and position.step >= at
             at = position.step
             with killed_at(kill):
                 for step in range(at + 1, 9):
@@ -101,21 +106,21 @@ def recipe() -> Any:
 
 def left(out: Path) -> dict[str, Any]:
     """Return everything that a study writes, except for times."""
-    found: dict[str, Any] = {name: (out / name).read_bytes() for name in ("table.md", "table.csv", "table.tex")}
-    found |= {path.name: path.read_bytes() for path in sorted(out.glob("orders.png"))}
+    content: dict[str, Any] = {name: (out / name).read_bytes() for name in ("table.md", "table.csv", "table.tex")}
+    content |= {path.name: path.read_bytes() for path in sorted(out.glob("orders.png"))}
     for path in sorted(out.glob("stages/*/model.safetensors")):
-        found[str(path.relative_to(out))] = path.read_bytes()
+        content[str(path.relative_to(out))] = path.read_bytes()
     for path in sorted(out.glob("stages/*/model.json")):  # without when it was trained, how long, and their digest
         described = json.loads(path.read_text())
-        found[str(path.relative_to(out))] = {k: v for k, v in described.items() if k not in ("calls", "sha256")}
+        content[str(path.relative_to(out))] = {k: v for k, v in described.items() if k not in ("calls", "sha256")}
     for path in sorted(out.glob("stages/*/metrics.jsonl")):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        found[str(path.relative_to(out))] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+        content[str(path.relative_to(out))] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
     for path in sorted(out.glob("orders/*/*.npz")):
-        found[str(path.relative_to(out))] = {k: a.tobytes() for k, a in read_arrays(path).items()}
-    found["results"] = json.loads((out / "study.json").read_text())["results"]
-    found["odd"] = sorted(str(path.relative_to(out)) for path in out.rglob(".*"))
-    return found
+        content[str(path.relative_to(out))] = {k: a.tobytes() for k, a in read_arrays(path).items()}
+    content["results"] = json.loads((out / "study.json").read_text())["results"]
+    content["odd"] = sorted(str(path.relative_to(out)) for path in out.rglob(".*"))
+    return content
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,16 @@ from process_helpers import FORKSERVER, free_port, join_gloo
 def work(rank: int, world: int, port: int, folder: Path, part: str, results: Any) -> None:
     join_gloo(rank, world, port)
     torch.manual_seed(rank)
-    state, told = small_state(), []
+    state, messages = small_state(), []
     if part == "write":
         train(state, 2)
         save(state, folder, 1)
         train(state, 2)
         save(state, folder, 3)
-    position = load(state, folder, told)
+    position = load(state, folder, messages)
     assert position is not None
     train(state, 1)
-    results.put((rank, position.step, digest(state), told))
+    results.put((rank, position.step, digest(state), messages))
 
 
 def launch(world: int, folder: Path, part: str) -> list[tuple[int, int, str, list[str]]]:
@@ -32,11 +32,11 @@ def launch(world: int, folder: Path, part: str) -> list[tuple[int, int, str, lis
     started = [FORKSERVER.Process(target=work, args=(r, world, port, folder, part, results)) for r in range(world)]
     for process in started:
         process.start()
-    found = sorted(results.get(timeout=120) for _ in started)
+    gathered = sorted(results.get(timeout=120) for _ in started)
     for process in started:
         process.join(60)
         assert process.exitcode == 0
-    return found
+    return gathered
 
 
 @pytest.mark.slow
@@ -49,13 +49,13 @@ def test_two_processes_write_and_continue(tmp_path: Path) -> None:
     }  # fmt: skip
     assert written[0][2] != written[1][2], "each process draws its own"
     again = launch(2, folder, "read")
-    assert again == written and all(step == 3 and not told for _, step, _, told in again)
-    ((_, step, alone, told),) = launch(1, folder, "read")
+    assert again == written and all(step == 3 and not messages for _, step, _, messages in again)
+    ((_, step, alone, messages),) = launch(1, folder, "read")
     assert (
         (step, alone) == (3, written[0][2])
-        and len(told) == 1
-        and "written by 2 processes and continued by 1" in told[0]
+        and len(messages) == 1
+        and "written by 2 processes and continued by 1" in messages[0]
     )
     (folder / "step-00000003" / "random-1.safetensors").write_bytes(b"torn")
-    (_, first, _, told), (_, second, _, silent) = launch(2, folder, "read")
-    assert first == second == 1 and len(told) == 2 and silent == []
+    (_, first, _, messages), (_, second, _, silent) = launch(2, folder, "read")
+    assert first == second == 1 and len(messages) == 2 and silent == []

@@ -77,9 +77,9 @@ def test_every_clip_that_can_be_drawn_is_listed_once(store: Store, published: bo
         drawn = source.draw(0, step)
         assert drawn.caption is not None
         for i in range(len(drawn)):
-            found = clips[listing.row[listing.begin[drawn.item[i]] + drawn.caption[i]]]
+            listed = clips[listing.row[listing.begin[drawn.item[i]] + drawn.caption[i]]]
             same = (int(drawn.item[i]), drawn.start_s[i], drawn.end_s[i], tuple(drawn.captions[i].tolist()))
-            assert found == same
+            assert listed == same
 
 
 @settings(max_examples=8, deadline=None)
@@ -174,11 +174,13 @@ def test_pooled_audio_where_embeddings_are_too_large(store: Store, tmp_path: Pat
     said: list[str] = []
     limits = replace(LARGE, most_bytes=4 * 16 * num_clips)
     with passing_messages(said.append):
-        found = frozen_inputs(model, stage, source, reader, limits, Accelerator(cpu=True))
-    assert {m: rows.kind for m, rows in found.items()} == {"audio": "pooled"} and found["audio"].values.shape[1] == 16
+        rows_by_modality = frozen_inputs(model, stage, source, reader, limits, Accelerator(cpu=True))
+    assert {m: rows.kind for m, rows in rows_by_modality.items()} == {"audio": "pooled"} and rows_by_modality[
+        "audio"
+    ].values.shape[1] == 16
     assert any("frozen video" in line and "more than training.frozen_cache_gb" in line for line in said)
     plain = reader.read(source.draw(0, 0))
-    reader.frozen = found
+    reader.frozen = rows_by_modality
     batch, words = reader.read(source.draw(0, 0)), torch.from_numpy(store.word_vectors)
     with torch.no_grad():
         one, two = (model.eval().embed(**b.model_inputs(words)) for b in (plain, batch))

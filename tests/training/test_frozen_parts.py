@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frozen_helpers import BLOCK, encoder, help_out, small_parts, told, work_on
+from frozen_helpers import BLOCK, embeddings_of, encoder, help_out, small_parts, work_on
 from process_helpers import FORKSERVER, free_port, join_gloo, start_processes
 from tiny import write_tiny_store
 from trichord.data import frozen, frozen_parts
@@ -51,9 +51,9 @@ def assert_whole(work: FrozenPass) -> None:
     """Compare every clip, and look up drawn clips."""
     rows = FrozenRows.open(work.folder)
     clips = clips_at(work.source, work.listing, 0, work.listing.num_clips)
-    assert np.array_equal(rows.values, told(clips)) and rows.valid.all()
+    assert np.array_equal(rows.values, embeddings_of(clips)) and rows.valid.all()
     drawn = work.source.draw(1, 0)
-    assert np.array_equal(rows.read(drawn)[0], told(drawn))
+    assert np.array_equal(rows.read(drawn)[0], embeddings_of(drawn))
     assert {path.name for path in work.folder.parent.iterdir()} == {work.folder.name, "leases"}
     assert not (work.folder / "done").exists()
 
@@ -240,8 +240,8 @@ def _frozen_of(store: str) -> tuple[list[str], list[str]]:
     settings = FrozenSettings(True, 10**12, 10**9, "no")
     model = factories.build_model(recipe, source.store, 0)
     with passing_messages(said.append):
-        found = frozen_inputs(model, stage, source, reader, settings, Accelerator(cpu=True))
-    return sorted(found), said
+        rows_by_modality = frozen_inputs(model, stage, source, reader, settings, Accelerator(cpu=True))
+    return sorted(rows_by_modality), said
 
 
 @pytest.mark.slow

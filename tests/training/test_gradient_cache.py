@@ -80,12 +80,12 @@ def test_with_running_statistics_chunks_give_the_gradient_of_the_whole_batch(chu
             module.eval()
     terms = the_loss(detach)(reference(**inputs(12)), valid(12))
     terms["loss"].backward()
-    loss, found = by_the_cache(chunked, 12, chunk, "running", detach)
+    loss, cached_gradients = by_the_cache(chunked, 12, chunk, "running", detach)
     assert loss == pytest.approx(terms["loss"].item(), rel=1e-12)
     expected = gradients(reference)
-    assert set(found) == set(expected)
+    assert set(cached_gradients) == set(expected)
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(cached_gradients[name], gradient, rtol=1e-9, atol=1e-12)
     for name, buffer in chunked.named_buffers():
         assert torch.equal(buffer, dict(whole.named_buffers())[name]), "running statistics stay as they are"
     assert all(m.training for m in chunked.modules())
@@ -105,10 +105,10 @@ def test_with_chunk_statistics_it_is_the_gradient_of_a_network_that_sees_chunks(
     }
     terms = the_loss(False)(outputs, valid(num_rows))
     terms["loss"].backward()
-    loss, found = by_the_cache(chunked, num_rows, chunk, "chunk", False)
+    loss, cached_gradients = by_the_cache(chunked, num_rows, chunk, "chunk", False)
     assert loss == pytest.approx(terms["loss"].item(), rel=1e-12)
     for name, gradient in gradients(reference).items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(cached_gradients[name], gradient, rtol=1e-9, atol=1e-12)
     for name, buffer in reference.named_buffers():
         assert torch.equal(buffer, dict(chunked.named_buffers())[name]), f"{name} is updated once a chunk"
 

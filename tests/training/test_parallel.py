@@ -66,7 +66,7 @@ def raising() -> None:
 
 
 def together(rank: int) -> dict[str, Any]:
-    found: dict[str, Any] = {"most": most(10 + rank), "main": on_main(lambda: f"from {rank}")}
+    outcomes: dict[str, Any] = {"most": most(10 + rank), "main": on_main(lambda: f"from {rank}")}
     for name, function in (
         ("raised", lambda: on_main(raising)),
         ("defect", lambda: on_main(lambda: {}["key"])),
@@ -77,10 +77,10 @@ def together(rank: int) -> dict[str, Any]:
         ),
     ):
         try:
-            found[name] = function()
+            outcomes[name] = function()
         except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"
-    return found
+            outcomes[name] = f"{type(error).__name__}: {error}"
+    return outcomes
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +93,12 @@ def both(rank: int) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 
 def test_all_processes_report_a_disagreement(three: list[Any]) -> None:
-    found = [facts for facts, _ in three]
-    for rank, facts in enumerate(found):
+    outcomes = [facts for facts, _ in three]
+    for rank, facts in enumerate(outcomes):
         assert facts["most"] == 12 and facts["main"] == "from 0" and facts["same"] is None
         assert facts["raised"] == "TrichordError: the disk is full"
-        told = "TrichordError: the main process failed: KeyError: 'key'" if rank else "KeyError: 'key'"
-        assert facts["defect"] == told
+        defect = "TrichordError: the main process failed: KeyError: 'key'" if rank else "KeyError: 'key'"
+        assert facts["defect"] == defect
         assert (
             "stage av, step 3: process 1, 2 of 3 differs from process 0 in its queue and centroids" in facts["differs"]
         )
@@ -116,15 +116,15 @@ def normalised(rank: int, norm: nn.BatchNorm2d | None = None, part: slice | None
     norm = norm or BatchNorm2d(2).double()
     set_over_processes(norm, True)
     mine = slice(sum(SIZES[:rank]), sum(SIZES[: rank + 1])) if part is None else part
-    found = {}
+    tensors = {}
     for step in range(STEPS):
         x = rows(step)[mine].requires_grad_()
         y = norm(x)
         (y * rows(step + 10)[mine]).sum().backward()
-        found |= {f"y{step}": y.detach(), f"grad{step}": x.grad}
+        tensors |= {f"y{step}": y.detach(), f"grad{step}": x.grad}
     alone = rows(0)[:1, :, :, :1] if rank == 2 or part is not None else rows(0)[:0]
-    found["alone"] = norm(alone).detach()
-    return found | {n: p.grad for n, p in norm.named_parameters()} | dict(norm.named_buffers())
+    tensors["alone"] = norm(alone).detach()
+    return tensors | {n: p.grad for n, p in norm.named_parameters()} | dict(norm.named_buffers())
 
 
 def test_batch_norm_over_three_processes_is_torchs_over_all_rows(three: list[Any]) -> None:
@@ -136,15 +136,15 @@ def test_batch_norm_over_three_processes_is_torchs_over_all_rows(three: list[Any
         y = torchs(x)
         (y * rows(step + 10)).sum().backward()
         expected |= {f"y{step}": y.detach(), f"grad{step}": x.grad}  # type: ignore[dict-item]
-    found = [norms for _, norms in three]
+    parts = [norms for _, norms in three]
     for name, whole in expected.items():
-        assert torch.allclose(torch.cat([part[name] for part in found]), whole, rtol=1e-12, atol=1e-12), name
+        assert torch.allclose(torch.cat([part[name] for part in parts]), whole, rtol=1e-12, atol=1e-12), name
     for name, parameter in torchs.named_parameters():
-        assert torch.allclose(sum(part[name] for part in found), parameter.grad, rtol=1e-12), name  # type: ignore[arg-type]
+        assert torch.allclose(sum(part[name] for part in parts), parameter.grad, rtol=1e-12), name  # type: ignore[arg-type]
     for name, buffer in torchs.named_buffers():
-        assert all(torch.allclose(part[name], buffer, rtol=1e-12) for part in found), name
+        assert all(torch.allclose(part[name], buffer, rtol=1e-12) for part in parts), name
     torchs.eval()
-    assert torch.allclose(found[2]["alone"], torchs(rows(0)[:1, :, :, :1]), rtol=1e-12) and len(found[0]["alone"]) == 0
+    assert torch.allclose(parts[2]["alone"], torchs(rows(0)[:1, :, :, :1]), rtol=1e-12) and len(parts[0]["alone"]) == 0
 
 
 def test_the_old_name_of_the_setting_is_refused_and_old_models_are_read(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def plain(thing: object) -> dict[str, Any]:
 
 def terms_of(loss: Any, batches: int = 3) -> list[float]:
     """Return all terms of a loss on some batches of artificial embeddings, and the gradients of these."""
-    generator, found = torch.Generator().manual_seed(0), []
+    generator, numbers = torch.Generator().manual_seed(0), []
     valid = {m: torch.ones(ROWS, dtype=torch.bool) for m in MODALITIES}
     valid["audio"][0] = False
     positives = torch.eye(ROWS, dtype=torch.bool)
@@ -92,9 +92,9 @@ def terms_of(loss: Any, batches: int = 3) -> list[float]:
         outputs = {m: Encoded(rows[m], targets[m], 0.5 * rows[m]) for m in MODALITIES}
         terms = loss(outputs, valid, positives)
         terms["loss"].backward()
-        found += [float(term.detach()) for term in terms.values()]
-        found += [float(t.grad.square().sum()) for t in (*rows.values(), *targets.values()) if t.grad is not None]
-    return found
+        numbers += [float(term.detach()) for term in terms.values()]
+        numbers += [float(t.grad.square().sum()) for t in (*rows.values(), *targets.values()) if t.grad is not None]
+    return numbers
 
 
 def read_by_the_loop(settings: LoopSettings) -> dict[str, Any]:
@@ -175,8 +175,8 @@ def test_the_same_settings_build_the_same(store: Store, unchanged: Mapping[str, 
 
 @pytest.mark.parametrize(("section", "setting"), SETTINGS)
 def test_every_setting_has_an_effect(section: str, setting: str, store: Store, unchanged: Mapping[str, Any]) -> None:
-    found = built(changed(small(), section, setting), store)
-    differ = {name for name in unchanged if not same(found[name], unchanged[name])}
+    built_parts = built(changed(small(), section, setting), store)
+    differ = {name for name in unchanged if not same(built_parts[name], unchanged[name])}
     if not differ and section == "loss":  # a setting of another pairwise loss
         pairs = [(recipe, changed(recipe, section, setting)) for recipe in map(with_contrast, CONTRASTS)]
         differ = {"terms" for pair in pairs if not same(*(built(recipe, store)["terms"] for recipe in pair))}
@@ -197,9 +197,9 @@ def test_settings_keep_their_values_on_the_way_to_the_loop() -> None:
     training = recipe.training
     training.warmup_steps, training.keep_checkpoints, training.keep_best, training.loader_timeout_s = 11, 3, 4, 5.0
     training.learning_rate, training.clip_grad_norm, training.epochs, training.max_steps = 0.25, 0.75, 6, 7
-    found = factories.loop_settings(recipe, stages_of(Order.parse("av"))[0])
-    assert isinstance(found, LoopSettings)
-    assert found.training == training
+    settings = factories.loop_settings(recipe, stages_of(Order.parse("av"))[0])
+    assert isinstance(settings, LoopSettings)
+    assert settings.training == training
 
 
 def test_the_terms_of_a_loss_have_the_weights_of_the_recipe(store: Store) -> None:
@@ -222,5 +222,5 @@ def test_the_terms_of_a_loss_have_the_weights_of_the_recipe(store: Store) -> Non
 def test_batches_hold_what_the_loss_needs(contrast: str, store_only: str) -> None:
     recipe = small()
     recipe.loss.contrast, recipe.loss.cluster_store = contrast, store_only  # type: ignore[assignment]
-    found = factories.loop_settings(recipe, stages_of(Order.parse("av"))[0])
-    assert (found.with_positives, found.with_first_half) == (contrast == "mil_nce", store_only == "first_half")
+    settings = factories.loop_settings(recipe, stages_of(Order.parse("av"))[0])
+    assert (settings.with_positives, settings.with_first_half) == (contrast == "mil_nce", store_only == "first_half")

@@ -96,9 +96,9 @@ def test_the_optimizer_takes_clipped_gradients(
     recipe = debug(training={"clip_grad_norm": limit})
     summary = run.train_order(store_path, tmp_path / "run", "vt", 0, recipe)
     lines = (summary.model_folder / "metrics.jsonl").read_text().splitlines()
-    told = [json.loads(line)["grad_norm"] for line in lines]
-    assert len(told) == len(norms_at_steps) == 3 and min(told) > 1
-    assert norms_at_steps == pytest.approx([limit or norm for norm in told], rel=1e-4)
+    logged_norms = [json.loads(line)["grad_norm"] for line in lines]
+    assert len(logged_norms) == len(norms_at_steps) == 3 and min(logged_norms) > 1
+    assert norms_at_steps == pytest.approx([limit or norm for norm in logged_norms], rel=1e-4)
 
 
 # --- What names a frozen cache
@@ -282,5 +282,6 @@ def test_a_checkpoint_has_the_mean_loss_since_the_one_before(store_path: Path, t
     lines = (summary.model_folder / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in lines]
     paths = sorted((summary.model_folder / "checkpoints").glob("step-*/checkpoint.json"))
-    told = [json.loads(path.read_text())["mean_loss"] for path in paths]
-    assert told == pytest.approx([sum(losses[:2]) / 2, sum(losses[2:]) / 2]) and told[0] != pytest.approx(told[1])
+    mean_losses = [json.loads(path.read_text())["mean_loss"] for path in paths]
+    assert mean_losses == pytest.approx([sum(losses[:2]) / 2, sum(losses[2:]) / 2])
+    assert mean_losses[0] != pytest.approx(mean_losses[1])

@@ -84,20 +84,20 @@ def trained(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return folder, run_processes(2, work, folder, str(tiny_store), str(folder))
 
 
-def check_equal(found: Path, expected: Path, limit: float) -> None:
+def check_equal(actual: Path, expected: Path, limit: float) -> None:
     stages = sorted(path.parent.name for path in expected.glob("stages/*/metrics.jsonl"))
     assert stages
     for stage in stages:
         a, b = (
             [json.loads(line) for line in (out / "stages" / stage / "metrics.jsonl").read_text().splitlines()]
-            for out in (found, expected)
+            for out in (actual, expected)
         )
         assert [row["step"] for row in a] == list(range(STEPS)) == [row["step"] for row in b]
         assert a[0]["grad_norm"] == pytest.approx(b[0]["grad_norm"], rel=1e-5)
         for x, y in zip(a, b, strict=True):
             assert x["loss"] == pytest.approx(y["loss"], rel=limit)
             assert x["grad_norm"] == pytest.approx(y["grad_norm"], rel=limit)
-        weights, other = (load_file(out / "stages" / stage / "model.safetensors") for out in (found, expected))
+        weights, other = (load_file(out / "stages" / stage / "model.safetensors") for out in (actual, expected))
         assert weights.keys() == other.keys()
         for name in weights:
             assert weights[name].shape == other[name].shape  # whole, not a part

@@ -125,9 +125,9 @@ def test_clips_of_a_step_are_those_of_all_processes(
         counts.append([(batch.to(torch.device("cpu")).step_clips, len(batch.valid["text"])) for batch in drawn])
     whole = [len(source.draw(epoch, 0)) for epoch in range(2)]
     assert source.steps_per_epoch == 1
-    assert all([told for told, _ in of] == whole for of in counts)
-    assert [sum(of[step][1] for of in counts) for step in range(2)] == whole
-    assert len({of[0][1] for of in counts}) > 1, "uneven parts"
+    assert all([step_clips for step_clips, _ in counts_of_process] == whole for counts_of_process in counts)
+    assert [sum(counts_of_process[step][1] for counts_of_process in counts) for step in range(2)] == whole
+    assert len({counts_of_process[0][1] for counts_of_process in counts}) > 1, "uneven parts"
 
     def third(*arguments: object, **options: object) -> object:
         return batches(*arguments, **{**options, "process": 2, "num_processes": 3})  # type: ignore[arg-type]
