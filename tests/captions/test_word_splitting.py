@@ -119,14 +119,14 @@ def test_a_model_splits_text_as_its_store_did(tmp_path: Path, splitting: str, ex
     from trichord.embedder.folder import _read_words, _write_words
 
     vectors = WordVectors(WORDS, np.eye(3, dtype=np.float32), "GloVe 3-d abc", True, splitting)
-    told = _write_words(tmp_path / "words.safetensors", vectors)
-    vocabulary = Vocabulary(_read_words(tmp_path, told))
+    description = _write_words(tmp_path / "words.safetensors", vectors)
+    vocabulary = Vocabulary(_read_words(tmp_path, description))
     assert len(vocabulary.vectors_of([["सूप don\u2019t"]])[0]) == expected
     if splitting == "published":  # what earlier versions wrote states none
-        del told["splitting"]
-        assert _read_words(tmp_path, told).splitting == "published"
+        del description["splitting"]
+        assert _read_words(tmp_path, description).splitting == "published"
     with pytest.raises(TrichordError, match="the word splitting is 'other'"):
-        _read_words(tmp_path, told | {"splitting": "other"})
+        _read_words(tmp_path, description | {"splitting": "other"})
 
 
 @pytest.mark.parametrize("text", ["xyz", "सूप"])
