@@ -85,11 +85,12 @@ def test_a_stalled_slice_names_file_stream_and_video(
     started = time.monotonic()
     with pytest.raises(TrichordError) as caught:
         list(drawn(tiny_store, (modality, "text"), timeout_s=0.2))
-    told = str(caught.value)
+    message = str(caught.value)
     assert (
-        f"no batch arrived within 0.2 s: the reader is waiting for {shard} (stream {stream}, video 'video005')" in told
+        f"no batch arrived within 0.2 s: the reader is waiting for {shard} (stream {stream}, video 'video005')"
+        in message
     )
-    assert "training.loader_timeout_s" in told and "\n" not in told
+    assert "training.loader_timeout_s" in message and "\n" not in message
     assert time.monotonic() - started < 10, "nobody waits for the stalled thread"
 
 
@@ -106,8 +107,8 @@ def test_a_shard_that_does_not_open_is_named_by_a_command_that_ends(tmp_path: Pa
         command, capture_output=True, text=True, timeout=60, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 2, done.stderr
-    told = done.stderr.strip().splitlines()
-    assert len(told) == 1 and f"the reader is waiting for {shard} (video 'video0" in told[0]
+    error_lines = done.stderr.strip().splitlines()
+    assert len(error_lines) == 1 and f"the reader is waiting for {shard} (video 'video0" in error_lines[0]
 
 
 def test_without_a_limit_it_waits(let_go: threading.Event) -> None:

@@ -32,8 +32,8 @@ def added(store: Path, *items: Item) -> Store:
 def pairs(*items: Item, path: Path) -> dict[str, str]:
     """Return items of split test with the items of split train that have their content."""
     store = Store(build(path, items))
-    found = same_content(store, store.select(split="train"), store.select(split="test"))
-    return {store.video_id(i): store.video_id(k) for i, k in found.items()}
+    originals = same_content(store, store.select(split="train"), store.select(split="test"))
+    return {store.video_id(i): store.video_id(k) for i, k in originals.items()}
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def leaking(tiny_store: Path, tmp_path: Path) -> Path:
 
 
 def test_a_study_that_scores_its_training_videos_is_refused(leaking: Path, tmp_path: Path) -> None:
-    told = "benchmark other evaluates on 1 videos that are trained on under another name .'copy' of other/test is 'video000'"
-    with pytest.raises(TrichordError, match=told):
+    message = "benchmark other evaluates on 1 videos that are trained on under another name .'copy' of other/test is 'video000'"
+    with pytest.raises(TrichordError, match=message):
         run_study(leaking, tmp_path / "out", ["vt"], [0], quick())
     assert not (tmp_path / "out").exists()
     assert "overlap      1 video of other splits with the content of a training video" in str(store_info(leaking))
@@ -68,40 +68,45 @@ def test_an_evaluation_on_the_store_of_training_is_refused_too(leaking: Path, tm
 
 
 def test_extracted_videos_are_known_by_their_files_whatever_their_captions(tmp_path: Path) -> None:
-    def of(name: str, split: str, media: str, source: str = "") -> Item:
+    def extracted_item(name: str, split: str, media: str, source: str = "") -> Item:
         return replace(item(name, split=split), media=media, source=source)
 
-    found = pairs(
-        of("a", "train", "m1", "c1:f"), of("b", "test", "m1", "c2:f"), of("c", "test", "m2", "c3:f"), of("d", "train", "", "c4:f"),
-        of("e", "test", "m3", "c4:g"), of("f", "val", "m1"), path=tmp_path / "s",
-    )  # fmt: skip
-    assert found == {"b": "a", "e": "d"}
+    originals = pairs(
+        extracted_item("a", "train", "m1", "c1:f"),
+        extracted_item("b", "test", "m1", "c2:f"),
+        extracted_item("c", "test", "m2", "c3:f"),
+        extracted_item("d", "train", "", "c4:f"),
+        extracted_item("e", "test", "m3", "c4:g"),
+        extracted_item("f", "val", "m1"),
+        path=tmp_path / "s",
+    )
+    assert originals == {"b": "a", "e": "d"}
 
 
 def test_imported_videos_are_known_by_their_features(tmp_path: Path) -> None:
-    def of(name: str, split: str, seed: int, **change: object) -> Item:
+    def imported_item(name: str, split: str, seed: int, **change: object) -> Item:
         one = item("x" * seed, split=split)
         rows = np.random.RandomState(seed).rand(6, 4).astype(np.float16)
         return replace(one, video_id=name, streams=one.streams | {"visual_2d": rows}, **change)  # type: ignore[arg-type]
 
-    wide = of("wide", "test", 1)
+    wide = imported_item("wide", "test", 1)
     wide.streams["visual_2d"] = wide.streams["visual_2d"].astype(np.float32)
-    begins_alike = of("begins alike", "test", 2)
+    begins_alike = imported_item("begins alike", "test", 2)
     begins_alike.streams["visual_2d"][-1] += np.float16(1)
-    shorter = of("shorter", "test", 3)
+    shorter = imported_item("shorter", "test", 3)
     shorter.streams["visual_2d"] = shorter.streams["visual_2d"][:5]
-    alone = of("sound missing", "test", 4)
+    alone = imported_item("sound missing", "test", 4)
     del alone.streams["spectrogram"]
-    other_sound = of("other sound", "test", 5)
+    other_sound = imported_item("other sound", "test", 5)
     other_sound.streams["spectrogram"] = other_sound.streams["spectrogram"] + np.float16(1)
     silent_one = replace(item("silent", split="test"))
     silent_one.streams["visual_2d"] += 0.25
-    trained = [of(f"t{seed}", "train", seed) for seed in range(1, 6)]
+    trained = [imported_item(f"t{seed}", "train", seed) for seed in range(1, 6)]
     of_silence = item("silent too")
     of_silence.streams["spectrogram"] = silent_one.streams["spectrogram"]
     tests = [wide, begins_alike, shorter, alone, other_sound, silent_one]
-    found = pairs(*trained, of_silence, *tests, path=tmp_path / "s")
-    assert found == {"wide": "t1", "sound missing": "t4"}
+    originals = pairs(*trained, of_silence, *tests, path=tmp_path / "s")
+    assert originals == {"wide": "t1", "sound missing": "t4"}
 
 
 def test_no_more_than_three_pairs_are_named(tmp_path: Path) -> None:

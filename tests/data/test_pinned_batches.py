@@ -72,5 +72,5 @@ def test_captions_of_one_clip_share_its_cached_embeddings() -> None:
     frozen = FrozenRows("video", "embedding", values, np.array([True, False, True]), row, begin)
     spans, captions = np.zeros(4), [np.array([0])] * 4
     clips = Clips(np.array([0, 0, 0, 2]), spans, spans, captions, np.array([1, 2, 0, 0]))
-    found, valid = frozen.read(clips)
-    assert found.tolist() == [[0, 1], [2, 3], [0, 1], [4, 5]] and valid.tolist() == [True, False, True, True]
+    embeddings, valid = frozen.read(clips)
+    assert embeddings.tolist() == [[0, 1], [2, 3], [0, 1], [4, 5]] and valid.tolist() == [True, False, True, True]

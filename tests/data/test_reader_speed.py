@@ -214,11 +214,11 @@ def test_published_orders_of_many_are_those_of_each(videos: list[list[tuple[int,
     start_s = np.concatenate([t[0] for t in times])
     end_s = start_s + np.concatenate([t[1] for t in times])
     wanted = np.random.default_rng(0).integers(0, offsets[-1], 12)
-    for caption, found in zip(wanted, words_published_orders(wanted, start_s, end_s, 8.0, offsets), strict=True):
+    for caption, order in zip(wanted, words_published_orders(wanted, start_s, end_s, 8.0, offsets), strict=True):
         video = int(np.searchsorted(offsets, caption, "right")) - 1
         begin, stop = offsets[video], offsets[video + 1]
         slow = words_published_order(int(caption - begin), start_s[begin:stop], end_s[begin:stop], 8.0)
-        assert (found - begin).tolist() == slow.tolist()
+        assert (order - begin).tolist() == slow.tolist()
     assert words_published_orders(np.array([], np.int64), start_s, end_s, 8.0, offsets) == []
     assert clip_spans(start_s, end_s, 8.0, offsets)[0].shape == start_s.shape
 
@@ -243,8 +243,8 @@ def test_the_maximum_on_bits_knows_signs_and_both_zeros(tmp_path: Path) -> None:
 def test_nan_features_are_preserved(nan: int) -> None:
     bits_of = np.full((5, 4), 0xBC00, np.uint16)  # -1.0
     bits_of[2, 1] = nan
-    found = _signed_max(bits_of).view(np.float16)
-    assert np.isnan(found).tolist() == [False, True, False, False]
+    maxima = _signed_max(bits_of).view(np.float16)
+    assert np.isnan(maxima).tolist() == [False, True, False, False]
 
 
 def test_wide_features_have_the_same_length_to_the_last_bit(tmp_path: Path) -> None:
@@ -333,12 +333,12 @@ def test_pinned_batches_give_the_network_the_same_bits(
     assert pinned.inputs["audio"].dtype == dtype and pinned.inputs["audio"].shape == (12, 40, 700)
     assert stand_in.asked[:2] == [((12, 24), torch.float32), ((12, 700, 40), dtype)]
     table = torch.from_numpy(store.word_vectors)
-    found = pinned.model_inputs(table)
+    inputs = pinned.model_inputs(table)
     expected = reader.read(source.draw(0, 0)).model_inputs(table)
-    assert found.keys() == expected.keys()
+    assert inputs.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert found[name].dtype == tensor.dtype and found[name].stride() == tensor.stride()
-        assert bits(found[name]) == bits(tensor)
+        assert inputs[name].dtype == tensor.dtype and inputs[name].stride() == tensor.stride()
+        assert bits(inputs[name]) == bits(tensor)
 
 
 # ---- reading ahead
@@ -360,11 +360,11 @@ def test_one_thread_reads_on_across_epochs(tiny_store: Path) -> None:
 
     source.draw = noted  # type: ignore[method-assign]
     stream = batches(source, reader, epochs=range(2, 5), first_step=1, num_batches=6)
-    found = [next(stream)]
-    found += list(stream)
+    received = [next(stream)]
+    received += list(stream)
     expected = [(2, 1), (2, 2), (3, 0), (3, 1), (3, 2), (4, 0)]
     assert places == expected and len(threads) == 1 and threading.get_ident() not in threads
-    for (epoch, step), batch in zip(expected, found, strict=True):
+    for (epoch, step), batch in zip(expected, received, strict=True):
         assert bits(batch.inputs["video"]) == bits(reader.read(draw(epoch, step)).inputs["video"])
 
 

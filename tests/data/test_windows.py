@@ -26,22 +26,24 @@ def test_pooling_against_loops(counts: list[int], width: int, share: float, pool
     clip_of = np.repeat(np.arange(len(counts)), counts)
     vectors = {m: rng.integers(-3, 3, (len(clip_of), width)).astype(np.float32) for m in ("video", "audio")}
     valid = {m: rng.random(len(clip_of)) < share for m in vectors}
-    found, there = pooled(vectors, valid, clip_of, len(counts), Windows(3, 1.0, pool))
+    pooled_vectors, there = pooled(vectors, valid, clip_of, len(counts), Windows(3, 1.0, pool))
     for modality, rows in vectors.items():
         for clip in range(len(counts)):
             mine = [rows[w].tolist() for w in range(len(rows)) if clip_of[w] == clip and valid[modality][w]]
             assert there[modality][clip] == bool(mine)
             columns = list(zip(*mine, strict=True)) if mine else [(0.0,)] * width
             expected = [max(c) if pool == "max" else sum(c) / len(c) for c in columns]
-            np.testing.assert_allclose(found[modality][clip], expected, rtol=1e-6, atol=1e-6)
-        assert found[modality].shape == (len(counts), width)
+            np.testing.assert_allclose(pooled_vectors[modality][clip], expected, rtol=1e-6, atol=1e-6)
+        assert pooled_vectors[modality].shape == (len(counts), width)
 
 
 def test_equal_windows_pool_to_themselves() -> None:
     rows = np.repeat(np.array([[0.1, -7.0]], np.float32), 10, axis=0)
     for pool in ("mean", "max"):
-        found, _ = pooled({"video": rows}, {"video": np.ones(10, bool)}, np.zeros(10, int), 1, Windows(10, 1.0, pool))
-        np.testing.assert_allclose(found["video"], rows[:1], rtol=1e-6)
+        pooled_vectors, _ = pooled(
+            {"video": rows}, {"video": np.ones(10, bool)}, np.zeros(10, int), 1, Windows(10, 1.0, pool)
+        )
+        np.testing.assert_allclose(pooled_vectors["video"], rows[:1], rtol=1e-6)
 
 
 @given(
