@@ -18,15 +18,15 @@ from trichord.store.committed import Committed, new_parts
 TEXTS = (("add the salt",), ("stir now",), ("crème",), ())
 
 
-def told(known: Committed) -> tuple[object, ...]:
+def committed_content(known: Committed) -> tuple[object, ...]:
     vectors = [vector.tolist() for vector in known.vectors]
     return known.splits, known.dims, known.word_table, known.words, vectors, known.word_ids, known.next_part
 
 
-def anew(store: Path) -> tuple[object, ...]:
+def content_read_again(store: Path) -> tuple[object, ...]:
     known = Committed()
     known.renew(store)
-    return told(known)
+    return committed_content(known)
 
 
 def commit(store: Path, known: Committed | None, number: int) -> None:
@@ -56,7 +56,7 @@ def test_the_kept_content_equals_the_content_read_again(
                 patch.setattr("trichord.store.writer.write_shard", _no_space)
                 commit(store, known, number)
         with StoreWriter(store, word_vectors(), committed=known) as writer:
-            assert told(known) == anew(store)
+            assert committed_content(known) == content_read_again(store)
             opened = Store(store)
             assert all(writer.contains("howto", opened.video_id(i)) for i in range(len(opened)))
             have = opened.sources("howto")

@@ -125,15 +125,17 @@ def test_the_split_of_a_folder_follows_the_names(folder: Path) -> None:
 def test_three_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
     videos, store = many(tmp_path / "v", 30), tmp_path / "s"
     command = [*COMMAND, str(videos), "--store", str(store), "--visual_2d", SMALL, "--workers", "2"]
-    told: list[str] = []
+    output_lines: list[str] = []
     for lines_before_kill in (3, 9, 7):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
             assert process.stdout is not None
-            told += [process.stdout.readline() for _ in range(lines_before_kill)]
+            output_lines += [process.stdout.readline() for _ in range(lines_before_kill)]
             os.killpg(process.pid, signal.SIGKILL)
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    told += done.stdout.splitlines()
-    names = [line.split(" ")[1] for line in told if " captions, train | " in line or " captions, test | " in line]
+    output_lines += done.stdout.splitlines()
+    names = [
+        line.split(" ")[1] for line in output_lines if " captions, train | " in line or " captions, test | " in line
+    ]
     assert len(names) == len(set(names)) and 19 <= len(names) <= 30  # one may finish untold just before a kill
     assert done.returncode == 0 and verify(store) == []
     run(videos, tmp_path / "whole")

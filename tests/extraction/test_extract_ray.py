@@ -36,11 +36,11 @@ def one_load(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def contents(store: Path) -> dict[str, object]:
     """Return everything in a store, with the lines of files that grow during the work in any order."""
-    found: dict[str, object] = {}
+    files: dict[str, object] = {}
     for path in sorted(p for p in store.rglob("*") if p.is_file()):
         lines = path.suffix == ".jsonl"
-        found[str(path.relative_to(store))] = sorted(path.read_text().splitlines()) if lines else path.read_bytes()
-    return found
+        files[str(path.relative_to(store))] = sorted(path.read_text().splitlines()) if lines else path.read_bytes()
+    return files
 
 
 def command(videos: Path, store: Path, address: str, *more: str) -> list[str]:
@@ -218,13 +218,13 @@ def test_a_lost_worker_and_a_lost_node_lose_nothing(
     )
     assert process.stdout is not None
     with process:
-        told = [process.stdout.readline() for _ in range(4)]
+        output_lines = [process.stdout.readline() for _ in range(4)]
         assert cluster.do("kill").startswith("killed ")
-        told += [process.stdout.readline() for _ in range(4)]
+        output_lines += [process.stdout.readline() for _ in range(4)]
         assert cluster.do("remove") == "removed"
-        told += process.communicate(timeout=240)[0].splitlines()
-    assert process.returncode == 0, told
-    names = [line.split(" ")[1] for line in told if " | " in line]
+        output_lines += process.communicate(timeout=240)[0].splitlines()
+    assert process.returncode == 0, output_lines
+    names = [line.split(" ")[1] for line in output_lines if " | " in line]
     assert len(names) == len(set(names)) == 31  # each is told once
     assert contents(store) == expected and not list((store / FOLDER).iterdir())
 
@@ -245,8 +245,8 @@ def test_ctrl_c_keeps_finished_items(videos: Path, cluster: TwoNodes, tmp_path: 
     assert "interrupted; finished items are stored" in out and "Traceback" not in error, error
     num_stored = len(Store(store))
     assert 5 <= num_stored < 29 and verify(store) == [] and not list((store / FOLDER).iterdir())
-    told = set(ledger(store).values())  # what was begun and not finished, if anything was, is told as interrupted
-    assert {"captions", "unreadable"} <= told <= {"interrupted", "captions", "unreadable"}
+    reasons = set(ledger(store).values())  # what was begun and not finished, if anything was, is told as interrupted
+    assert {"captions", "unreadable"} <= reasons <= {"interrupted", "captions", "unreadable"}
     again = run(videos, store)
     assert (again.num_added, again.num_present) == (29 - num_stored, num_stored) and len(set(ids_of(store))) == 29
     assert set(ledger(store).values()) == {"captions", "unreadable"} and verify(store) == []

@@ -30,9 +30,9 @@ def test_sources_of_a_folder(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "b" / "up").symlink_to(tmp_path)
-    found = sources_of_folder(tmp_path)
-    assert [(s.name, s.video_id) for s in found] == [("a.mp4", "a"), ("a.webm", "a"), ("b/z.MKV", "b/z")]
-    assert all(s == Source(s.video_id, s.name, video=tmp_path / s.name, file_name=s.name) for s in found)
+    sources = sources_of_folder(tmp_path)
+    assert [(s.name, s.video_id) for s in sources] == [("a.mp4", "a"), ("a.webm", "a"), ("b/z.MKV", "b/z")]
+    assert all(s == Source(s.video_id, s.name, video=tmp_path / s.name, file_name=s.name) for s in sources)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_videos_that_can_be_held_out(tmp_path: Path) -> None:
 
 
 def rows(source: Source, duration_s: float = 10.0) -> list[tuple[float, float, str]]:
-    found = captions_of(source, duration_s)
-    return list(zip(found.start_s.tolist(), found.end_s.tolist(), found.text, strict=True))
+    captions = captions_of(source, duration_s)
+    return list(zip(captions.start_s.tolist(), captions.end_s.tolist(), captions.text, strict=True))
 
 
 def test_where_captions_come_from(tmp_path: Path) -> None:

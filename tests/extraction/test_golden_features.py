@@ -29,13 +29,13 @@ NAMES = ("bigbuckbunny", "flipping_a_pancake", "nasa_13013")
 def features(store: Path) -> dict[str, np.ndarray]:
     """Return all visual rows, and every tenth frame of the spectrogram."""
     opened = Store(store)
-    found = {}
+    arrays = {}
     for i in range(len(opened)):
         name = opened.video_id(i)
-        found[f"{name}.visual_2d"] = np.array(opened.rows("visual_2d", i))
-        found[f"{name}.spectrogram"] = np.array(opened.rows("spectrogram", i)[::10])
-        found[f"{name}.duration_s"] = np.array(opened.duration_s(i))
-    return found
+        arrays[f"{name}.visual_2d"] = np.array(opened.rows("visual_2d", i))
+        arrays[f"{name}.spectrogram"] = np.array(opened.rows("spectrogram", i)[::10])
+        arrays[f"{name}.duration_s"] = np.array(opened.duration_s(i))
+    return arrays
 
 
 def extracted(store: Path) -> dict[str, np.ndarray]:
@@ -46,20 +46,20 @@ def extracted(store: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+def extracted_arrays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     return extracted(tmp_path_factory.mktemp("golden") / "s")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_features_of_real_videos_are_the_golden_ones(found: dict[str, np.ndarray], name: str) -> None:
+def test_features_of_real_videos_are_the_golden_ones(extracted_arrays: dict[str, np.ndarray], name: str) -> None:
     with np.load(GOLDEN) as golden:
         visual, spectrogram = golden[f"{name}.visual_2d"], golden[f"{name}.spectrogram"]
-        assert found[f"{name}.duration_s"] == pytest.approx(float(golden[f"{name}.duration_s"]), abs=1e-3)
-    rows = found[f"{name}.visual_2d"]
+        assert extracted_arrays[f"{name}.duration_s"] == pytest.approx(float(golden[f"{name}.duration_s"]), abs=1e-3)
+    rows = extracted_arrays[f"{name}.visual_2d"]
     assert rows.shape == visual.shape and rows.dtype == visual.dtype == np.float16
     # another processor sums in another order: half-precision rounding apart the rows are the same
     assert np.abs(rows.astype(np.float32) - visual.astype(np.float32)).max() < 2e-3
-    mel = found[f"{name}.spectrogram"]
+    mel = extracted_arrays[f"{name}.spectrogram"]
     assert mel.shape == spectrogram.shape
     assert np.abs(mel.astype(np.float32) - spectrogram.astype(np.float32)).max() < 0.13
 

@@ -299,8 +299,10 @@ def test_the_plan_ignores_other_collections(root: Path) -> None:
     (root / "videos" / "train" / "tea.vtt").write_text(SAID)
     assert run(root / "videos", root / "s", collection="other").num_renewed == 1
     store = Store(root / "s")
-    told = [(store.collection(i), store.caption_text(i, 0)) for i in range(6) if store.video_id(i) == "train/tea"]
-    assert told == [("videos", "Crack the egg"), ("other", "pour the honey")]
+    collections_and_texts = [
+        (store.collection(i), store.caption_text(i, 0)) for i in range(6) if store.video_id(i) == "train/tea"
+    ]
+    assert collections_and_texts == [("videos", "Crack the egg"), ("other", "pour the honey")]
 
 
 def test_embeddings_of_captions_are_recomputed(tmp_path: Path) -> None:

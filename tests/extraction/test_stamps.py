@@ -37,13 +37,13 @@ def package(tmp_path: Path) -> Path:
 
 def test_what_counts_as_a_stamp(package: Path) -> None:
     notes: list[str] = []
-    found = find_stamps(package, notes=notes)
+    stamps = find_stamps(package, notes=notes)
     root = package / "usr" / "share" / "tuxpaint" / "stamps"
-    assert [source.video_id for source in found] == ["animals/cat", "animals/dog", "cafe/tea"]
+    assert [source.video_id for source in stamps] == ["animals/cat", "animals/dog", "cafe/tea"]
     split = "test" if zlib.crc32(b"animals/cat") % 4 == 0 else "train"
     picture, speech = root / "animals" / "cat.png", root / "animals" / "cat_desc_es.ogg"
     name = "animals/cat"
-    assert found[0] == Source(name, name, image=picture, audio=speech, text=("A cat.",), split=split, file_name=name)
+    assert stamps[0] == Source(name, name, image=picture, audio=speech, text=("A cat.",), split=split, file_name=name)
     assert [note.removeprefix(f"{root}: ") for note in notes] == [
         "2 spoken stamps without a PNG were left out (1 have only an SVG)",
         "1 spoken stamps without an English text were left out",

@@ -100,8 +100,10 @@ def test_a_store_without_renewed_items_has_the_format_that_earlier_versions_read
     renewed(path, item("v0"))
     formats = [part.read_bytes().count(b'"format": 4') > 0 for part in part_paths(path)]
     assert formats == [False, False, False, True], "an earlier version refuses the new part alone"
-    told = build(tmp_path / "t", [replace(item("a"), media="m", rules="clock 2, captions 2"), item("b"), item("c")])
-    store = Store(told)
+    path_of_others = build(
+        tmp_path / "t", [replace(item("a"), media="m", rules="clock 2, captions 2"), item("b"), item("c")]
+    )
+    store = Store(path_of_others)
     assert [(store.media(i), store.rules(i)) for i in range(3)] == [("m", "clock 2, captions 2"), ("", ""), ("", "")]
 
 

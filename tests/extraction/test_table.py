@@ -113,11 +113,11 @@ def test_a_folder_of_videos(tmp_path: Path) -> None:
         {"end": "5", "start": "", "task": "1", "text": "gone", "video_id": "gone"},
     ]
     path = write(tmp_path, rows)
-    found = read_table(path, videos)
-    assert [(s.video_id, s.start_s, s.end_s) for s in found] == [
+    sources = read_table(path, videos)
+    assert [(s.video_id, s.start_s, s.end_s) for s in sources] == [
         ("x.y_47-60", 47, 60), ("x.y_67-89.5", 67, 89.5), ("z", 0, None), ("gone_0-5", 0, 5),
     ]  # fmt: skip
-    assert [s.video.name for s in found if s.video] == ["x.y.mp4", "x.y.mp4", "z.webm", "gone.mp4"]
+    assert [s.video.name for s in sources if s.video] == ["x.y.mp4", "x.y.mp4", "z.webm", "gone.mp4"]
     with pytest.raises(TrichordError, match="has no column video, image or audio; .* or pass the folder of the videos"):
         read_table(path)
     with pytest.raises(TrichordError, match="none: does not exist; pass the folder of the videos"):
@@ -214,8 +214,8 @@ def test_a_parquet_table_without_a_usable_column(tmp_path: Path) -> None:
 
 
 def test_a_single_missing_file_is_not_an_error(tmp_path: Path) -> None:
-    found = read_table(write(tmp_path, [{"video": "v.mp4"}, {"video": "gone.mp4"}]))
-    assert [s.video_id for s in found] == ["v", "gone"]
+    sources = read_table(write(tmp_path, [{"video": "v.mp4"}, {"video": "gone.mp4"}]))
+    assert [s.video_id for s in sources] == ["v", "gone"]
 
 
 def test_paths_outside_the_folder_give_their_stem(tmp_path: Path) -> None:
