@@ -106,10 +106,10 @@ def test_mean_per_hop_against_loops(num_states: int, padded: int, hop: int, data
     rows = mean_per_hop(torch.tensor(states), padded, length, hop).numpy()
     assert len(rows) == math.ceil(length / hop)
     positions = [k * padded / num_states for k in range(num_states)]
-    for row, found in enumerate(rows):
+    for row, mean in enumerate(rows):
         own = [k for k, p in enumerate(positions) if row * hop <= p < min((row + 1) * hop, length)]
         own = own or [max(k for k, p in enumerate(positions) if p < min((row + 1) * hop, length))]
-        np.testing.assert_allclose(found, states[own].mean(0))
+        np.testing.assert_allclose(mean, states[own].mean(0))
 
 
 def test_whisper_rows_are_means_of_the_encoder_states_of_real_sound(

@@ -93,8 +93,8 @@ def test_contents_of_a_batch(store: Store) -> None:
 
 
 def test_no_clip_of_a_video_lacks_sound_at_its_end(store: Store) -> None:
-    found = evaluation_clips(store, np.arange(15), 4.0)
-    assert reader_of(store).read(found).valid["audio"].all()
+    all_clips = evaluation_clips(store, np.arange(15), 4.0)
+    assert reader_of(store).read(all_clips).valid["audio"].all()
 
 
 def test_embeddings_do_not_depend_on_the_clips_beside_them(store: Store) -> None:
@@ -111,13 +111,13 @@ def test_a_network_of_audio_embeddings() -> None:
     model = MCN(video_dim=7, embed_dim=8, word_dim=5, reconstruction_dim=4, audio_channels=(4, 4, 4, 4), audio_dim=6)
     assert not any("davenet" in name for name in model.state_dict())
     x = torch.randn(3, 6)
-    found = model(audio_pooled=x)["audio"]
+    encoded = model(audio_pooled=x)["audio"]
     gated = model.encoders["audio"].gated
     z = x @ gated.fc.weight.T + gated.fc.bias
     expected = z * torch.sigmoid(z @ gated.gate.weight.T + gated.gate.bias)
-    torch.testing.assert_close(found.embedding, expected)
-    assert torch.equal(found.target, x)
-    assert found.reconstruction is not None and (found.reconstruction < 0).any(), "both signs: no relu at the end"
+    torch.testing.assert_close(encoded.embedding, expected)
+    assert torch.equal(encoded.target, x)
+    assert encoded.reconstruction is not None and (encoded.reconstruction < 0).any(), "both signs: no relu at the end"
     with pytest.raises(TrichordError, match="reads audio embeddings, not spectrograms; give audio_pooled"):
         model(audio=torch.zeros(1, 40, 16))
     with pytest.raises(TrichordError, match="audio_pooled has the shape"):
@@ -241,10 +241,10 @@ def test_stills_with_one_caption_are_clips(tmp_path: Path) -> None:
     store = Store(tmp_path / "s")
     options = {"seed": 0, "videos_per_batch": 2, "clips_per_video": 1, "min_clip_s": 0.0}
     drawn = TrainingClips(store, np.arange(2), **options).draw(0, 0)  # type: ignore[arg-type]
-    for found in (drawn.take(np.argsort(drawn.item)), evaluation_clips(store, np.arange(2), 0.0)):
-        assert (found.start_s.tolist(), found.end_s.tolist()) == ([0, 0], [0.85, 6.0])
-        assert [c.tolist() for c in found.captions] == [[0], [0]]
-        batch = reader_of(store, audio="spectrogram", text="words", audio_frames=400).read(found)
+    for batch_clips in (drawn.take(np.argsort(drawn.item)), evaluation_clips(store, np.arange(2), 0.0)):
+        assert (batch_clips.start_s.tolist(), batch_clips.end_s.tolist()) == ([0, 0], [0.85, 6.0])
+        assert [c.tolist() for c in batch_clips.captions] == [[0], [0]]
+        batch = reader_of(store, audio="spectrogram", text="words", audio_frames=400).read(batch_clips)
         assert batch.inputs["audio_frames"].tolist() == [86, 400] and batch.inputs["video"].tolist() == [[0.5] * 4] * 2
         assert np.array_equal(batch.inputs["audio"][0, :, :86], store.rows("spectrogram", 0).T)
         assert (batch.inputs["audio"][0, :, 86:] == -80).all() and all(m.all() for m in batch.valid.values())

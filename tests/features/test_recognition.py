@@ -45,12 +45,12 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[a-z0-9']+", text.lower().replace("’", "'"))
 
 
-def word_errors(reference: list[str], found: list[str]) -> int:
+def word_errors(reference: list[str], recognised: list[str]) -> int:
     """Return the smallest number of words to insert, delete or replace."""
-    row = list(range(len(found) + 1))
+    row = list(range(len(recognised) + 1))
     for i, word in enumerate(reference, start=1):
         last, row[0] = row[0], i
-        for j, other in enumerate(found, start=1):
+        for j, other in enumerate(recognised, start=1):
             last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (word != other))
     return row[-1]
 
@@ -111,9 +111,9 @@ def test_chunks_cut_no_word_and_do_not_depend_on_blocks(size: int, seed: int) ->
     np.testing.assert_array_equal(np.concatenate([a for _, a in whole]), samples)
     recognizer = WhisperRecognizer(Fingerprint("beeps", "1"), Beeps())
     empty = np.zeros(0, np.float32)
-    found = list(recognizer.words(block for some in cut(samples, 1000) for block in (empty, some, empty)))
-    assert [word.text for word in found] == [f" {600 + n}" for n in range(len(starts_s))]
-    np.testing.assert_allclose([word.start_s for word in found], starts_s)
+    words = list(recognizer.words(block for some in cut(samples, 1000) for block in (empty, some, empty)))
+    assert [word.text for word in words] == [f" {600 + n}" for n in range(len(starts_s))]
+    np.testing.assert_allclose([word.start_s for word in words], starts_s)
 
 
 def test_the_cut_is_in_the_quietest_moment() -> None:
@@ -182,8 +182,8 @@ def test_long_sound_is_recognised_as_well_as_short_and_the_same_each_time(recogn
     assert len(sound) > 120 * 16000
     short = replace(recognizer, chunk_s=20.0)
     captions = short.transcribe(lambda: cut(sound, 16000))
-    for found in (captions, recognizer.transcribe(lambda: iter([sound]))):
-        assert word_errors(reference, words_of(" ".join(found.text))) <= 0.05 * len(reference)
+    for transcript in (captions, recognizer.transcribe(lambda: iter([sound]))):
+        assert word_errors(reference, words_of(" ".join(transcript.text))) <= 0.05 * len(reference)
     again = short.transcribe(lambda: iter([sound]))
     assert again.text == captions.text and (again.start_s == captions.start_s).all()
 

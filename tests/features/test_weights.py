@@ -109,8 +109,8 @@ def test_the_cache_is_used_without_asking_the_network(caches: Path, monkeypatch:
     folder = cached_model(caches, "org/name")
     assert find_model("org/name", extra="hf") == folder
     assert find_model(f"org/name@{'0' * 40}", extra="hf") == folder
-    found = weights.hugging_face_file("org/name", ("gone.bin", "model.safetensors"), "m", "--w")
-    assert found == folder / "model.safetensors"
+    path = weights.hugging_face_file("org/name", ("gone.bin", "model.safetensors"), "m", "--w")
+    assert path == folder / "model.safetensors"
 
 
 def test_a_model_that_is_not_there_offline(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
