@@ -149,7 +149,7 @@ def test_many_threads_read_at_once(tmp_path: Path) -> None:
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda _: load_npz_array(path, "features").shape, range(3000)))
+            shapes = list(pool.map(lambda _: load_npz_array(path, "features").shape, range(3000)))
     finally:
         sys.setswitchinterval(interval)
-    assert set(found) == {(3, 4)}
+    assert set(shapes) == {(3, 4)}

@@ -32,9 +32,11 @@ def test_a_table_of_clips_names_the_row(name: str, tmp_path: Path, capsys: pytes
     with pytest.raises(TrichordError, match=reason):
         read_table(path)
     assert main(["extract", str(path), "--store", str(tmp_path / "store"), "--visual_2d", "none"]) == 2
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert (
-        told.startswith(f"trichord: error: {path}, row 2: is not JSON (") and told.count("\n") == 1 and len(told) < 300
+        message.startswith(f"trichord: error: {path}, row 2: is not JSON (")
+        and message.count("\n") == 1
+        and len(message) < 300
     )
 
 

@@ -43,7 +43,7 @@ from trichord.tasks.subject import Subject
 from trichord.training.models import load_model
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 234446\n"
-TOLD = "is a git-lfs pointer in place of the file"
+POINTER_MESSAGE = "is a git-lfs pointer in place of the file"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ TOLD = "is a git-lfs pointer in place of the file"
 )  # fmt: skip
 def test_a_git_lfs_pointer_is_reported_as_such(name: str, read: Any, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(POINTER)
-    with pytest.raises(TrichordError, match=TOLD) as caught:
+    with pytest.raises(TrichordError, match=POINTER_MESSAGE) as caught:
         read(tmp_path / name)
     assert "git lfs pull" in str(caught.value) and "\n" not in str(caught.value)
 
@@ -69,7 +69,7 @@ def test_files_that_are_not_pointers(tmp_path: Path) -> None:
         assert lfs_pointer_error(path) is None
     assert lfs_pointer_error(tmp_path) is None and lfs_pointer_error(tmp_path / "none") is None
     path.write_bytes(POINTER)
-    assert TOLD in str(unreadable(path, OSError("what a library said")))
+    assert POINTER_MESSAGE in str(unreadable(path, OSError("what a library said")))
 
 
 def test_a_downloaded_model_is_to_be_downloaded_again(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_downloaded_model_is_to_be_downloaded_again(tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match="get the model again, or export it again"):
         load_model(tmp_path)
     (tmp_path / "model.json").write_bytes(POINTER)
-    with pytest.raises(TrichordError, match=TOLD):
+    with pytest.raises(TrichordError, match=POINTER_MESSAGE):
         load_model(tmp_path)
 
 
@@ -90,8 +90,8 @@ def test_a_part_of_a_store_is_copied_again_before_it_is_deleted(tmp_path: Path) 
     part = Store(store).shard_path(0)
     whole = part.read_bytes()
     part.write_bytes(POINTER)
-    assert all(TOLD in problem for problem in verify(store)) and verify(store)
-    with pytest.raises(TrichordError, match=TOLD):
+    assert all(POINTER_MESSAGE in problem for problem in verify(store)) and verify(store)
+    with pytest.raises(TrichordError, match=POINTER_MESSAGE):
         Store(store)
     part.write_bytes(whole[:-8])
     (problem, *_) = verify(store)
@@ -107,9 +107,9 @@ def test_types_that_are_not_read_and_numbers_that_no_float_holds(tmp_path: Path)
     ]
     write(tmp_path / "r" / "youcook_val.pkl", entries)
     import_youcook2(tmp_path / "r", tmp_path / "s", WORDS)
-    told = reasons(tmp_path / "s")
-    assert "visual_2d contains numbers outside the range of float32 (first in row 0)" in told["youcook2/v1"]
-    assert "visual_2d contains NaN or infinity (first in row 0)" in told["youcook2/v2"]
+    messages = reasons(tmp_path / "s")
+    assert "visual_2d contains numbers outside the range of float32 (first in row 0)" in messages["youcook2/v1"]
+    assert "visual_2d contains NaN or infinity (first in row 0)" in messages["youcook2/v2"]
 
 
 def test_the_first_caption_with_words_is_used(tmp_path: Path) -> None:
@@ -170,11 +170,11 @@ def test_latex_names_the_engine_for_other_scripts() -> None:
 
 def test_youcook2_full_counts_clips_without_full_features_as_errors() -> None:
     rows = np.eye(12, dtype=np.float32)
-    found = Embedded.of({"video": rows, "text": rows}, labels={"visual": ["rows"] * 10 + ["pooled"] * 2})
+    embedded = Embedded.of({"video": rows, "text": rows}, labels={"visual": ["rows"] * 10 + ["pooled"] * 2})
     scored = {}
     for missing in ("auto", "miss"):
         options = Options(directions=("t2v", "v2t"), missing=missing)
-        outcome = find_protocol("youcook2-full").run(Subject.of_embeddings(found), options)
+        outcome = find_protocol("youcook2-full").run(Subject.of_embeddings(embedded), options)
         scored[missing] = [
             (r["r1"], r["num_queries"], r["num_gallery"], r["num_missing"]) for r in outcome.details["results"]
         ]
@@ -190,24 +190,24 @@ def test_a_missing_side_does_not_affect_other_directions() -> None:
     kind = np.arange(40) % 2
     rows = (kind[:, None] + 0.1 * rng.normal(size=(40, 4))).astype(np.float32)
     labels = {"class": [f"c{k}" for k in kind], "split": ["train"] * 28 + ["test"] * 12}
-    found = Embedded.of({"video": rows, "audio": rows}, valid={"audio": np.arange(40) < 28}, labels=labels)
-    outcome = find_protocol("knn").run(Subject.of_embeddings(found), Options())
+    embedded = Embedded.of({"video": rows, "audio": rows}, valid={"audio": np.arange(40) < 28}, labels=labels)
+    outcome = find_protocol("knn").run(Subject.of_embeddings(embedded), Options())
     assert {row.of.partition(",")[0] for row in outcome.rows} == {"video"}
     assert "knn: no test clip with a label of class has audio, so this row is left out" in outcome.notes
-    outcome = find_protocol("clustering").run(Subject.of_embeddings(found), Options())
+    outcome = find_protocol("clustering").run(Subject.of_embeddings(embedded), Options())
     assert {row.of.partition(",")[0] for row in outcome.rows} == {"video", "audio", "video+audio"}
 
 
 def test_directions_without_clips_are_left_out_unless_requested() -> None:
     rows = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
-    found = Embedded.of({"video": rows, "audio": rows, "text": rows}, valid={"audio": [False] * 6})
-    outcome = find_protocol("retrieval").run(Subject.of_embeddings(found), Options())
+    embedded = Embedded.of({"video": rows, "audio": rows, "text": rows}, valid={"audio": [False] * 6})
+    outcome = find_protocol("retrieval").run(Subject.of_embeddings(embedded), Options())
     assert [row["direction"] for row in outcome.details["results"]] == ["t2v", "v2t"]
     assert any(
         "t2a, t2va, " in note and "left out, since no clip has all their modalities" in note for note in outcome.notes
     )
     with pytest.raises(TrichordError, match="no clip has text and audio; direction t2a cannot be scored"):
-        find_protocol("retrieval").run(Subject.of_embeddings(found), Options(directions=("t2a",)))
+        find_protocol("retrieval").run(Subject.of_embeddings(embedded), Options(directions=("t2a",)))
 
 
 def test_a_pointer_among_the_features_of_a_release(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_pointer_among_the_features_of_a_release(tmp_path: Path) -> None:
     root = write_crosstask(tmp_path / "r")
     next(root.rglob("v1_2d.npy")).write_bytes(POINTER)
     import_crosstask(root, tmp_path / "s", WORDS)
-    assert any(TOLD in reason for reason in reasons(tmp_path / "s").values())
+    assert any(POINTER_MESSAGE in reason for reason in reasons(tmp_path / "s").values())
 
 
 def test_pointers_among_videos_pictures_words_and_models_are_named(tmp_path: Path) -> None:

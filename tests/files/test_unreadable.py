@@ -69,16 +69,16 @@ def test_a_forbidden_file_is_not_damaged_whoever_reads_it(reader: str, tmp_path:
     with forbidden(path):
         with pytest.raises(Exception) as caught:  # noqa: PT011
             READERS[reader](path)
-        told = unreadable(path, caught.value, mend=MEND)
-    assert isinstance(told, Unavailable) and str(told) == f"{path}: cannot be read {RIGHTS}"
+        failure = unreadable(path, caught.value, mend=MEND)
+    assert isinstance(failure, Unavailable) and str(failure) == f"{path}: cannot be read {RIGHTS}"
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_missing_file_gives_repair_advice(reader: str, tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011
         READERS[reader](tmp_path / "none")
-    told = unreadable(tmp_path / "none", caught.value, mend=MEND)
-    assert not isinstance(told, Unavailable) and str(told).endswith(f"; {MEND}")
+    failure = unreadable(tmp_path / "none", caught.value, mend=MEND)
+    assert not isinstance(failure, Unavailable) and str(failure).endswith(f"; {MEND}")
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_a_missing_file_gives_repair_advice(reader: str, tmp_path: Path) -> None
      (SafetensorError("Error: Input/output error (os error 5)"), "check the disk")],
 )  # fmt: skip
 def test_faults_of_the_system_are_not_blamed_on_the_file(error: Exception, advice: str, tmp_path: Path) -> None:
-    told = unreadable(tmp_path, error, mend=MEND)
-    assert isinstance(told, Unavailable) and advice in str(told) and MEND not in str(told)
+    failure = unreadable(tmp_path, error, mend=MEND)
+    assert isinstance(failure, Unavailable) and advice in str(failure) and MEND not in str(failure)
 
 
 @pytest.mark.parametrize(
@@ -99,16 +99,16 @@ def test_faults_of_the_system_are_not_blamed_on_the_file(error: Exception, advic
 def test_wrong_content_gives_repair_advice(error: Exception, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x")
-    told = unreadable(path, error, mend=MEND)
-    assert not isinstance(told, Unavailable) and str(told).endswith(f"; {MEND}")
+    failure = unreadable(path, error, mend=MEND)
+    assert not isinstance(failure, Unavailable) and str(failure).endswith(f"; {MEND}")
 
 
 def test_a_temporary_fault_is_not_a_missing_file(tmp_path: Path) -> None:
     """safetensors reports every file that it cannot open as missing, and the file may be readable a moment later."""
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"whole")
-    told = unreadable(path, FileNotFoundError(f"No such file or directory: {path}"), mend=MEND)
-    assert isinstance(told, Unavailable) and MEND not in str(told) and "run the command again" in str(told)
+    failure = unreadable(path, FileNotFoundError(f"No such file or directory: {path}"), mend=MEND)
+    assert isinstance(failure, Unavailable) and MEND not in str(failure) and "run the command again" in str(failure)
 
 
 def test_too_little_memory_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,8 +119,8 @@ def test_too_little_memory_is_called_so(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     monkeypatch.setattr("trichord.files.reading.mmap.mmap", refuse)
-    told = unreadable(path, MemoryError("Unable to allocate 5 MiB"), mend=MEND)
-    assert isinstance(told, Unavailable) and "not enough memory (Unable to allocate 5 MiB)" in str(told)
+    failure = unreadable(path, MemoryError("Unable to allocate 5 MiB"), mend=MEND)
+    assert isinstance(failure, Unavailable) and "not enough memory (Unable to allocate 5 MiB)" in str(failure)
 
 
 @pytest.mark.parametrize(
