@@ -68,15 +68,15 @@ def test_masked_network_is_that_of_the_clips_alone(frames: list[int], more: int,
     slow = copy.deepcopy(net)
     generator = torch.Generator().manual_seed(sum(frames))
     audio = torch.randn(len(frames), 5, max(frames) + more, generator=generator, dtype=torch.float64)
-    found = net(audio, torch.tensor(frames))
+    output = net(audio, torch.tensor(frames))
     there = [i for i, n in enumerate(frames) if n]
     expected = clip_by_clip(slow, [audio[i, :, : frames[i]] for i in there])
-    whole = torch.zeros(found.shape, dtype=torch.float64)
+    whole = torch.zeros(output.shape, dtype=torch.float64)
     for i, features in zip(there, expected, strict=True):
         whole[i, :, : features.shape[1]] = features
-    near(found, whole, 1e-9)
-    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    (found * weights).sum().backward()
+    near(output, whole, 1e-9)
+    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    (output * weights).sum().backward()
     (whole * weights).sum().backward()
     for (name, a), b in zip(net.named_parameters(), slow.parameters(), strict=True):
         near(a.grad, b.grad, 1e-7, name)
@@ -85,9 +85,9 @@ def test_masked_network_is_that_of_the_clips_alone(frames: list[int], more: int,
             near(a, b, 1e-9, name)
 
 
-def near(found: torch.Tensor, expected: torch.Tensor, tolerance: float, name: str = "") -> None:
+def near(actual: torch.Tensor, expected: torch.Tensor, tolerance: float, name: str = "") -> None:
     """Check a tolerance relative to the largest value, or to one."""
-    far = (found.double() - expected).abs().max().item()
+    far = (actual.double() - expected).abs().max().item()
     assert far <= tolerance * max(1.0, expected.abs().max().item()), f"{name} {far}"
 
 
@@ -184,8 +184,8 @@ def test_bf16_is_as_near_to_float32_as_the_plain_way(frozen: str, monkeypatch: p
     exact, fast, plain = run(False, False), run(True, True), run(False, True)
     assert len(exact) == len(fast) == (2 if frozen == "weights" else 2 + len(list(network().parameters())))
 
-    def far(found: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack([(a - b).norm() / b.norm() for a, b in zip(found, exact, strict=True)])
+    def far(tensors: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([(a - b).norm() / b.norm() for a, b in zip(tensors, exact, strict=True)])
 
     assert far(fast)[0] < 0.05 and far(fast).mean() < 1.3 * far(plain).mean() + 0.01
     assert all(torch.equal(a, b) for a, b in zip(fast, run(True, True), strict=True)), "the same bits each time"
@@ -220,10 +220,10 @@ def test_the_layout_of_the_spectrogram_does_not_matter() -> None:
     num_frames = torch.tensor([90, 33, 90])
     torch.manual_seed(1)
     stored = -80 * torch.rand(3, 90, 5)
-    found = []
+    results = []
     for spectrogram in (stored.transpose(1, 2), stored.transpose(1, 2).contiguous()):
         net = network()
         out = net(spectrogram, num_frames)
         out.square().mean().backward()
-        found.append([out.detach(), *(p.grad for p in net.parameters())])
-    assert len(found[0]) > 10 and all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        results.append([out.detach(), *(p.grad for p in net.parameters())])
+    assert len(results[0]) > 10 and all(torch.equal(a, b) for a, b in zip(*results, strict=True))
