@@ -125,13 +125,13 @@ def test_evaluate_scores_every_single_modality_against_every_other(made: Path, t
     out = tmp_path / "out"
     trichord("evaluate", stage(made), "--store", made / "store", "--directions", "all", "--out", out,
              "--save-embeddings", tmp_path / "e.npz")  # fmt: skip
-    found = figures(out / "results.json")
-    assert len(found) == 12 and {"d2t", "t2d", "d2v", "v2d", "d2a", "a2d"} <= set(found)
-    assert found["d2t"] > 60 and json.loads((out / "results.json").read_text())["modalities"] == {"depth": "d"}
+    recalls = figures(out / "results.json")
+    assert len(recalls) == 12 and {"d2t", "t2d", "d2v", "v2d", "d2a", "a2d"} <= set(recalls)
+    assert recalls["d2t"] > 60 and json.loads((out / "results.json").read_text())["modalities"] == {"depth": "d"}
     trichord("report", out)
     assert "| d2t |" in (out / "report" / "report.md").read_text()
     trichord("evaluate", "--embeddings", tmp_path / "e.npz", "--directions", "all", "--out", tmp_path / "again")
-    assert figures(tmp_path / "again" / "results.json") == pytest.approx(found)
+    assert figures(tmp_path / "again" / "results.json") == pytest.approx(recalls)
 
 
 def test_evaluate_scores_a_whole_study(made: Path, tmp_path: Path) -> None:
@@ -155,8 +155,8 @@ def test_an_exported_model_embeds_arrays_as_evaluate_does(
     trichord("embed", tmp_path / "model", table, "--out", tmp_path / "e.safetensors")
     assert "(17 of video, 17 of audio, 17 of text, 16 of depth)" in capsys.readouterr().out
     modality._declared.clear()
-    found = Embedded.load(tmp_path / "e.safetensors")
-    assert declared() == {"depth": "d"} and not found.valid["depth"][0]
+    embedded = Embedded.load(tmp_path / "e.safetensors")
+    assert declared() == {"depth": "d"} and not embedded.valid["depth"][0]
     trichord(
         "evaluate",
         stage(made),
@@ -168,9 +168,9 @@ def test_an_exported_model_embeds_arrays_as_evaluate_does(
         tmp_path / "e.npz",
     )
     scored = Embedded.load(tmp_path / "e.npz")
-    assert found.ids[1:].tolist() == scored.ids.tolist()
+    assert embedded.ids[1:].tolist() == scored.ids.tolist()
     for name in ("video", "audio", "text", "depth"):
-        np.testing.assert_allclose(found.embeddings[name][1:], scored.embeddings[name], atol=1e-5)
+        np.testing.assert_allclose(embedded.embeddings[name][1:], scored.embeddings[name], atol=1e-5)
     trichord("evaluate", "--embeddings", tmp_path / "e.safetensors", "--directions", "d2t,t2d")
 
 
@@ -209,21 +209,21 @@ def test_rows_of_a_table_are_cut_out_of_their_files(made: Path, tmp_path: Path) 
     (tmp_path / "t.csv").write_text("id,video,start,end,depth\nx,v.mp4,1.2,2.2,d.npy\ny,v.mp4,,,\nz,gone.mp4,,,\n")
     lines: list[str] = []
     with passing_messages(lines.append):
-        found = embed_files(model, [tmp_path / "t.csv"])
+        embedded = embed_files(model, [tmp_path / "t.csv"])
     (line,) = [line for line in lines if line.startswith("left out")]
     assert line.startswith("left out: t.csv row 3 (z): ") and "gone.mp4" in line
     span = {"start_s": 1.2, "end_s": 2.2}
     expected = {"video": model.encode_video(tmp_path / "v.mp4", **span), "audio": model.encode_audio(tmp_path / "v.mp4", **span),
                 "text": model.encode_text("soup"), "depth": model.encode_features("depth", np.ones(WIDTH))}  # fmt: skip
     assert (
-        found.ids.tolist() == ["x", "y"]
-        and found.captions is not None
-        and found.captions.tolist() == ["soup", "egg soup"]
+        embedded.ids.tolist() == ["x", "y"]
+        and embedded.captions is not None
+        and embedded.captions.tolist() == ["soup", "egg soup"]
     )
     for name, rows in expected.items():
-        assert np.array_equal(found.embeddings[name][0], rows[0]), name
-    assert (found.start_s[0], found.end_s[0]) == (1.2, 2.2) and found.valid["depth"].tolist() == [True, False]
-    assert np.array_equal(found.embeddings["video"][1], model.encode_video(tmp_path / "v.mp4")[0])
+        assert np.array_equal(embedded.embeddings[name][0], rows[0]), name
+    assert (embedded.start_s[0], embedded.end_s[0]) == (1.2, 2.2) and embedded.valid["depth"].tolist() == [True, False]
+    assert np.array_equal(embedded.embeddings["video"][1], model.encode_video(tmp_path / "v.mp4")[0])
 
 
 @pytest.mark.parametrize(

@@ -149,9 +149,9 @@ def test_depth_that_is_not_finite_is_named_and_the_step_is_seen_again(tmp_path: 
         trained(store, tmp_path / "run", "vd")
     (dump,) = (tmp_path / "run").glob("stages/*/divergence")
     with declared():
-        found = reproduce(dump)
+        reproduction = reproduce(dump)
         assert declared_now() == {"depth": "d"}, "the dump declares its modalities"
-    assert found.same and "first module whose output is not finite: encoders.depth" in found.where[0]
+    assert reproduction.same and "first module whose output is not finite: encoders.depth" in reproduction.where[0]
 
 
 def read_model(folder: Path) -> None:
