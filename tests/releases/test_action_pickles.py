@@ -89,14 +89,16 @@ def test_the_official_lists_name_the_clips_of_the_import(tmp_path: Path) -> None
     (tmp_path / "lists" / "trainlist01.txt").write_text("YoYo/v_YoYo_g01_c01.avi 7\n")
     (tmp_path / "lists" / "testlist01.txt").write_text("Run/v_Run_g02_c01.avi\n")
     videos = [store.video_id(i) for i in range(2)]
-    found = Embedded.of({"video": np.eye(2)}, ids=videos)
-    columns = read_labels(tmp_path / "lists").of_clips(found)
-    told = dict(zip(videos, zip(columns["class"].tolist(), columns["fold-1"].tolist(), strict=True), strict=True))
-    assert told == {"YoYo/v_YoYo_g01_c01": ("YoYo", "train"), "Run/v_Run_g02_c01": ("Run", "test")}
+    embedded = Embedded.of({"video": np.eye(2)}, ids=videos)
+    columns = read_labels(tmp_path / "lists").of_clips(embedded)
+    classes_and_folds = dict(
+        zip(videos, zip(columns["class"].tolist(), columns["fold-1"].tolist(), strict=True), strict=True)
+    )
+    assert classes_and_folds == {"YoYo/v_YoYo_g01_c01": ("YoYo", "train"), "Run/v_Run_g02_c01": ("Run", "test")}
 
 
 def test_names_of_classes_as_words() -> None:
-    told = {
+    texts = {
         "ApplyEyeMakeup": "apply eye makeup",
         "brush_hair": "brush hair",
         "YoYo": "yo yo",
@@ -107,4 +109,4 @@ def test_names_of_classes_as_words() -> None:
         "ÉcoleÉté": "écoleété",  # cut at plain capitals alone
         "__": "",
     }
-    assert {name: class_text(name) for name in told} == told
+    assert {name: class_text(name) for name in texts} == texts

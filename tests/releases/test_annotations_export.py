@@ -90,7 +90,7 @@ def changed(**values: object) -> Callable[[list[str]], list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (cut, "lines; copy or export it again"),
         (lambda lines: [lines[0], lines[1][:20], *lines[2:]], "line 2: is not JSON"),
@@ -106,14 +106,14 @@ def changed(**values: object) -> Callable[[list[str]], list[str]]:
     ],
 )
 def test_a_damaged_file_is_reported_before_anything_is_stored(
-    annotated: Path, tmp_path: Path, change: Callable[[list[str]], list[str]], told: str
+    annotated: Path, tmp_path: Path, change: Callable[[list[str]], list[str]], message: str
 ) -> None:
     export_store(annotated, tmp_path / "out", layout="npy")
     path = tmp_path / "out" / FILE
     path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
     with pytest.raises(TrichordError) as caught:
         IMPORTERS["npy"](tmp_path / "out", tmp_path / "back")
-    assert told in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "back").exists()
 
 

@@ -216,12 +216,12 @@ def test_the_webdataset_library_reads_the_shards(tmp_path: Path) -> None:
     assert [Path(p).name for p in shards] == [
         "train-000000.tar", "train-000001.tar", "val-000000.tar", "val-000001.tar"
     ]  # fmt: skip
-    found = {}
+    samples = {}
     for sample in webdataset.WebDataset(shards, shardshuffle=False).decode():
-        found[sample["json"]["collection"], sample["json"]["id"]] = sample
-    assert len(found) == 7
+        samples[sample["json"]["collection"], sample["json"]["id"]] = sample
+    assert len(samples) == 7
     for item in content:
-        sample = found[item.collection, item.video_id]
+        sample = samples[item.collection, item.video_id]
         for name, rows in item.streams.items():
             if len(rows):
                 assert sample[f"{name}.npy"].dtype == rows.dtype
@@ -388,8 +388,8 @@ def test_pickles_written_in_pieces_are_pickles(values: list[Any], array: np.ndar
         data = START + EMPTY_LIST + b"".join(pieces) + STOP
         path = tmp_path_factory.mktemp("p") / "a.pkl"
         path.write_bytes(data)
-        for *found, rows, tensor in (pickle.loads(data), load_pickle(path)):
-            assert found == values
+        for *leading, rows, tensor in (pickle.loads(data), load_pickle(path)):
+            assert leading == values
             assert (rows.dtype, rows.shape, rows.tobytes()) == (one.dtype, one.shape, one.tobytes())
             copy = tensor["t"].numpy()
             assert (copy.dtype, copy.shape, copy.tobytes()) == (one.dtype, one.shape, one.tobytes())

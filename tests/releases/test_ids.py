@@ -65,9 +65,9 @@ def test_lists_that_do_not_match_are_refused_with_ids_of_both_sides() -> None:
     wanted = ["v0", *(f"x{i}" for i in range(5))]
     with pytest.raises(TrichordError) as caught:
         match(wanted, names)
-    told = str(caught.value)
-    assert "here: 5 of its 6 ids are not in there" in told and "with --x" in told and "\n" not in told
-    assert "names in here: 'x0', 'x1', 'x2'; names in there: 'v1', 'v2', 'v3'" in told
+    message = str(caught.value)
+    assert "here: 5 of its 6 ids are not in there" in message and "with --x" in message and "\n" not in message
+    assert "names in here: 'x0', 'x1', 'x2'; names in there: 'v1', 'v2', 'v3'" in message
     assert match(wanted, names, allow_missing=True) == {"v0": "v0"}
     for allowed in (False, True):
         with pytest.raises(TrichordError, match="here: none of its 1 ids occurs in there; .* 'y'; .* 'v0', 'v1', 'v2'"):
@@ -175,8 +175,8 @@ def test_steps_that_are_listed_twice_or_for_other_tasks(tmp_path: Path) -> None:
 def test_files_of_one_video_under_two_spellings(tmp_path: Path) -> None:
     root = write_crosstask(tmp_path / "r")
     renamed(root, "v1", "v1.mp4")
-    found = next(root.rglob("v1.mp4_2d.npy"))
-    found.with_name("v1.avi_2d.npy").write_bytes(found.read_bytes())
+    path = next(root.rglob("v1.mp4_2d.npy"))
+    path.with_name("v1.avi_2d.npy").write_bytes(path.read_bytes())
     summary = import_crosstask(root, tmp_path / "s", WORDS)
     assert summary.num_skipped == 1
     (reason,) = [entry["reason"] for entry in Store(tmp_path / "s").skipped()]

@@ -88,7 +88,7 @@ def test_msrvtt_full_has_every_caption_of_every_test_clip(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("{", "has no sentences with video_id and caption"),
         ("[]", "has no sentences with video_id and caption"),
@@ -100,10 +100,10 @@ def test_msrvtt_full_has_every_caption_of_every_test_clip(tmp_path: Path) -> Non
         ),
     ],
 )
-def test_msrvtt_full_mistakes_are_errors_of_one_line(content: str, told: str, tmp_path: Path) -> None:
+def test_msrvtt_full_mistakes_are_errors_of_one_line(content: str, message: str, tmp_path: Path) -> None:
     root = release(tmp_path / "release")
     (root / "odd.json").write_text(content)
-    assert told in refused(import_msrvtt, root, tmp_path / "store", full=Path("odd.json"))
+    assert message in refused(import_msrvtt, root, tmp_path / "store", full=Path("odd.json"))
     assert "--train has no effect with --full" in refused(
         import_msrvtt, root, tmp_path / "store", full=Path("odd.json"), train=Path("x")
     )

@@ -72,11 +72,11 @@ def test_youcook2_splits_durations_and_clips_that_lack_something(tmp_path: Path)
         "train": 2.5, "whole": 15.5, "silent": 1.0, "deaf": 1.0, "again": 2.5, "again#2": 2.5, "brain": 2.5
     }  # fmt: skip
     pickle_path = tmp_path / "data" / "youcook_val.pkl"
-    found = reasons(store_path)
-    assert found["youcook2/no caption"] == f"{pickle_path}: entry 5 (no caption): has no caption"
-    assert "youcook2/nan: visual_2d contains NaN" in found["youcook2/nan"]
-    assert f"{pickle_path}: entry 7 (flat audio): its spectrogram has shape (7,)" in found["youcook2/flat audio"]
-    assert "entry 8 (words): contains a str where an array of numbers is expected" in found["youcook2/words"]
+    reason_of = reasons(store_path)
+    assert reason_of["youcook2/no caption"] == f"{pickle_path}: entry 5 (no caption): has no caption"
+    assert "youcook2/nan: visual_2d contains NaN" in reason_of["youcook2/nan"]
+    assert f"{pickle_path}: entry 7 (flat audio): its spectrogram has shape (7,)" in reason_of["youcook2/flat audio"]
+    assert "entry 8 (words): contains a str where an array of numbers is expected" in reason_of["youcook2/words"]
 
 
 @pytest.mark.parametrize("importer", [import_youcook2, import_msrvtt])

@@ -47,9 +47,9 @@ def test_crosstask_as_published(tmp_path: Path) -> None:
     assert store.collections() == {("crosstask", "test"): 3, ("crosstask", "steps"): 2}
     assert steps_of(store, "crosstask") == STEPS
     assert (summary.num_added, summary.num_skipped) == (5, 0) and "2 tasks with 5 steps" in str(summary)
-    found = read_annotations(store, "crosstask")
+    spans = read_annotations(store, "crosstask")
     for (task, video), truth in MATRICES.items():
-        assert np.array_equal(truth_matrix(found[task, video], *truth.shape), truth.astype(bool))
+        assert np.array_equal(truth_matrix(spans[task, video], *truth.shape), truth.astype(bool))
         assert store.duration_s(item(store, video)) == len(truth)
     v1, v2 = item(store, "v1"), item(store, "v2")
     assert np.array_equal(store.rows("visual_2d", v1), rows(6, 10, 6))
@@ -105,10 +105,10 @@ def test_mining_youtube_original(tmp_path: Path) -> None:
         ("mining-youtube", "test"): 2, ("mining-youtube", "val"): 1, ("mining-youtube", "steps"): 3,
     }  # fmt: skip
     assert steps_of(store, "mining-youtube")["n1"] == ["add salt", "stir egg"]
-    found = read_annotations(store, "mining-youtube")
-    assert [(s.step, s.start_s, s.end_s) for s in found["n1", "n1"]] == [(0, 0.5, 2.0), (1, 3.0, 5.0)]
+    spans = read_annotations(store, "mining-youtube")
+    assert [(s.step, s.start_s, s.end_s) for s in spans["n1", "n1"]] == [(0, 0.5, 2.0), (1, 3.0, 5.0)]
     # 2 frames of background, 3 of stir_egg, 5 of add_salt, 2 frames a second
-    assert [(s.text, s.start_s, s.end_s) for s in found["n2", "n2"]] == [("stir egg", 1, 2.5), ("add salt", 2.5, 5)]
+    assert [(s.text, s.start_s, s.end_s) for s in spans["n2", "n2"]] == [("stir egg", 1, 2.5), ("add salt", 2.5, 5)]
     assert "1 videos whose .grammar has another order" in str(summary)
 
 
@@ -137,7 +137,7 @@ def test_missing_data_is_the_reason_for_skipping(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "told"),
+    ("file", "content", "message"),
     [
         ("annotations/23521_w1.csv", "4,0,2\n", "line 1: is not a step from 1 to 3"),
         ("annotations/23521_w1.csv", "1,3,2\n", "line 1: is not a step"),
@@ -145,11 +145,11 @@ def test_missing_data_is_the_reason_for_skipping(tmp_path: Path) -> None:
         ("annotations/23521_w1.csv", "1,0,inf\n", "line 1: is not a step"),
     ],
 )
-def test_broken_spans_of_the_original_layout(tmp_path: Path, file: str, content: str, told: str) -> None:
+def test_broken_spans_of_the_original_layout(tmp_path: Path, file: str, content: str, message: str) -> None:
     root = write_crosstask_original(tmp_path / "r")
     (root / file).write_text(content)
     import_crosstask(root, tmp_path / "s", WORDS)
-    assert told in reasons(tmp_path / "s")["crosstask/w1"]
+    assert message in reasons(tmp_path / "s")["crosstask/w1"]
 
 
 def test_a_matrix_of_another_width_and_objects_are_refused(tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_broken_lists_are_refused(tmp_path: Path) -> None:
     root = write_crosstask(tmp_path / "r")
     (root / "tasks_primary.txt").write_text("1\na\nb\n2\nstir\n\n")
     assert "choose with --layout" in refused(import_crosstask, root, tmp_path / "s")
-    told = refused(import_crosstask, root, tmp_path / "s", layout="original")
-    assert "tasks_primary.txt, line 1: is not a valid record of a task" in told
+    message = refused(import_crosstask, root, tmp_path / "s", layout="original")
+    assert "tasks_primary.txt, line 1: is not a valid record of a task" in message
     assert "--cooking has no effect" in refused(import_crosstask, root, tmp_path / "s", layout="original", cooking=True)
     (root / "step.json").write_text('{"23521": "stir"}')
     assert "no list of step texts for '23521'" in refused(import_crosstask, root, tmp_path / "s", layout="mcn")
@@ -216,9 +216,9 @@ def test_steps_beyond_the_features_are_reported(tmp_path: Path) -> None:
     root = write_crosstask_original(tmp_path / "r")
     (root / "annotations" / "23521_w1.csv").write_text("1,0.6,2.2\n2,15,19\n3,20,30\n")  # 7 s of features
     (root / "annotations" / "111_w2.csv").write_text("1,3.5,12\n")  # 5 s of features: it begins within
-    told = "1 video is shorter than its annotation: 2 annotated steps lie beyond the features"
-    assert told in str(import_crosstask(root, tmp_path / "s", WORDS))
+    message = "1 video is shorter than its annotation: 2 annotated steps lie beyond the features"
+    assert message in str(import_crosstask(root, tmp_path / "s", WORDS))
     subject = Subject("model", ("video",), store=Store(tmp_path / "s"))
     (note,) = store_notes(subject, "crosstask", "test")
-    assert note.startswith(told)
+    assert note.startswith(message)
     assert store_notes(subject, "crosstask", "train") == []
