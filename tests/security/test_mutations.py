@@ -70,8 +70,8 @@ def test_any_changed_byte_of_a_part_is_reported(tmp_path: Path) -> None:
             data[rng.randrange(8, len(data))] ^= 1 << rng.randrange(8)
             path.write_bytes(bytes(data))
             try:
-                found = read_store(Path(folder))  # a byte of Parquet's own notes changes no row
-                assert "problems" in found or (found == sound and path.suffix == ".parquet")
+                content = read_store(Path(folder))  # a byte of Parquet's own notes changes no row
+                assert "problems" in content or (content == sound and path.suffix == ".parquet")
             except ValueError as error:
                 assert str(path.stem) in str(error)
         path.write_bytes(whole)
@@ -79,7 +79,7 @@ def test_any_changed_byte_of_a_part_is_reported(tmp_path: Path) -> None:
 
 def test_mutations_repeat(tmp_path: Path) -> None:
     """Mutations depend only on the seed."""
-    found = []
+    outcomes = []
     for name in ("a", "b"):
         folder = tmp_path / name
         folder.mkdir()
@@ -87,5 +87,5 @@ def test_mutations_repeat(tmp_path: Path) -> None:
         for file in files:
             file.write_text('{"a": [1, {"b": "c"}], "d": null}')
         kinds = [mutate(files[0], files, random.Random(n), tmp_path / "m") for n in range(3) if files[0].is_file()]
-        found.append((kinds, [file.read_bytes() for file in files if file.is_file()]))
-    assert found[0] == found[1]
+        outcomes.append((kinds, [file.read_bytes() for file in files if file.is_file()]))
+    assert outcomes[0] == outcomes[1]

@@ -81,8 +81,8 @@ PICKLED = [("youcook2", "youcook_val.pkl"), ("msrvtt", "msrvtt_test.pkl"), ("how
 def test_releases_with_code_are_refused(layout: str, file: str, tmp_path: Path, marker: Path) -> None:
     root = Path(shutil.copytree(SAMPLE, tmp_path / "release"))
     (root / file).write_bytes(pickle.dumps([Payload(marker)]))
-    told = refusal(lambda: IMPORTERS[layout](root, tmp_path / "store", SAMPLE / "word2vec.bin"), marker)
-    assert file in told and "no code in it was run" in told
+    message = refusal(lambda: IMPORTERS[layout](root, tmp_path / "store", SAMPLE / "word2vec.bin"), marker)
+    assert file in message and "no code in it was run" in message
 
 
 YAML = {
@@ -116,8 +116,8 @@ def test_yaml_runs_nothing(name: str, tmp_path: Path, marker: Path, capsys: pyte
     path.write_text(YAML[name].format(marker=marker))
     assert len(refusal(lambda: load_recipe(path), marker)) < 1000
     code = main(["train", "--config", str(path), "--store", "no store", "--out", str(tmp_path / "out")])
-    told = capsys.readouterr().err
-    assert code == 2 and told.count("\n") == 1 and "Traceback" not in told and not marker.exists()
+    message = capsys.readouterr().err
+    assert code == 2 and message.count("\n") == 1 and "Traceback" not in message and not marker.exists()
 
 
 # ---- names that lead out, links
@@ -149,8 +149,8 @@ def test_shards_may_only_hold_files(kind: bytes, tmp_path: Path) -> None:
     link = tarfile.TarInfo("a.json")
     link.type, link.linkname = kind, "/etc/passwd"
     tar_of(root / "0.tar", link)
-    told = refusal(lambda: IMPORTERS["webdataset"](root, tmp_path / "store", None))
-    assert "a.json is neither file nor folder" in told
+    message = refusal(lambda: IMPORTERS["webdataset"](root, tmp_path / "store", None))
+    assert "a.json is neither file nor folder" in message
 
 
 @pytest.mark.parametrize("row", ["../../outside/x,x", "x/../../../outside/x,x", "/{outside}/x,x", "a,../../outside/x"])

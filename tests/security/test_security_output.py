@@ -97,9 +97,9 @@ def test_numbers_stay_numbers(text: str) -> None:
 
 @given(st.text(st.characters()))
 def test_messages_are_printable(text: str) -> None:
-    told = str(TrichordError(text))
-    assert told.isprintable() and len(told) >= len(text)
-    assert printable(told) == told
+    message = str(TrichordError(text))
+    assert message.isprintable() and len(message) >= len(text)
+    assert printable(message) == message
 
 
 def test_names_reach_a_terminal_as_text(
@@ -115,8 +115,8 @@ def test_names_reach_a_terminal_as_text(
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     main(["store", "verify", str(tmp_path / "s")])
     main(["evaluate", str(tmp_path / name), "--store", str(tmp_path / "s")])
-    found = capsys.readouterr()
-    assert "\\x1b]0;owned\\x07" in found.out and not set("\x1b\x07\x9b") & set(found.out + found.err)
+    output = capsys.readouterr()
+    assert "\\x1b]0;owned\\x07" in output.out and not set("\x1b\x07\x9b") & set(output.out + output.err)
 
 
 @pytest.mark.slow

@@ -91,8 +91,8 @@ def test_zip_bombs(tmp_path: Path) -> None:
         ("from trichord.features.weights import read_state", f"import torch; read_state({pth})"),
         ("from trichord.files.pickles import load_pickle", f"load_pickle({pth})"),
     ):
-        told, grown_mb = measured(prepare, attack)
-        assert told.startswith(str(tmp_path)) and grown_mb < GROWTH_MB, (attack, told, grown_mb)
+        message, grown_mb = measured(prepare, attack)
+        assert message.startswith(str(tmp_path)) and grown_mb < GROWTH_MB, (attack, message, grown_mb)
 
 
 def with_members(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -128,9 +128,9 @@ def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_one_long_text_among_many(tmp_path: Path) -> None:
     texts = ["x" * 100_000] + [str(i) for i in range(5_000)]
-    found = Embedded.of({"video": np.ones((5_001, 2))}, source="x.npz")
+    embedded = Embedded.of({"video": np.ones((5_001, 2))}, source="x.npz")
     for part in ({"ids": texts}, {"videos": texts}, {"captions": texts}, {"labels": {"class": texts}}):
-        assert "has 100,000 characters" in refusal(lambda part=part: found.but(**part))  # type: ignore[misc]
+        assert "has 100,000 characters" in refusal(lambda part=part: embedded.but(**part))  # type: ignore[misc]
     path = tmp_path / "x.safetensors"
     ids = {"ids": json.dumps(texts)}
     safetensors.torch.save_file({"video": torch.ones(5_001, 2)}, path, ids)
@@ -141,14 +141,14 @@ def test_annotations_that_unpack_to_more_than_they_are(tmp_path: Path, monkeypat
     monkeypatch.setattr("trichord.files.arrays.FREE_BYTES", 1_000_000)
     monkeypatch.setattr("trichord.files.arrays.LARGEST_RATIO", 20)
     path = tmp_path / "annotations.parquet"
-    for text, count, told in (
+    for text, count, message in (
         ("x" * 2_000, 10_000, "its column text unpacks to"),
         ("", 300_000, "it claims 300,000 rows"),
     ):
         row = {"collection": "c", "video_id": "v", "task": "t", "step": 0, "text": text, "start_s": 0.0, "end_s": 1.0}
         columns = {name: pa.array([value] * count, annotations._SCHEMA.field(name).type) for name, value in row.items()}
         pq.write_table(pa.table(columns, schema=annotations._SCHEMA), path)
-        assert told in refusal(lambda: annotations._rows(path))
+        assert message in refusal(lambda: annotations._rows(path))
 
 
 def packed_safetensors(header: bytes | dict[str, Any], data: bytes = b"", length: int | None = None) -> bytes:
@@ -266,8 +266,8 @@ def test_tables_that_unpack_to_more_than_they_are(tmp_path: Path) -> None:
     names = [f"{n}" for n in range(3000)]
     pq.write_table(pa.table({"id": names, "image": names, "text": texts}), tmp_path / "t.parquet", compression="zstd")
     prepare = "from trichord.extraction.table import read_table"
-    told, grown_mb = measured(prepare, f"read_table(Path({str(tmp_path / 't.parquet')!r}))")
-    assert "unpacks to more than" in told and grown_mb < 2 * GROWTH_MB
+    message, grown_mb = measured(prepare, f"read_table(Path({str(tmp_path / 't.parquet')!r}))")
+    assert "unpacks to more than" in message and grown_mb < 2 * GROWTH_MB
 
 
 def test_pictures_that_unpack_to_more_than_they_are(tmp_path: Path) -> None:
@@ -293,8 +293,8 @@ def test_pictures_that_unpack_to_more_than_they_are(tmp_path: Path) -> None:
     )
     for name in ("x.png", "x.jpg"):
         path = tmp_path / name
-        told = refusal(lambda path=path: image(path, FrameSpec(rate_hz=1, width=8, height=8)))  # type: ignore[misc]
-        assert "more than 179 million pixels" in told
+        message = refusal(lambda path=path: image(path, FrameSpec(rate_hz=1, width=8, height=8)))  # type: ignore[misc]
+        assert "more than 179 million pixels" in message
 
 
 def test_pictures_in_svg_read_no_other_files(tmp_path: Path) -> None:

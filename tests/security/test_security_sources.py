@@ -96,8 +96,8 @@ def stage(tmp_path: Path) -> Path:
 def test_a_store_that_a_study_names_is_a_folder_or_refused(store: str, stage: Path, unopened: None) -> None:
     (stage.parent.parent / "run.yaml").write_text(yaml.safe_dump({"store": store}))
     for read in (lambda: parts_of_run(stage, None), lambda: Embedder.from_run(stage)):
-        told = refusal(read)
-        assert "run.yaml: records the store" in told and "with --store" in told
+        message = refusal(read)
+        assert "run.yaml: records the store" in message and "with --store" in message
 
 
 def test_a_run_description_that_multiplies_is_refused(stage: Path) -> None:
