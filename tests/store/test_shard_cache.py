@@ -118,19 +118,19 @@ def test_downloads_need_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_threads_that_want_one_shard_download_it_once(tmp_path: Path) -> None:
-    cache, data, log, found = ShardCache(tmp_path, 1000), content(0, 900), list[str](), list[bytes]()
+    cache, data, log, downloads = ShardCache(tmp_path, 1000), content(0, 900), list[str](), list[bytes]()
     start = threading.Barrier(8)
 
     def want() -> None:
         start.wait()
-        found.append(get(cache, data, log).read_bytes())
+        downloads.append(get(cache, data, log).read_bytes())
 
     threads = [threading.Thread(target=want) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [data] * 8 and len(log) == 1
+    assert downloads == [data] * 8 and len(log) == 1
 
 
 def test_a_call_without_waiting_does_not_download(tmp_path: Path) -> None:
@@ -194,16 +194,16 @@ def test_processes_that_share_a_cache_download_each_shard_once(tmp_path: Path) -
 
 
 def test_users_of_a_mapped_shard_are_notified_of_its_removal(tmp_path: Path) -> None:
-    class Told:
+    class Watcher:
         gone: list[str] = []
 
         def drop(self, checksum: str) -> None:
             self.gone.append(checksum)
 
-    cache, told = ShardCache(tmp_path, 150), Told()
-    cache.watch(told)
+    cache, watcher = ShardCache(tmp_path, 150), Watcher()
+    cache.watch(watcher)
     get(cache, content(0)), get(cache, content(1))
-    assert told.gone == [checksum(content(0))]
+    assert watcher.gone == [checksum(content(0))]
 
 
 def test_use_by_another_process_counts(tmp_path: Path) -> None:
@@ -240,16 +240,16 @@ def test_a_shard_beyond_the_bound_is_refused_before_it_is_downloaded(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "message"),
     [(errno.ENOSPC, "full disk; free some space"), (errno.EACCES, "correct its permissions.*TRICHORD_CACHE")],
 )
-def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: str) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str) -> None:
     def refuse(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
     cache = ShardCache(tmp_path, 1000)
     monkeypatch.setattr("trichord.store.cache._reserve", refuse)
-    with pytest.raises(TrichordError, match=told) as caught:
+    with pytest.raises(TrichordError, match=message) as caught:
         get(cache, content(0))
     assert str(caught.value).startswith(f"{tmp_path}: ") and "\n" not in str(caught.value)
     monkeypatch.undo()

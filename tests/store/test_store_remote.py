@@ -208,9 +208,9 @@ store = Store({url!r})
 print(sum(float(store.rows('visual_2d', i).sum()) for i in range(len(store))))
 """
     running = [subprocess.Popen([sys.executable, "-c", reading], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    told = {process.communicate(timeout=60)[0] for process in running}
+    outputs = {process.communicate(timeout=60)[0] for process in running}
     plain = Store(local)
-    assert told == {f"{sum(float(plain.rows('visual_2d', i).sum()) for i in range(NUM_ITEMS))}\n"}
+    assert outputs == {f"{sum(float(plain.rows('visual_2d', i).sum()) for i in range(NUM_ITEMS))}\n"}
     asked = [name for name in s3.asked if name.endswith(".safetensors")]
     assert len(asked) == len(set(asked)) == 10
 
@@ -226,10 +226,13 @@ def test_an_object_that_changed_under_the_run_is_refused(local: Path, s3: S3Serv
     fsspec.filesystem("s3").pipe_file(f"{BUCKET}/changed/{name}", bytes(data))
     with pytest.raises(TrichordError) as caught:
         opened.rows("visual_2d", 8)
-    told = str(caught.value)
-    assert told.startswith(f"s3://{BUCKET}/changed/{name}: its content does not match its checksum") and "copy" in told
-    assert shards(cache) == 0 and "\n" not in told
-    assert verify(f"s3://{BUCKET}/changed") == [told]
+    message = str(caught.value)
+    assert (
+        message.startswith(f"s3://{BUCKET}/changed/{name}: its content does not match its checksum")
+        and "copy" in message
+    )
+    assert shards(cache) == 0 and "\n" not in message
+    assert verify(f"s3://{BUCKET}/changed") == [message]
 
 
 @pytest.mark.parametrize("cut", [0, 100])
@@ -385,21 +388,21 @@ def test_attempts_are_bounded_and_the_last_cause_is_reported(local: Path, monkey
 def test_missing_servers_rights_and_buckets_are_errors_of_one_line(
     local: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def told(url: str) -> str:
+    def error_line(url: str) -> str:
         fsspec.filesystem("s3").clear_instance_cache()
         assert main(["store", "info", url]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and error.startswith(f"trichord: error: {url}")
         return error
 
-    assert "contains no store; check the bucket" in told("s3://nowhere/store")
-    assert "contains no store; check the bucket" in told(f"s3://{BUCKET}/nowhere")
+    assert "contains no store; check the bucket" in error_line("s3://nowhere/store")
+    assert "contains no store; check the bucket" in error_line(f"s3://{BUCKET}/nowhere")
     s3.fail = lambda method, path: 403
-    assert "access is denied" in told(f"s3://{BUCKET}/store")
+    assert "access is denied" in error_line(f"s3://{BUCKET}/store")
     monkeypatch.setattr(remote, "PAUSES_S", ())
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    assert "check the network" in told(f"s3://{BUCKET}/store")
-    assert "cannot be read from nosuch://" in told("nosuch://store")
+    assert "check the network" in error_line(f"s3://{BUCKET}/store")
+    assert "cannot be read from nosuch://" in error_line("nosuch://store")
 
 
 def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:

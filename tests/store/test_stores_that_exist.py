@@ -68,12 +68,12 @@ def test_it_is_read_with_the_same_figures(root: Path) -> None:
 
 
 def test_a_study_reports_items_of_older_rules_in_one_line(root: Path) -> None:
-    store, told = (
+    store, message = (
         Store(root / "store"),
         "3 of 3 videos were extracted by older rules for times or captions; run the same `trichord",
     )
     stages = [stage.stage for stage in plan_order(Order.parse("vt"), 0, load_recipe("debug"), store.fingerprint).stages]
-    assert [line for line in check_data(load_recipe("debug"), store, stages) if line.startswith(told)]
+    assert [line for line in check_data(load_recipe("debug"), store, stages) if line.startswith(message)]
     run(root / "videos", root / "store")
     assert check_data(load_recipe("debug"), Store(root / "store"), stages) == []
 

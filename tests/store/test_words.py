@@ -60,14 +60,14 @@ def test_every_format_returns_the_wanted_words_for_any_block_size(
     wanted = data.draw(st.sets(st.sampled_from([*words, "absent", ""])))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_BLOCK_BYTES", data.draw(st.sampled_from([2, 7, 64, 8 << 20])))
-        found = read_word_vectors(path, wanted)
+        word_table = read_word_vectors(path, wanted)
     expected = [k for k, word in enumerate(words) if word in wanted]
     uncased = kind == "GloVe" and all(word == word.lower() for word in words)
-    assert found.words == [words[k] for k in expected]
-    assert found.vectors.dtype == np.float32 and found.vectors.shape == (len(expected), vectors.shape[1])
-    assert (found.vectors == vectors[expected]).all()
-    assert found.lowercase == uncased
-    assert found.source.startswith(f"{'GloVe' if kind == 'GloVe' else 'word2vec'} {vectors.shape[1]}-d ")
+    assert word_table.words == [words[k] for k in expected]
+    assert word_table.vectors.dtype == np.float32 and word_table.vectors.shape == (len(expected), vectors.shape[1])
+    assert (word_table.vectors == vectors[expected]).all()
+    assert word_table.lowercase == uncased
+    assert word_table.source.startswith(f"{'GloVe' if kind == 'GloVe' else 'word2vec'} {vectors.shape[1]}-d ")
 
 
 def test_the_release_sample_is_read_as_a_loop_over_its_bytes_reads_it() -> None:
@@ -79,33 +79,35 @@ def test_the_release_sample_is_read_as_a_loop_over_its_bytes_reads_it() -> None:
         expected[data[position:blank].decode().lstrip("\n")] = vector
         position = blank + 1201
     assert data[position:] == b"\n"
-    found = read_word_vectors(SAMPLE, set(expected) | {"um"})
-    assert found.words == list(expected) and not found.lowercase
-    assert (found.vectors == np.stack(list(expected.values()))).all()
+    word_table = read_word_vectors(SAMPLE, set(expected) | {"um"})
+    assert word_table.words == list(expected) and not word_table.lowercase
+    assert (word_table.vectors == np.stack(list(expected.values()))).all()
     some = word_vectors_for(["Um, the the", ""], SAMPLE)
-    assert some.words == [word for word in expected if word in {"Um", "the"}] and some.source == found.source
+    assert some.words == [word for word in expected if word in {"Um", "the"}] and some.source == word_table.source
 
 
 def test_an_uncased_glove_table_serves_capitals_and_a_cased_one_does_not(tmp_path: Path) -> None:
     (tmp_path / "uncased").write_bytes(b"add 1 2\n, 3 4\nsalt 5 6\n")
-    found = word_vectors_for(["Add, SALT"], tmp_path / "uncased")
-    assert found.lowercase and found.words == ["add", "salt"] and found.vectors.tolist() == [[1, 2], [5, 6]]
+    word_table = word_vectors_for(["Add, SALT"], tmp_path / "uncased")
+    assert (
+        word_table.lowercase and word_table.words == ["add", "salt"] and word_table.vectors.tolist() == [[1, 2], [5, 6]]
+    )
     (tmp_path / "cased").write_bytes(b"add 1 2\nAdd 3 4\nsalt 5 6\nSome 7 8\n")
-    found = word_vectors_for(["Add SALT"], tmp_path / "cased")
-    assert not found.lowercase and found.words == ["Add"]
+    word_table = word_vectors_for(["Add SALT"], tmp_path / "cased")
+    assert not word_table.lowercase and word_table.words == ["Add"]
 
 
 def test_a_glove_table_with_only_capitals_is_uncased(tmp_path: Path) -> None:
     (tmp_path / "capitals").write_bytes("ADD 1 2\n, 3 4\nSALT 5 6\n\u00dcBER 7 8\n".encode())
-    found = word_vectors_for(["Add salt, \u00fcber ADD"], tmp_path / "capitals")
-    assert found.lowercase and found.words == ["add", "salt", "\u00fcber"]
-    assert found.vectors.tolist() == [[1, 2], [5, 6], [7, 8]]
+    word_table = word_vectors_for(["Add salt, \u00fcber ADD"], tmp_path / "capitals")
+    assert word_table.lowercase and word_table.words == ["add", "salt", "\u00fcber"]
+    assert word_table.vectors.tolist() == [[1, 2], [5, 6], [7, 8]]
 
 
 def test_of_a_repeated_word_the_first_counts_and_words_with_blanks_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "glove").write_bytes(b"add 1 2\n. . . 3 4\nadd 5 6\nat name@domain.com 7 8\nat 9 10\n")
-    found = read_word_vectors(tmp_path / "glove", {"add", ".", "at"})
-    assert found.words == ["add", "at"] and found.vectors.tolist() == [[1, 2], [9, 10]]
+    word_table = read_word_vectors(tmp_path / "glove", {"add", ".", "at"})
+    assert word_table.words == ["add", "at"] and word_table.vectors.tolist() == [[1, 2], [9, 10]]
 
 
 def test_tables_are_identified_by_content(tmp_path: Path) -> None:
@@ -123,11 +125,11 @@ def test_memory_grows_with_the_words_found_not_with_the_file(tmp_path: Path, mon
     (tmp_path / "big").write_bytes(binary(words, vectors))
     tracemalloc.start()
     try:
-        found = read_word_vectors(tmp_path / "big", {"the", "w19000"})
+        word_table = read_word_vectors(tmp_path / "big", {"the", "w19000"})
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert found.words == ["the", "w19000"] and peak < 1e6 < (tmp_path / "big").stat().st_size / 8
+    assert word_table.words == ["the", "w19000"] and peak < 1e6 < (tmp_path / "big").stat().st_size / 8
 
 
 GOOD = binary(*table())
@@ -197,19 +199,19 @@ def test_any_bytes_are_read_or_refused_with_one_line(tmp_path_factory: pytest.Te
     path = tmp_path_factory.mktemp("words") / "words"
     path.write_bytes(content)
     try:
-        found = read_word_vectors(path, {"a", "b", "\x00"})
+        word_table = read_word_vectors(path, {"a", "b", "\x00"})
     except TrichordError as error:
         assert str(path) in str(error) and "\n" not in str(error)
     else:
-        assert np.isfinite(found.vectors).all() and len(found.words) == len(found.vectors)
+        assert np.isfinite(word_table.vectors).all() and len(word_table.words) == len(word_table.vectors)
 
 
 def test_the_default_table_is_glove_uncased_and_in_its_order() -> None:
-    found = word_vectors_for(["Add the SALT, qqxxzz", "the crème"])
-    assert found.words == ["the", "add", "salt", "crème"] and found.lowercase
-    assert found.vectors.shape == (4, 50) and found.vectors.dtype == np.float32
-    np.testing.assert_allclose(found.vectors[0, :3], [0.418, 0.24968, -0.41242])  # as published for "the"
-    assert found.source.startswith("GloVe 6B 50-d ") and found.source == default_word_vectors({"salt"}).source
+    word_table = word_vectors_for(["Add the SALT, qqxxzz", "the crème"])
+    assert word_table.words == ["the", "add", "salt", "crème"] and word_table.lowercase
+    assert word_table.vectors.shape == (4, 50) and word_table.vectors.dtype == np.float32
+    np.testing.assert_allclose(word_table.vectors[0, :3], [0.418, 0.24968, -0.41242])  # as published for "the"
+    assert word_table.source.startswith("GloVe 6B 50-d ") and word_table.source == default_word_vectors({"salt"}).source
     assert default_word_vectors(set()).vectors.shape == (0, 50)
 
 
@@ -274,5 +276,5 @@ def test_a_table_without_a_word_of_the_captions_is_noted(tmp_path: Path) -> None
 
 def test_a_table_in_nfd_is_read_like_one_in_nfc(tmp_path: Path) -> None:
     (tmp_path / "glove").write_bytes("cafe\u0301 1 2\nto 3 4\n".encode())
-    found = word_vectors_for(["cafe\u0301 caf\u00e9"], tmp_path / "glove", "unicode")
-    assert found.words == ["caf\u00e9"] and found.splitting == "unicode"
+    word_table = word_vectors_for(["cafe\u0301 caf\u00e9"], tmp_path / "glove", "unicode")
+    assert word_table.words == ["caf\u00e9"] and word_table.splitting == "unicode"
