@@ -181,7 +181,7 @@ def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
 
 
 def test_common_mistakes_give_advice(tmp_path: Path) -> None:
-    def told(path: Path) -> str:
+    def error_of(path: Path) -> str:
         with pytest.raises(TrichordError) as caught:
             Embedded.load(path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
@@ -194,24 +194,30 @@ def test_common_mistakes_give_advice(tmp_path: Path) -> None:
     torch.save({"video": torch.ones(2, 3)}, tmp_path / "a.pt")
     np.save(tmp_path / "a.npy", V)
     for name in ("a.pt", "a.npy"):
-        assert "a file of embeddings must be .npz or .safetensors; write a file with np.savez(" in told(tmp_path / name)
+        assert "a file of embeddings must be .npz or .safetensors; write a file with np.savez(" in error_of(
+            tmp_path / name
+        )
     (tmp_path / "npy.npz").write_bytes((tmp_path / "a.npy").read_bytes())
-    assert "the file is damaged or is not a .npz file; copy it again, or write it again" in told(tmp_path / "npy.npz")
+    assert "the file is damaged or is not a .npz file; copy it again, or write it again" in error_of(
+        tmp_path / "npy.npz"
+    )
     (tmp_path / "folder.npz").mkdir()
-    assert "the path is a folder; give the path of the file of embeddings" in told(tmp_path / "folder.npz")
-    assert "the path is a folder; write a file with np.savez(" in told(tmp_path)
+    assert "the path is a folder; give the path of the file of embeddings" in error_of(tmp_path / "folder.npz")
+    assert "the path is a folder; write a file with np.savez(" in error_of(tmp_path)
     for name in ("empty.npz", "empty.safetensors"):
         (tmp_path / name).touch()
-        assert "is empty; write it again" in told(tmp_path / name)
-    assert "no row of video is finite; remove the array" in told(written("nan.npz", video=V * np.nan, text=V))
-    assert "expected one of: video, audio, text, text_clip, " in told(written("names.npz", txt=V, video=V))
-    assert "unknown array 'audio_valid'" in told(written("v.npz", video=V, audio_valid=np.ones(3, bool)))
-    assert "the file has classes/kind but not labels/kind; add labels/kind" in told(
+        assert "is empty; write it again" in error_of(tmp_path / name)
+    assert "no row of video is finite; remove the array" in error_of(written("nan.npz", video=V * np.nan, text=V))
+    assert "expected one of: video, audio, text, text_clip, " in error_of(written("names.npz", txt=V, video=V))
+    assert "unknown array 'audio_valid'" in error_of(written("v.npz", video=V, audio_valid=np.ones(3, bool)))
+    assert "the file has classes/kind but not labels/kind; add labels/kind" in error_of(
         written("classes.npz", **{"video": V, "classes/kind": np.array(["a"])})
     )
     for said in ("x", "5"):
         save_file({"video": torch.ones(2, 3)}, tmp_path / "c.safetensors", metadata={"captions": said})
-        assert "captions" in told(tmp_path / "c.safetensors") and "list of strings" in told(tmp_path / "c.safetensors")
+        assert "captions" in error_of(tmp_path / "c.safetensors") and "list of strings" in error_of(
+            tmp_path / "c.safetensors"
+        )
 
 
 def test_rows_that_count_as_missing_are_reported(tmp_path: Path) -> None:

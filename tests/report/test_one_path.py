@@ -21,7 +21,9 @@ pytestmark = pytest.mark.usefixtures("without_chart")
 
 SEEDS = [0, 1, 2]
 MEASURES = ("R@1", "R@5", "R@10")
-Told = dict[tuple[str, str, str], str]  # (order, direction, measure) -> `9.0 [4.8, 16.4]`; seeds under measure `seeds`
+Figures = dict[
+    tuple[str, str, str], str
+]  # (order, direction, measure) -> `9.0 [4.8, 16.4]`; seeds under measure `seeds`
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +39,9 @@ def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     return out, run_study(tiny_store, out, orders, SEEDS, recipe, first_stage_seed=7)
 
 
-def of_tables(markdown: str) -> Told:
+def of_tables(markdown: str) -> Figures:
     """Return the figures of `table.md`."""
-    figures: Told = {}
+    figures: Figures = {}
     for part in re.split(r"(?=\n\| order)", markdown):
         if (direction := re.search(r"\((\w2\w)\)", part)) is None:
             continue
@@ -52,9 +54,9 @@ def of_tables(markdown: str) -> Told:
     return figures
 
 
-def of_report(rows: list[dict[str, Cell]], order: str, direction: str = "") -> Told:
+def of_report(rows: list[dict[str, Cell]], order: str, direction: str = "") -> Figures:
     """Return the figures of a table of a report; `order` is the heading of the orders."""
-    figures: Told = {}
+    figures: Figures = {}
     for row in rows:
         if row[order].text != "chance":
             head = (row[order].text, direction or row["of"].text)
@@ -67,9 +69,9 @@ def rows_of(document: Document, name: str) -> list[dict[str, Cell]]:
     return [dict(zip((c.label for c in table.columns), row, strict=True)) for row in table.rows]
 
 
-def of_printed(text: str) -> Told:
+def of_printed(text: str) -> Figures:
     """Return the figures of the tables that `trichord evaluate STUDY` prints."""
-    figures: Told = {}
+    figures: Figures = {}
     direction = ""
     for line in text.splitlines():
         if head := re.match(r"\s*tiny: (\w2\w), ", line):
@@ -92,7 +94,7 @@ def test_every_way_prints_the_same_figures(
     assert seeds == {"AV→T": "1 (3 runs)", "AVT": "3"}
     assert all(re.fullmatch(r"[\d.]+ \[[\d.]+, [\d.]+\]", text) for key, text in by_study.items() if key[2] in MEASURES)
 
-    by_report: Told = {}
+    by_report: Figures = {}
     for direction in ("t2v", "a2v"):
         document = contents.build_study(read_study(folder), direction=Direction.parse(direction))
         by_report |= of_report(rows_of(document, f"orders-{direction}"), "order", direction)

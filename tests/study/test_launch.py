@@ -80,7 +80,7 @@ def test_a_study_of_two_processes_is_that_of_one(
     assert again.returncode == 0 and "step" not in again.stdout
 
 
-def told(done: subprocess.CompletedProcess[str]) -> list[str]:
+def errors_of(done: subprocess.CompletedProcess[str]) -> list[str]:
     return re.findall("^trichord: error: (.*)$", done.stderr, re.MULTILINE)
 
 
@@ -96,7 +96,7 @@ def test_one_process_that_fails_ends_all_with_one_line(wrong: str, line: str, ti
     words = ["train", "--store", tiny_store, "--out", out, "--recipe", "debug", "--training.process_timeout_s", "8"]
     done = run(*TORCHRUN, HELPERS / "launched.py", wrong, *words)
     assert done.returncode != 0 and time.monotonic() - started < 120
-    (only,) = told(done)
+    (only,) = errors_of(done)
     assert re.search(line, only), only
     if wrong == "error":
         resumed = run(*TORCHRUN, HELPERS / "launched.py", "nothing", *words, "--resume")
@@ -107,7 +107,7 @@ def test_one_process_that_fails_ends_all_with_one_line(wrong: str, line: str, ti
 def test_a_mistake_of_the_user_is_reported_once(tiny_store: Path, tmp_path: Path) -> None:
     for words in (["--order", "av>x"], ["--training.epoch", "3"], ["--training.sync_batch_norm", "true"]):
         done = run(*TORCHRUN, "-m", "trichord", "train", "--store", tiny_store, "--out", tmp_path / "run", *words)
-        assert done.returncode != 0 and len(told(done)) == 1, done.stderr
+        assert done.returncode != 0 and len(errors_of(done)) == 1, done.stderr
 
 
 def test_a_run_continues_with_another_number_of_processes(tiny_store: Path, tmp_path: Path) -> None:

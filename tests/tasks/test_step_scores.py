@@ -236,15 +236,15 @@ def test_a_second_without_anything_is_never_chosen_before_others() -> None:
 
 
 def test_missing_arrays_of_a_file_are_reported() -> None:
-    def told(**changes: Any) -> str:
+    def error_of(**changes: Any) -> str:
         with pytest.raises(TrichordError) as caught:
             find_protocol("crosstask").run(Subject.of_embeddings(given_file(**changes)), Options())
         return str(caught.value)
 
-    assert "has no labels/step" in told(labels={"task": list("aabbb")})
-    assert "is '3', not a number from 1 to 2" in told(labels={"task": list("aabbb"), "step": ["3", "", "", "", ""]})
-    assert "has no step texts of task 'b'" in told(text_clip=[0, 0, 0])
-    assert "no video shows a step" in told(labels={"task": list("aabbb"), "step": [""] * 5})
+    assert "has no labels/step" in error_of(labels={"task": list("aabbb")})
+    assert "is '3', not a number from 1 to 2" in error_of(labels={"task": list("aabbb"), "step": ["3", "", "", "", ""]})
+    assert "has no step texts of task 'b'" in error_of(text_clip=[0, 0, 0])
+    assert "no video shows a step" in error_of(labels={"task": list("aabbb"), "step": [""] * 5})
 
 
 def test_choices_that_do_not_fit_are_refused(subject: Subject) -> None:

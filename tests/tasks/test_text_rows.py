@@ -153,7 +153,7 @@ def test_a_store_that_does_not_record_its_text_encoder(made: Made, tmp_path: Pat
 
 
 def test_encoders_that_do_not_fit_are_refused(made: Made, tmp_path: Path) -> None:
-    def told(**options: str) -> str:
+    def error_of(**options: str) -> str:
         with pytest.raises(TrichordError) as caught:
             scores_of(made.subject, **options)
         assert "\n" not in str(caught.value)
@@ -162,9 +162,9 @@ def test_encoders_that_do_not_fit_are_refused(made: Made, tmp_path: Path) -> Non
     other = tiny_transformers.bert(tmp_path / "other")
     with (other / "tokenizer_config.json").open("w") as file:
         file.write('{"model_max_length": 8}')
-    assert "computes others" in told(text_encoder=f"hf:{other}")
-    assert "unknown text encoder 'words'" in told(text_encoder="words")
-    gone = told(text_encoder="hf:/nowhere/at-all")
+    assert "computes others" in error_of(text_encoder=f"hf:{other}")
+    assert "unknown text encoder 'words'" in error_of(text_encoder="words")
+    gone = error_of(text_encoder="hf:/nowhere/at-all")
     assert gone.startswith("step texts need the encoder of the text embeddings, hf:/nowhere/at-all, which cannot be")
     assert "does not exist" in gone and "give its location with --text_encoder hf:FOLDER or st:FOLDER" in gone
     write_store(tmp_path / "store", made.encoder)
