@@ -48,7 +48,7 @@ def test_a_store_splits_its_captions_by_its_recorded_rule(tmp_path: Path) -> Non
     assert "split as unicode" in str(store_info(tmp_path / "u")) and "split as" not in str(store_info(tmp_path / "p"))
     assert unicode.num_known_words(0) == 2
     described = pq.read_schema(tmp_path / "p" / "parts" / "00000.parquet").metadata[b"trichord"]
-    assert b"word_splitting" not in described and b'"format": 2' in described  # as earlier versions write it
+    assert b"word_splitting" not in described and b'"format": 2' in described  # as earlier versions wrote it
 
 
 def test_a_store_has_one_rule(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_importers_use_the_requested_rule_and_exports_restore_it(tmp_path: Path)
     import_youcook2(root, tmp_path / "p", table)
     import_youcook2(root, tmp_path / "u", table, word_splitting="unicode")
     assert words_of(Store(tmp_path / "p")) == ["स"] and words_of(Store(tmp_path / "u")) == ["सूप", "don't"]
-    import_youcook2(root, tmp_path / "u", table)  # goes on as the store says
+    import_youcook2(root, tmp_path / "u", table)  # the rule of the store applies
     with pytest.raises(TrichordError, match="use --word_splitting unicode, or another store"):
         import_youcook2(root, tmp_path / "u", table, word_splitting="published")
     for layout, importer in (("youcook2", import_youcook2), ("webdataset", import_webdataset), ("npy", import_npy)):
@@ -122,7 +122,7 @@ def test_a_model_splits_text_as_its_store_did(tmp_path: Path, splitting: str, ex
     description = _write_words(tmp_path / "words.safetensors", vectors)
     vocabulary = Vocabulary(_read_words(tmp_path, description))
     assert len(vocabulary.vectors_of([["सूप don\u2019t"]])[0]) == expected
-    if splitting == "published":  # what earlier versions wrote states none
+    if splitting == "published":  # earlier versions did not record a rule
         del description["splitting"]
         assert _read_words(tmp_path, description).splitting == "published"
     with pytest.raises(TrichordError, match="the word splitting is 'other'"):
