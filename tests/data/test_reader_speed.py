@@ -113,7 +113,10 @@ def words_slowly(store: Store, clips: Clips) -> np.ndarray:
 @st.composite
 def items(draw: st.DrawFn) -> list[tuple[Item, bool]]:
     """Videos that may lack any modality, with one caption, captions of one span, of no length, overlapping or equal;
-    rates that are no whole numbers; features with signs, zeros of both signs and two precisions. And where a part ends."""
+    rates that are not whole numbers; features with signs, zeros of both signs and two precisions.
+
+    Each item comes with whether it ends a part.
+    """
     made = []
     for index in range(draw(st.integers(1, 5))):
         rng = np.random.default_rng(draw(st.integers(0, 2**16)))

@@ -18,8 +18,8 @@ from trichord.tasks.windows import Windows, pooled, window_clips
     st.sampled_from(["mean", "max"]),
     st.integers(0, 2**16),
 )
-@example([0, 3, 0, 1], 2, 0.5, "max", 0)  # clips without any window, first and between
-@example([1], 1, 0.0, "mean", 0)  # nothing there at all
+@example([0, 3, 0, 1], 2, 0.5, "max", 0)  # the first and a middle clip have no window
+@example([1], 1, 0.0, "mean", 0)  # no window is valid
 @settings(max_examples=150, deadline=None)
 def test_pooling_against_loops(counts: list[int], width: int, share: float, pool: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
