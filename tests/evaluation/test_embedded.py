@@ -40,7 +40,7 @@ def test_files_return_what_was_saved(suffix: str, captions: bool, tmp_path: Path
         same(e, embedded) and embedded.source == str(path) and sorted(p.name for p in tmp_path.iterdir()) == [path.name]
     )
     assert e.valid["video"].tolist() == [False, True, True, True, True] and not e.embeddings["video"][0].any()
-    e.save(path)  # in place of the old one
+    e.save(path)  # replaces the existing file
     assert same(e, Embedded.load(path))
 
 
