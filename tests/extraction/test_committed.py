@@ -48,7 +48,7 @@ def test_the_kept_content_equals_the_content_read_again(
             commit(store, None, number)
         elif step == "delete" and len(parts := sorted((store / "parts").glob("*.parquet"))) > 1:
             parts[0].unlink()
-        elif step == "refused":  # its words are met, then it is found to be there already
+        elif step == "refused":  # its words are looked up before the item turns out to be present
             with StoreWriter(store, word_vectors(), committed=known) as writer:
                 writer._ids_of("it's")
         elif step == "full disk":
@@ -63,7 +63,7 @@ def test_the_kept_content_equals_the_content_read_again(
             assert all(writer.has_source("howto", f"key {n}") == (f"key {n}" in have) for n in range(9))
             assert not writer.has_source("other", "key 0")
     opened, fresh = Store(store), store.parent / "fresh"
-    if "delete" not in steps:  # and what was written through it is what writers without it would have written
+    if "delete" not in steps:  # writers without the kept content write the same store
         for i in range(len(opened)):
             commit(fresh, None, int(opened.video_id(i)[1:]))
         assert Store(fresh).fingerprint == opened.fingerprint

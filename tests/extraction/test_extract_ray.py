@@ -35,7 +35,7 @@ def one_load(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents(store: Path) -> dict[str, object]:
-    """Return everything in a store, with the lines of files that grow during the work in any order."""
+    """Return everything in a store; the lines of files that are appended to are sorted."""
     files: dict[str, object] = {}
     for path in sorted(p for p in store.rglob("*") if p.is_file()):
         lines = path.suffix == ".jsonl"
@@ -91,7 +91,7 @@ def test_a_node_that_cannot_work_is_reported(tmp_path: Path) -> None:
 
 def test_a_task_that_ends_every_worker_is_given_up(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
-    for folder in attempts(task(tmp_path)):  # left by workers that were lost
+    for folder in attempts(task(tmp_path)):  # left behind by lost workers
         folder.mkdir()
     actor = Extractor(str(tmp_path), CHOICE, "cpu", 1, describe(CHOICE).digest, tmp_path, 30.0)
     done = actor({"task": pickle.dumps(task(tmp_path))})
@@ -152,11 +152,11 @@ def test_waves_take_every_task_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_parts_follow_the_plan_in_any_order_of_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos, local = many(tmp_path / "v", 5), extract.LocalEngine
-    monkeypatch.setattr(driver, "SHARD_BYTES", 30_000)  # of two videos
+    monkeypatch.setattr(driver, "SHARD_BYTES", 30_000)  # the size of two videos
     run(videos, tmp_path / "a")
 
     class Backwards(local):  # type: ignore[misc, valid-type]
-        """Tells the outcomes last first."""
+        """Returns the outcomes in reverse order."""
 
         def outcomes(self, tasks: Iterator[Task]) -> Iterator[tuple[str, Outcome]]:
             yield from reversed(list(super().outcomes(tasks)))
@@ -225,7 +225,7 @@ def test_a_lost_worker_and_a_lost_node_lose_nothing(
         output_lines += process.communicate(timeout=240)[0].splitlines()
     assert process.returncode == 0, output_lines
     names = [line.split(" ")[1] for line in output_lines if " | " in line]
-    assert len(names) == len(set(names)) == 31  # each is told once
+    assert len(names) == len(set(names)) == 31  # each is printed once
     assert contents(store) == expected and not list((store / FOLDER).iterdir())
 
 
@@ -245,7 +245,7 @@ def test_ctrl_c_keeps_finished_items(videos: Path, cluster: TwoNodes, tmp_path: 
     assert "interrupted; finished items are stored" in out and "Traceback" not in error, error
     num_stored = len(Store(store))
     assert 5 <= num_stored < 29 and verify(store) == [] and not list((store / FOLDER).iterdir())
-    reasons = set(ledger(store).values())  # what was begun and not finished, if anything was, is told as interrupted
+    reasons = set(ledger(store).values())  # unfinished items, if any, are listed as interrupted
     assert {"captions", "unreadable"} <= reasons <= {"interrupted", "captions", "unreadable"}
     again = run(videos, store)
     assert (again.num_added, again.num_present) == (29 - num_stored, num_stored) and len(set(ids_of(store))) == 29

@@ -82,7 +82,7 @@ def test_split_folders_and_the_one_test_video() -> None:
     assert [i for i, s in split_of(named(*"abc"), 1e-9, usable=yes).items() if s == "test"] == [lowest]
     only_b = split_of(named(*"abc"), 1e-9, usable=lambda source: source.video_id == "b")
     assert [i for i, s in only_b.items() if s == "test"] == ["b"]
-    assert set(split_of(named(*"abc"), 1e-9).values()) == {"train"}  # none of them can be read
+    assert set(split_of(named(*"abc"), 1e-9).values()) == {"train"}  # no video can be read
     assert set(split_of(named(*"abc"), 1e-9, has_test=True).values()) == {"train"}
     assert set(split_of(named(*"abc"), 0.0).values()) == {"train"}
     assert split_of(named("a"), 1e-9) == {"a": "train"}
@@ -95,7 +95,7 @@ def test_a_stated_split_wins() -> None:
     stated = [*named("train/a", split="val"), *named("b", split="train"), *named("c", "d")]
     splits = split_of(stated, 1e-9, usable=yes)
     assert (splits["train/a"], splits["b"]) == ("val", "train")
-    lowest = min("cd", key=lambda i: zlib.crc32(i.encode()))  # b has a split: it is not taken
+    lowest = min("cd", key=lambda i: zlib.crc32(i.encode()))  # b already has a split
     assert [i for i, s in splits.items() if s == "test"] == [lowest]
 
 
@@ -120,7 +120,7 @@ def test_clips_of_one_video_are_on_one_side(num_videos: int, fraction: float) ->
     for v in range(num_videos):
         assert len({splits[f"v{v}_{c}"] for c in range(5)}) == 1
     assert "test" in splits.values()
-    assert set(split_of(clips[:5], 1e-9, usable=yes).values()) == {"train"}  # one video: nothing to hold out
+    assert set(split_of(clips[:5], 1e-9, usable=yes).values()) == {"train"}  # a single video cannot be held out
 
 
 def test_videos_that_can_be_held_out(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_captions_are_cut_to_the_clip(tmp_path: Path) -> None:
         )
 
     assert clip(0, None) == [(0, 2, "one"), (2, 5, "two"), (5, 9, "three")]
-    assert clip(2, 5) == [(0, 3, "two")]  # the ends are open: neighbours that only touch stay out
+    assert clip(2, 5) == [(0, 3, "two")]  # captions that only touch the clip are left out
     assert clip(1, 6) == [(0, 1, "one"), (1, 4, "two"), (4, 5, "three")]
     assert clip(4, None) == [(0, 1, "two"), (1, 5, "three")]
     assert clip(9, 12) == []
@@ -195,7 +195,7 @@ def test_cutting_against_a_slow_oracle(spans: list[tuple[int, int]], start: int,
 
     captions = Captions.from_rows((s / 4, (s + n) / 4, str(i)) for i, (s, n) in enumerate(spans))
     cut = _cut(captions, start / 4, (start + length) / 4)
-    said = {  # quarter seconds of the clip -> texts
+    said = {  # texts by quarter second of the clip
         q: {str(i) for i, (s, n) in enumerate(spans) if s <= start + q < s + n} for q in range(length)
     }
     for q in range(length):
@@ -225,7 +225,7 @@ def test_equal_file_names_are_distinguished_by_folders() -> None:
     ]
     splits = split_of(clips, 0.3, has_test=True)
     tested = {video_id.partition("-")[0] for video_id, split in splits.items() if split == "test"}
-    assert 4 <= len(tested) <= 20  # not all or none of them
+    assert 4 <= len(tested) <= 20  # neither none nor all
     assert all(len({splits[f"{k}-{n}"] for n in range(3)}) == 1 for k in range(40))
 
 

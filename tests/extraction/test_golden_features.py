@@ -1,4 +1,4 @@
-"""Features of three real videos compared with those of the first version that was checked, and decoders with each other.
+"""Features of three real videos compared with reference features, and decoders with each other.
 
 `PYTHONPATH=tests/helpers python tests/extraction/test_golden_features.py` writes the golden file again.
 Run it only if the features are meant to change.
@@ -57,7 +57,7 @@ def test_features_of_real_videos_are_the_golden_ones(extracted_arrays: dict[str,
         assert extracted_arrays[f"{name}.duration_s"] == pytest.approx(float(golden[f"{name}.duration_s"]), abs=1e-3)
     rows = extracted_arrays[f"{name}.visual_2d"]
     assert rows.shape == visual.shape and rows.dtype == visual.dtype == np.float16
-    # another processor sums in another order: half-precision rounding apart the rows are the same
+    # processors sum in different orders: the rows are equal up to rounding in half precision
     assert np.abs(rows.astype(np.float32) - visual.astype(np.float32)).max() < 2e-3
     mel = extracted_arrays[f"{name}.spectrogram"]
     assert mel.shape == spectrogram.shape
@@ -92,7 +92,8 @@ def test_decoders_agree_on_features(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_decoders_agree_on_sound(name: str) -> None:
     (path,) = VIDEOS.glob(f"{name}.*")
-    with av.open(str(path)) as container:  # of several streams the tool takes the one with most channels, we the best
+    # of several streams, the tool selects the one with the most channels, and PyAV the best one
+    with av.open(str(path)) as container:
         index = container.streams.best("audio").index
     raw = ffmpeg("-i", str(path), "-map", f"0:{index}", "-ac", "1", "-ar", "16000", "-f", "f32le")
     theirs, ours = np.frombuffer(raw, np.float32), waveform(path)

@@ -155,7 +155,7 @@ def test_an_invalid_correction_changes_nothing(root: Path, monkeypatch: pytest.M
     unextracted(monkeypatch)
     (root / "videos" / "train" / "tea.vtt").write_text(VTT + "\n")  # the same captions in another file
     (root / "videos" / "test" / "egg.vtt").unlink()
-    (root / "videos" / "train" / "mute.vtt").write_text("WEBVTT\n")  # none, as before
+    (root / "videos" / "train" / "mute.vtt").write_text("WEBVTT\n")  # still no captions
     summary = run(root / "videos", root / "s")
     assert (summary.num_renewed, summary.num_present, summary.num_skipped) == (0, 3, 0)
     assert "test/egg.mp4: its captions no longer exist; the store keeps the stored ones" in summary.notes
@@ -195,7 +195,7 @@ def test_items_renewed_by_a_killed_run_are_committed(root: Path, monkeypatch: py
         run(root / "videos", root / "s")
     assert len(spooled(root / "s")) == 1
     with monkeypatch.context() as patch, pytest.raises(OSError, match="as if"):
-        patch.setattr(driver.spool, "remove_spooled", killed)  # committed, and not removed
+        patch.setattr(driver.spool, "remove_spooled", killed)  # committed but not removed
         run(root / "videos", root / "s")
     assert len(part_paths(root / "s")) == 2 and len(spooled(root / "s")) == 1
     summary = run(root / "videos", root / "s")
@@ -232,7 +232,7 @@ def test_captions_of_an_item_that_an_earlier_version_extracted(root: Path, kind:
     if kind == "another video":
         write_video(folder / "tea.mp4", pictures(20, 9), 10, sound(2.0))
     if kind == "unknown":
-        (root / "s" / "hashes.jsonl").unlink()  # which digest the earlier file had
+        (root / "s" / "hashes.jsonl").unlink()  # the digests of the earlier files
     summary = run(root / "videos", root / "s")
     name = "train/mute" if kind == "added" else "train/tea"
     if kind in ("added", "corrected"):
@@ -241,7 +241,7 @@ def test_captions_of_an_item_that_an_earlier_version_extracted(root: Path, kind:
     else:
         assert (summary.num_renewed, ledger(root / "s")) == (0, {"train/tea.mp4": "changed"})
         assert any("restore the earlier caption file, run this command" in note for note in summary.notes)
-    if kind == "unknown":  # what the message says helps
+    if kind == "unknown":  # the advice of the message works
         (folder / "tea.vtt").write_text(VTT)
         run(root / "videos", root / "s")
         (folder / "tea.vtt").write_text(SAID)
@@ -251,7 +251,7 @@ def test_captions_of_an_item_that_an_earlier_version_extracted(root: Path, kind:
 
 def test_only_items_whose_result_can_differ_are_extracted_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     as_an_earlier_version_wrote_it(root / "s")
-    with Given(root / "s") as items:  # as if older rules had made it
+    with Given(root / "s") as items:  # as if extracted by older rules
         items[0].streams["visual_2d"] = items[0].streams["visual_2d"] + np.float16(1)
         items[2].captions = replace(items[2].captions, text=("Crack the egg Crack", "stir it zzqqxx"))
     wanted = features(Store(root / "s"))

@@ -22,8 +22,8 @@ def package(tmp_path: Path) -> Path:
         "animals/dog": (".png", ".svg", ".txt", "_desc_es.ogg"),
         "animals/dog_mirror": (".png",),
         "cafe/tea": (".png", ".txt", "_desc_es.ogg"),
-        "cafe/cup": (".svg", ".txt", "_desc_es.ogg"),  # SVG alone
-        "cafe/jar": (".txt", "_desc_es.ogg"),  # no picture at all
+        "cafe/cup": (".svg", ".txt", "_desc_es.ogg"),  # only an SVG
+        "cafe/jar": (".txt", "_desc_es.ogg"),  # no picture
         "cafe/mute": (".png", ".txt", "_desc_fr.ogg"),
         "cafe/dumb": (".png", "_desc_es.ogg"),  # no text
         "symbols/a": (".png", ".txt", "_desc_es.ogg"),

@@ -91,7 +91,7 @@ def test_other_items_and_parts_are_as_they_were(path: Path) -> None:
     assert {name: (path / "parts" / name).read_bytes() for name in first} == first
     newest = part_paths(path)[-1]
     for file in (newest, newest.with_suffix(".safetensors")):
-        file.unlink()  # what is renewed can be undone: the part that supersedes is a part like any other
+        file.unlink()  # deleting the part that supersedes others undoes the renewal
     assert verify(path) == [] and seen(Store(path))[0][2] == ["add the salt"]
 
 
@@ -100,10 +100,10 @@ def test_a_store_without_renewed_items_has_the_format_that_earlier_versions_read
     renewed(path, item("v0"))
     formats = [part.read_bytes().count(b'"format": 4') > 0 for part in part_paths(path)]
     assert formats == [False, False, False, True], "an earlier version refuses the new part alone"
-    path_of_others = build(
+    path_with_rules = build(
         tmp_path / "t", [replace(item("a"), media="m", rules="clock 2, captions 2"), item("b"), item("c")]
     )
-    store = Store(path_of_others)
+    store = Store(path_with_rules)
     assert [(store.media(i), store.rules(i)) for i in range(3)] == [("m", "clock 2, captions 2"), ("", ""), ("", "")]
 
 
