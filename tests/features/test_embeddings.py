@@ -44,7 +44,7 @@ def embedding_item(index: int, split: str, *, audio: bool = True, text: bool = T
 
 @pytest.fixture(scope="module")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of visual rows, audio and text embeddings, without spectrograms and known words. Video 15 lacks both."""
+    """A store of visual rows, audio and text embeddings, without spectrograms or known words. Video 15 lacks both."""
     path = tmp_path_factory.mktemp("embeddings") / "store"
     with StoreWriter(path, NO_WORDS) as writer:
         for index in range(16):

@@ -118,10 +118,10 @@ def test_chunks_cut_no_word_and_do_not_depend_on_blocks(size: int, seed: int) ->
 
 def test_the_cut_is_in_the_quietest_moment() -> None:
     samples = np.full(64000, 0.3, np.float32)
-    samples[20000:30000] = 0  # before the earliest place
+    samples[20000:30000] = 0  # before the earliest allowed cut
     samples[40000:45600] = 0.01
     assert 40000 + 1600 <= quietest(samples, 32000) <= 45600 - 1600
-    assert quietest(samples[:100], 50) == 100  # too short to look at
+    assert quietest(samples[:100], 50) == 100  # too short to search
 
 
 def test_chunks_are_long_and_memory_does_not_grow() -> None:
@@ -164,7 +164,7 @@ def test_synthetic_speech_is_recognised_with_its_times(recognizer: WhisperRecogn
     assert captions.end_s[-1] <= len(sound) / 16000
     pour, she = (next(i for i, text in enumerate(captions.text) if word in text) for word in ("Pour", "She"))
     begins_s = [len(spoken(SENTENCES[:n], pause_s=1.5)) / 16000 for n in (1, 2)]
-    np.testing.assert_allclose(captions.start_s[[pour, she]], begins_s, atol=0.5)  # captions break at the pauses
+    np.testing.assert_allclose(captions.start_s[[pour, she]], begins_s, atol=0.5)  # captions are split at pauses
 
 
 @real

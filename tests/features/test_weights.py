@@ -214,7 +214,7 @@ def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
         code = "weights._CONNECT_S = 0.2; weights.hugging_face_file('a/b', ['x'], 'm', '-')"
         began = time.monotonic()
         done = run_with_hub(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path, code)
-    assert time.monotonic() - began < 30  # a download of the client's own tries six times
+    assert time.monotonic() - began < 30  # a download by the client itself tries six times
     assert "the weights of m are missing and they cannot be downloaded (timed out)" in done.stderr.splitlines()[-1]
 
 
