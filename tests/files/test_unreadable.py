@@ -50,7 +50,7 @@ def forbidden(*paths: Path) -> Iterator[None]:
             path.chmod(mode)
 
 
-# ---- the one place that says why
+# ---- the function that words the error
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
