@@ -77,7 +77,7 @@ def restamp_flv(path: Path, stamp_of: Callable[[str, int, int], int]) -> Path:
     while at + 11 <= len(data):
         kind = {8: "audio", 9: "video"}.get(data[at])
         size = int.from_bytes(data[at + 1 : at + 4], "big")
-        is_header = kind is not None and data[at + 12] == 0  # the configuration of the codec, no frame
+        is_header = kind is not None and data[at + 12] == 0  # the configuration of the codec, not a frame
         if kind is not None and not is_header:
             stamp = int.from_bytes(data[at + 4 : at + 7], "big") | data[at + 7] << 24
             stamp = stamp_of(kind, counts[kind], stamp)

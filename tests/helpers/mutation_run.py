@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-LIMIT_S = 30.0  # of one mutation
-START_S = 300.0  # of a worker, until its targets are made
-MOST_BYTES = 3 << 30  # that a worker may map beyond what it has when its targets are made
+LIMIT_S = 30.0  # per mutation
+START_S = 300.0  # for a worker to create its targets
+MOST_BYTES = 3 << 30  # that a worker may map in addition, once its targets exist
 REPEATS = {"resume": 1, "model": 3, "study": 5, "store": 9, "checkpoints": 6, "recipe": 5}  # shares; other targets 2
 SHARE = [name for name, count in REPEATS.items() for _ in range(count)]
 

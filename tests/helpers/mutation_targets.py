@@ -1,13 +1,13 @@
-"""What is read from outside, each as a small whole folder, the command that reads it, and what its result must be.
+"""Targets of mutations: small intact folders, the commands that read them, and the required results after damage.
 
 | target | commands | after damage |
 |---|---|---|
-| store | `store verify`, then everything is read | nothing is reported only where all is as it was |
-| study, resume | a report's reading; `trichord study` again | the same figures; what cannot be read is said or made anew |
+| store | `store verify`, then everything is read | the content is unchanged unless a problem is reported |
+| study, resume | reading for a report; `trichord study` again | the same figures; unreadable files are reported or computed again |
 | model | `trichord evaluate` of a stage | the same ranks |
-| checkpoints | a training goes on | the newest or, with a word, an earlier one, bit for bit |
-| recipe | `--recipe FILE` | what a YAML reader finds in the file, value by value |
-| releases | `trichord import`, `store verify` | items whose files were not touched as they were; a touched .npz too, or gone |
+| checkpoints | resumed training | the newest checkpoint, or an earlier one with a message, bit for bit |
+| recipe | `--recipe FILE` | the values that a YAML reader returns |
+| releases | `trichord import`, `store verify` | items of intact files are unchanged; those of a damaged .npz may also be skipped |
 """
 
 from __future__ import annotations
