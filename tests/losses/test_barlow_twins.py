@@ -44,7 +44,7 @@ def test_it_is_the_slow_computation(num_rows: int, num_missing: int, weight: flo
     rng = np.random.default_rng([num_rows, num_missing])
     first, second = rng.standard_normal((num_rows, 5)) * 3 + 1, rng.standard_normal((num_rows, 5))
     second[:, 1:3] += first[:, 1:3]
-    first[:, 4] = 0.7  # a dimension that says nothing
+    first[:, 4] = 0.7  # a constant dimension
     valid = [i >= num_missing for i in range(num_rows)]
     expected = slow_barlow_twins(first, second, valid, weight)
     for dtype, limit in ((torch.float64, 1e-11), (torch.float32, 1e-4)):

@@ -39,7 +39,7 @@ def debug(loss: dict[str, Any] | None = None, **training: Any) -> Recipe:
     return load_recipe("debug", training=training, loss=loss or {})
 
 
-# ---- the nearest one
+# ---- the nearest centroid
 
 
 def slow_cosines(rows: list[list[list[float]]], centroids: list[list[float]], cosine: bool) -> list[list[float]]:
@@ -71,7 +71,7 @@ def test_the_nearest_centroid_is_that_of_the_definition(seed: int, modalities: i
     nearest = Centroids(centroids, cosine).nearest(rows).tolist()
     for clip, scores in enumerate(slow_cosines([r.tolist() for r in rows.values()], centroids.tolist(), cosine)):
         assert scores[nearest[clip]] >= max(scores) - 1e-5
-    # the length of a centroid says nothing; that of an embedding nothing alone
+    # the length of the centroids does not matter
     assert Centroids(centroids * 7, cosine).nearest(rows).tolist() == nearest
 
 
@@ -227,7 +227,7 @@ def test_saving_without_centroids_removes_existing_ones(tmp_path: Path) -> None:
     save(settings={})
     assert load_model(tmp_path).centroids is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
-    save_file({"centroids": rows}, tmp_path / "centroids.safetensors")  # which the description does not know
+    save_file({"centroids": rows}, tmp_path / "centroids.safetensors")  # the description does not mention it
     assert load_model(tmp_path).centroids is None
 
 

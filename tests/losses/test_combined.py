@@ -60,7 +60,7 @@ def test_the_cluster_objective_is_reported_but_not_part_of_the_loss() -> None:
     )
     inputs = {m: x.clone().requires_grad_(True) for m, x in rows.items()}
     first = loss(outputs_of(inputs, nn.Identity()), valid)
-    assert set(first) == {"loss", "contrast_VT", "cluster"}  # too few rows for a fit as yet
+    assert set(first) == {"loss", "contrast_VT", "cluster"}  # there are too few rows for a fit
     terms = loss(outputs_of(inputs, nn.Identity()), valid)
     assert set(terms) == {"loss", "contrast_VT", "cluster", "cluster_objective"}
     objective = terms["cluster_objective"]

@@ -39,7 +39,7 @@ TWO = {
     "feature arrays, frozen three": Case("avt>d", sizes=(5, 2)),
     "feature arrays, chunks, a part of none": Case("avt>d", chunk=2, sizes=(0, 7)),
 }
-for loss in pairwise_losses():  # without batch norm, whose many exchanges take most of the time
+for loss in pairwise_losses():  # without batch norm, whose communication takes most of the time
     TWO[f"av>t, {loss}, a part of none"] = Case("av>t", contrast=loss, sizes=(7, 0))
     TWO[f"av>t, {loss}"] = Case("av>t", contrast=loss, sizes=(5, 2))
     TWO[f"at>v, {loss}, chunks"] = Case("at>v", contrast=loss, chunk=2)
@@ -78,12 +78,12 @@ def check(case: Case, ranks: list[Results], whole: Results) -> None:
         assert difference_of(results, whole, "gradient") < limit
         assert difference_of(results, whole, "") < limit
         difference, name = largest_difference(results, whole)
-        # float32 rounds otherwise from processor to processor, most where a gradient is a small difference of large ones
+        # float32 rounding differs between processors, most for gradients that are small differences of large numbers
         assert difference < (30 if case.dtype == F32 else 5) * limit, name
         assert results.terms == ranks[0].terms  # every process knows the loss of the whole batch
         for name, tensor in ranks[0].memory.items():
             assert torch.equal(results.memory[name], tensor), name
-    assert int(whole.memory["counters"][2]) > 0  # k-means has fitted
+    assert int(whole.memory["counters"][2]) > 0  # k-means has been fitted
     assert torch.allclose(ranks[0].memory["centroids"], whole.memory["centroids"], atol=1e-5)
 
 
