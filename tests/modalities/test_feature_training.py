@@ -49,7 +49,8 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe_of(**training: Any) -> Recipe:
     options = {"tensorboard": False, "device": "cpu", "max_steps": 2, **training}
-    data = {"videos_per_batch": 6, "clips_per_video": 8, "audio_frames": 32}  # more draws than clips: caches pay
+    # more draws than clips, so caches save work
+    data = {"videos_per_batch": 6, "clips_per_video": 8, "audio_frames": 32}
     return load_recipe("debug", training=options, data=data, loss={"reconstruction_weight": 1.0})
 
 
