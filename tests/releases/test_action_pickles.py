@@ -106,7 +106,7 @@ def test_names_of_classes_as_words() -> None:
         "Ride-a Bike": "ride a bike",
         "don't stop": "don't stop",
         "UCF101Class": "ucf101 class",
-        "ÉcoleÉté": "écoleété",  # cut at plain capitals alone
+        "ÉcoleÉté": "écoleété",  # split only at ASCII capitals
         "__": "",
     }
     assert {name: class_text(name) for name in texts} == texts

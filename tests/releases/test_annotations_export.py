@@ -20,7 +20,7 @@ from trichord.store.annotations import NO_STEP, StepSpan, read_annotations, writ
 
 @pytest.fixture(scope="module")
 def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of two collections; v2 belongs to a further task and shows none of its steps."""
+    """A store of two collections; v2 belongs to another task as well and shows none of its steps."""
     folder = tmp_path_factory.mktemp("annotated")
     import_crosstask(write_crosstask(folder / "r"), folder / "s", WORDS)
     import_mining_youtube(write_mining(folder / "m"), folder / "s", WORDS)
@@ -45,7 +45,7 @@ def test_they_come_back_as_they_were(annotated: Path, tmp_path: Path, layout: st
     assert spans(annotated) == spans(tmp_path / "back")
     export_store(annotated, tmp_path / "again", layout=layout)  # type: ignore[arg-type]
     assert digests(tmp_path / "out") == digests(tmp_path / "again")
-    IMPORTERS[layout](tmp_path / "out", tmp_path / "back")  # as often as one likes
+    IMPORTERS[layout](tmp_path / "out", tmp_path / "back")  # importing again changes nothing
     assert spans(annotated) == spans(tmp_path / "back")
 
 

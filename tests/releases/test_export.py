@@ -94,7 +94,7 @@ def test_release_sample_there_and_back(layout: str, words: Path | None, tmp_path
     assert (summary.num_items, summary.num_captions) == (29, 93)
     IMPORTERS[layout](tmp_path / "out", tmp_path / "back")
     same(Store(tmp_path / "store"), Store(tmp_path / "back"))
-    IMPORTERS[layout](tmp_path / "out", tmp_path / "store")  # the same words: it can be added to
+    IMPORTERS[layout](tmp_path / "out", tmp_path / "store")  # the words are equal, so items can be added
     assert len(Store(tmp_path / "store")) == 29
     if words:
         IMPORTERS[layout](tmp_path / "out", tmp_path / "named", words)
@@ -122,7 +122,7 @@ def test_one_collection_or_split_and_the_same_bytes_again(layout: Any, tmp_path:
     assert content_of(Store(tmp_path / "back")) == wanted and len(wanted) == 3
 
 
-# ---- what others' readers find
+# ---- other readers
 
 
 def test_howto100m_as_published_readers_see_it(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_howto100m_as_published_readers_see_it(tmp_path: Path) -> None:
             assert spec["arr_0"].dtype == np.float16 and spec["arr_0"].shape[0] == 40
             np.testing.assert_array_equal(spec["arr_0"].T, store.rows("spectrogram", i))
             np.testing.assert_array_equal(features["features"], store.rows("visual_2d", i))
-    (out / "trichord.json").unlink()  # now as any release is read
+    (out / "trichord.json").unlink()  # now read as an ordinary release
     import_howto100m(out, tmp_path / "plain", WORDS)
     same(store, Store(tmp_path / "plain"))
     export_store(tmp_path / "store", tmp_path / "json", captions="json")
@@ -151,7 +151,7 @@ def test_howto100m_as_published_readers_see_it(tmp_path: Path) -> None:
 
 def test_howto100m_lists_only_clips_that_published_loaders_can_draw(tmp_path: Path) -> None:
     content = some_items()
-    content[5].streams["spectrogram"] = np.full((9, 40), -1e9, np.float32)  # beyond float16
+    content[5].streams["spectrogram"] = np.full((9, 40), -1e9, np.float32)  # outside the range of float16
     write_store(tmp_path / "store", content, items_per_part=1)
     out = tmp_path / "out"
     summary = export_store(tmp_path / "store", out)
@@ -183,7 +183,7 @@ def test_youcook2_as_published_readers_see_it(tmp_path: Path) -> None:
             assert entry[key].ndim == 1
             np.testing.assert_array_equal(entry[key], other[key])
     for path in (out / "youcook_val_audio.pkl",):
-        plain = load_pickle(path)  # nothing in it has to be run
+        plain = load_pickle(path)  # without running any code
         assert plain[0].keys() == entries[0].keys()
     (out / "trichord.json").unlink()
     import_youcook2(out, tmp_path / "plain", WORDS)
@@ -206,7 +206,7 @@ def test_youcook2_pools_over_time_and_lists_missing_data(tmp_path: Path) -> None
     assert "7 items have audio, which published readers do not support" in summary.notes
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the library closes its files late
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset closes its files late
 def test_the_webdataset_library_reads_the_shards(tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     content = some_items()
@@ -256,7 +256,7 @@ def test_npy_has_the_same_path_under_each_root(tmp_path: Path) -> None:
 
 
 def export_and_die(store: Path, out: Path, layout: Any) -> None:
-    """Run in a process: export four items, and end within the fifth without tidying up."""
+    """Run in a process: export four items, and exit during the fifth without cleaning up."""
     num_calls = 0
 
     def record(opened: Store, i: int) -> Any:
@@ -388,8 +388,8 @@ def test_pickles_written_in_pieces_are_pickles(values: list[Any], array: np.ndar
         data = START + EMPTY_LIST + b"".join(pieces) + STOP
         path = tmp_path_factory.mktemp("p") / "a.pkl"
         path.write_bytes(data)
-        for *leading, rows, tensor in (pickle.loads(data), load_pickle(path)):
-            assert leading == values
+        for *loaded_values, rows, tensor in (pickle.loads(data), load_pickle(path)):
+            assert loaded_values == values
             assert (rows.dtype, rows.shape, rows.tobytes()) == (one.dtype, one.shape, one.tobytes())
             copy = tensor["t"].numpy()
             assert (copy.dtype, copy.shape, copy.tobytes()) == (one.dtype, one.shape, one.tobytes())

@@ -140,10 +140,10 @@ def test_rows_of_an_index_that_name_a_clip_twice(exported: Callable[..., Path], 
     ("num", "most", "first"), [(0, 10, 3), (1, 10, 3), (7, 10, 3), (100, 10, 3), (100, 1000, 33), (5000, 1000, 33)]
 )
 def test_probes_are_spread_over_the_list(num: int, most: int, first: int) -> None:
-    places = _spread(num, most, first)
-    assert len(set(places)) == len(places) == min(num, most) and all(0 <= at < num for at in places)
+    probes = _spread(num, most, first)
+    assert len(set(probes)) == len(probes) == min(num, most) and all(0 <= at < num for at in probes)
     if num > 3 * first:
-        assert max(places[:first]) > 0.6 * num and np.median(places[:first]) == pytest.approx(num / 2, rel=0.35)
+        assert max(probes[:first]) > 0.6 * num and np.median(probes[:first]) == pytest.approx(num / 2, rel=0.35)
 
 
 def test_a_pickle_of_ids_alone_is_still_refused(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_msrvtt_full_has_every_caption_of_every_test_clip(tmp_path: Path) -> Non
     assert have == {"video7010": (1, 250), "video7011": (1, 250), "video7012": (1, 0), "video7013": (0, 0)}
     first = item(store, "video7010")
     assert [store.caption_text(first, c) for c in range(3)] == [f"stir milk {n}" for n in range(3)]
-    import_msrvtt(root, tmp_path / "store", WORDS)  # JSFusion's clips are another collection: both in one store
+    import_msrvtt(root, tmp_path / "store", WORDS)  # the clips of JSFusion form another collection of the same store
     assert Store(tmp_path / "store").collections()["msrvtt", "test"] == 1
 
 

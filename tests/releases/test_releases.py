@@ -40,7 +40,7 @@ def test_youcook2_sample(tmp_path: Path) -> None:
     assert store.rate_hz("visual_2d", 0) == store.rate_hz("visual_3d", 0) == 0.0
     assert store.num_rows("visual_2d", 0) == 1 and store.num_rows("spectrogram", 0) == 290
     assert store.duration_s(0) == 2.9 and [s.tolist() for s in store.caption_spans(0)] == [[0.0], [2.9]]
-    assert store.streams["spectrogram"].dtype == "float32"  # exactly what the release has
+    assert store.streams["spectrogram"].dtype == "float32"  # the type in the release
     assert import_youcook2(SAMPLE, tmp_path / "store", WORDS).num_present == 12
 
 
@@ -60,7 +60,7 @@ def test_youcook2_splits_durations_and_clips_that_lack_something(tmp_path: Path)
     ]
     write(tmp_path / "data" / "youcook_val.pkl", val)
     write(tmp_path / "data" / "youcook_train_audio.pkl", [clip("train", 10)])
-    write(tmp_path / "data" / "youcook_train.pkl", [])  # the one with audio is taken
+    write(tmp_path / "data" / "youcook_train.pkl", [])  # the file with audio takes precedence
     store_path = tmp_path / "store"
     summary = import_youcook2(tmp_path, store_path, WORDS)
     assert (summary.num_added, summary.num_skipped) == (7, 4)
@@ -186,7 +186,7 @@ def test_msrvtt_lists_that_do_not_fit_or_name_a_clip_twice(tmp_path: Path) -> No
     msrvtt_lists(root, "video{}", "video{}")
     path = root / "MSRVTT_JSFUSION_test.csv"
     whole = path.read_text()
-    path.write_text(whole + "a,b,video3,stir milk 3\n")  # the same again
+    path.write_text(whole + "a,b,video3,stir milk 3\n")  # a repeated line
     assert import_msrvtt(root, tmp_path / "same", WORDS).num_added == 6
     path.write_text(whole + "a,b,video3,boil\n")
     assert "row 7 has another sentence for clip 'video3'" in refused(import_msrvtt, root, tmp_path / "store")

@@ -56,7 +56,7 @@ def test_crosstask_as_published(tmp_path: Path) -> None:
     assert np.array_equal(store.rows("visual_3d", v1), rows(5, 15, 5)) and store.rate_hz("visual_3d", v1) == 1.5
     assert np.array_equal(store.rows("spectrogram", v1), -80 * rows(0, 40, 1000).astype(np.float16).T)
     assert np.array_equal(store.rows("visual_2d", v2), rows(16, 8, 6)) and store.num_rows("spectrogram", v2) == 0
-    # the annotated spans are the captions of the clips, in the order of time
+    # the captions are the annotated spans, ordered by time
     said = [store.caption_text(v1, c) for c in range(store.num_captions(v1))]
     assert said == ["stir the salt", "pour water", "stir the salt"]
     assert store.caption_spans(v1)[0].tolist() == [1, 5, 9]
@@ -66,7 +66,7 @@ def test_crosstask_cooking_tasks_only_and_repeated(tmp_path: Path) -> None:
     root = write_crosstask(tmp_path / "r")
     import_crosstask(root, tmp_path / "s", WORDS, cooking=True)
     assert Store(tmp_path / "s").collections() == {("crosstask", "test"): 2, ("crosstask", "steps"): 1}
-    again = import_crosstask(root, tmp_path / "s", WORDS)  # the other task comes too, nothing twice
+    again = import_crosstask(root, tmp_path / "s", WORDS)  # the other task is added, and nothing is added twice
     assert (again.num_present, again.num_added) == (3, 2)
     assert len(read_annotations(Store(tmp_path / "s"), "crosstask")) == 3
     (root / "step.json").write_text(json.dumps({**STEPS, "111": ["stir", "add salt"]}))
@@ -81,7 +81,7 @@ def test_crosstask_original(tmp_path: Path) -> None:
     assert np.array_equal(store.rows("visual_3d", w1), array[:, :1024])
     assert np.array_equal(store.rows("visual_2d", w1), array[:, 1024:3072])
     assert np.array_equal(store.rows("audio", w1), array[:, 3072:])
-    # 0.6 to 2.2 is seconds 0, 1 and 2 (floor and ceiling), 4 to 6.5 is 4, 5, 6
+    # with floor and ceiling, 0.6 to 2.2 covers seconds 0, 1 and 2, and 4 to 6.5 covers seconds 4, 5 and 6
     truth = truth_matrix(read_annotations(store, "crosstask")["23521", "w1"], 7, 3)
     assert np.argwhere(truth).tolist() == [[0, 0], [1, 0], [2, 0], [4, 2], [5, 2], [6, 2]]
     (nothing,) = read_annotations(store, "crosstask")["111", "w2"]
@@ -107,7 +107,7 @@ def test_mining_youtube_original(tmp_path: Path) -> None:
     assert steps_of(store, "mining-youtube")["n1"] == ["add salt", "stir egg"]
     spans = read_annotations(store, "mining-youtube")
     assert [(s.step, s.start_s, s.end_s) for s in spans["n1", "n1"]] == [(0, 0.5, 2.0), (1, 3.0, 5.0)]
-    # 2 frames of background, 3 of stir_egg, 5 of add_salt, 2 frames a second
+    # at 2 frames per second: 2 frames of background, 3 of stir_egg, 5 of add_salt
     assert [(s.text, s.start_s, s.end_s) for s in spans["n2", "n2"]] == [("stir egg", 1, 2.5), ("add salt", 2.5, 5)]
     assert "1 videos whose .grammar has another order" in str(summary)
 
@@ -215,7 +215,7 @@ def test_damaged_annotations_say_so(tmp_path: Path) -> None:
 def test_steps_beyond_the_features_are_reported(tmp_path: Path) -> None:
     root = write_crosstask_original(tmp_path / "r")
     (root / "annotations" / "23521_w1.csv").write_text("1,0.6,2.2\n2,15,19\n3,20,30\n")  # 7 s of features
-    (root / "annotations" / "111_w2.csv").write_text("1,3.5,12\n")  # 5 s of features: it begins within
+    (root / "annotations" / "111_w2.csv").write_text("1,3.5,12\n")  # 5 s of features, and the step begins within them
     message = "1 video is shorter than its annotation: 2 annotated steps lie beyond the features"
     assert message in str(import_crosstask(root, tmp_path / "s", WORDS))
     subject = Subject("model", ("video",), store=Store(tmp_path / "s"))
