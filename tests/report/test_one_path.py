@@ -39,7 +39,7 @@ def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     return out, run_study(tiny_store, out, orders, SEEDS, recipe, first_stage_seed=7)
 
 
-def of_tables(markdown: str) -> Figures:
+def figures_of_tables(markdown: str) -> Figures:
     """Return the figures of `table.md`."""
     figures: Figures = {}
     for part in re.split(r"(?=\n\| order)", markdown):
@@ -54,7 +54,7 @@ def of_tables(markdown: str) -> Figures:
     return figures
 
 
-def of_report(rows: list[dict[str, Cell]], order: str, direction: str = "") -> Figures:
+def figures_of_report(rows: list[dict[str, Cell]], order: str, direction: str = "") -> Figures:
     """Return the figures of a table of a report; `order` is the heading of the orders."""
     figures: Figures = {}
     for row in rows:
@@ -69,7 +69,7 @@ def rows_of(document: Document, name: str) -> list[dict[str, Cell]]:
     return [dict(zip((c.label for c in table.columns), row, strict=True)) for row in table.rows]
 
 
-def of_printed(text: str) -> Figures:
+def printed_figures(text: str) -> Figures:
     """Return the figures of the tables that `trichord evaluate STUDY` prints."""
     figures: Figures = {}
     direction = ""
@@ -88,7 +88,7 @@ def test_every_way_prints_the_same_figures(
     study: tuple[Path, StudyTable], tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, table = study
-    by_study = of_tables((folder / "table.md").read_text())
+    by_study = figures_of_tables((folder / "table.md").read_text())
     assert len(by_study) == 2 * 2 * 4, "two orders in two directions: three recalls and the number of seeds"
     seeds = {order: number for (order, _, measure), number in by_study.items() if measure == "seeds"}
     assert seeds == {"AV→T": "1 (3 runs)", "AVT": "3"}
@@ -97,15 +97,15 @@ def test_every_way_prints_the_same_figures(
     by_report: Figures = {}
     for direction in ("t2v", "a2v"):
         document = contents.build_study(read_study(folder), direction=Direction.parse(direction))
-        by_report |= of_report(rows_of(document, f"orders-{direction}"), "order", direction)
+        by_report |= figures_of_report(rows_of(document, f"orders-{direction}"), "order", direction)
     assert by_report == by_study
 
     words = ["evaluate", str(folder), "--store", str(tiny_store), "--benchmark", "tiny", "--out", str(tmp_path / "out")]
     assert main([*words, "--directions", "t2v,a2v"]) == 0
-    assert of_printed(capsys.readouterr().out) == by_study
+    assert printed_figures(capsys.readouterr().out) == by_study
 
     document = contents.build_evaluations(read_systems([tmp_path / "out"]))
-    assert of_report(rows_of(document, "figures-retrieval-tiny"), "system") == by_study
+    assert figures_of_report(rows_of(document, "figures-retrieval-tiny"), "system") == by_study
 
 
 @pytest.mark.usefixtures("undrawn")
