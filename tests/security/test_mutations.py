@@ -70,7 +70,7 @@ def test_any_changed_byte_of_a_part_is_reported(tmp_path: Path) -> None:
             data[rng.randrange(8, len(data))] ^= 1 << rng.randrange(8)
             path.write_bytes(bytes(data))
             try:
-                content = read_store(Path(folder))  # a byte of Parquet's own notes changes no row
+                content = read_store(Path(folder))  # a byte of Parquet's metadata may change no row
                 assert "problems" in content or (content == sound and path.suffix == ".parquet")
             except ValueError as error:
                 assert str(path.stem) in str(error)

@@ -43,7 +43,7 @@ SMALL: dict[str, Any] = {
     "reconstruction_dim": None,
     "modalities": ["video"],
 }
-GROWTH_MB = 400.0  # for all that a bomb claims gigabytes, and a free allowance of 256 MB
+GROWTH_MB = 400.0  # a bomb claims gigabytes, and 256 MB are always allowed
 
 
 def lying_npy(shape: str) -> bytes:
