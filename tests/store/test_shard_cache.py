@@ -102,7 +102,7 @@ def test_remains_of_killed_downloads_are_removed(tmp_path: Path) -> None:
     os.utime(left, (1, 1))
     assert get(cache, content(0)).exists()
     assert not left.exists() and cache.num_bytes() == 100
-    left.write_bytes(bytes(30))  # and of the same shard: it is begun anew
+    left.write_bytes(bytes(30))  # the remains of the same shard: its download starts again
     assert get(cache, content(7)).read_bytes() == content(7)
 
 
@@ -154,7 +154,7 @@ def test_downloads_at_once_stay_within_the_bound(tmp_path: Path) -> None:
                 data = content(number % 10)
                 path = get(cache, data)
                 most.append(cache.num_bytes())
-                with suppress(FileNotFoundError):  # deleted for another thread meanwhile, as documented
+                with suppress(FileNotFoundError):  # another thread may have evicted it, as documented
                     assert path.read_bytes() == data
         except BaseException as error:
             failed.append(error)
@@ -211,7 +211,7 @@ def test_use_by_another_process_counts(tmp_path: Path) -> None:
     for number in (0, 1):
         os.utime(get(mine, content(number)), (number + 1, number + 1))
     mine._used.clear()
-    other.used(checksum(content(0)))  # touches the file: the oldest is now 1
+    other.used(checksum(content(0)))  # touches the file, so that file 1 is the oldest
     get(mine, content(2))
     assert {p.stem for p in tmp_path.glob("*.safetensors")} == {checksum(content(0)), checksum(content(2))}
 
@@ -289,7 +289,7 @@ def test_a_shard_that_the_disk_damaged_is_fetched_again_by_the_next_process(tmp_
     log: list[str] = []
     path = get(ShardCache(tmp_path, 10_000), content(1), log)
     path.write_bytes(content(1)[:50] + bytes(10) + content(1)[60:])
-    cache = ShardCache(tmp_path, 10_000)  # as of another process, which has checked nothing yet
+    cache = ShardCache(tmp_path, 10_000)  # like another process, which has not verified anything yet
     for _ in range(3):
         assert get(cache, content(1), log).read_bytes() == content(1)
     assert len(log) == 2

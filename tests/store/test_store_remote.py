@@ -279,9 +279,9 @@ def test_copies_whose_bytes_changed_are_fetched_again_by_the_next_process(local:
     assert len(copies) >= 3
     for path in copies:
         data = bytearray(path.read_bytes())
-        data[-20] ^= 1  # in the data; no header or size tells
+        data[-20] ^= 1  # in the data, so that header and size are unchanged
         path.write_bytes(data)
-    caches._CACHES.clear()  # what this process has checked
+    caches._CACHES.clear()  # forget what this process has verified
     again = Store(url)
     assert np.array_equal(again.rows("visual_2d", 0), Store(local).rows("visual_2d", 0))
     assert again.words == Store(local).words and np.array_equal(again.word_vectors, Store(local).word_vectors)
@@ -458,7 +458,7 @@ def test_info_shows_the_cache_and_whether_it_is_too_small(
     assert main(["store", "info", url]) == 0
     shown = capsys.readouterr().out
     assert f"store        {url}" in shown and f"copies       in {cache}/stores/" in shown and "less than" not in shown
-    monkeypatch.setenv("TRICHORD_CACHE_GB", "0.00002")  # the largest part fits
+    monkeypatch.setenv("TRICHORD_CACHE_GB", "0.00002")  # enough for the largest part, but not for the store
     assert main(["store", "info", url]) == 0
     assert "less than the size of the store, so each epoch downloads parts again" in capsys.readouterr().out
     assert main(["store", "verify", url]) == 0
