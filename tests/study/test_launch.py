@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from paths import HELPERS, ROOT
 
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "PORT"]
-# `--cpu --num_processes 2` starts one process: accelerate's several on CPUs want mpirun. This is its way on GPUs, and where
-# there is none the processes speak over gloo.
+# `--cpu --num_processes 2` starts one process, since accelerate requires mpirun for several processes on CPUs. `--multi_gpu`
+# starts two, which communicate through gloo if there is no GPU.
 ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "PORT"]  # fmt: skip
 pytestmark = pytest.mark.slow
@@ -61,21 +61,22 @@ def test_a_study_of_two_processes_is_that_of_one(
     out = tmp_path / "study"
     done = run(*launcher, "-m", "trichord", "study", "--store", tiny_store, "--out", out, *STUDY)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("order ") == done.stdout.count("next: trichord report") == 1  # one process speaks
+    assert done.stdout.count("order ") == done.stdout.count("next: trichord report") == 1  # only one process prints
     assert [len(steps) for steps in losses(out).values()] == [10, 10, 10]
     for stage, steps in losses(alone).items():
         described = json.loads((out / "stages" / stage / "model.json").read_text())
         assert [call["machine"]["processes"] for call in described["calls"]] == [2]
         assert losses(out)[stage] == pytest.approx(steps, rel=1e-4)
         a, b = (load_file(folder / "stages" / stage / "model.safetensors") for folder in (alone, out))
-        # Adam's first steps are its rate in size, whatever the gradient's: a gradient of rounding alone takes either sign.
+        # The first steps of Adam have the size of the learning rate, even where a gradient is only rounding of either sign.
         assert max(float((a[name] - b[name]).abs().max()) for name in a if "running" not in name) < 2 * 10 * 1e-5
     rows, expected = (list(csv.DictReader((f / "table.csv").read_text().splitlines())) for f in (out, alone))
     assert len(rows) == len(expected) > 10
     for row, wanted in zip(rows, expected, strict=True):
         for name in row:
             if name in ("r1", "r5", "r10", "R@1", "R@5", "R@10"):
-                assert abs(float(row[name]) - float(wanted[name])) <= 100 / 32 + 1e-9, (row, name)  # a query at most
+                # at most one query differs
+                assert abs(float(row[name]) - float(wanted[name])) <= 100 / 32 + 1e-9, (row, name)
     again = run(*launcher, "-m", "trichord", "study", "--store", tiny_store, "--out", out, *STUDY)
     assert again.returncode == 0 and "step" not in again.stdout
 
