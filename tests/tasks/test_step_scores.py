@@ -218,8 +218,8 @@ def test_embeddings_from_a_file_are_scored() -> None:
     subject = Subject.of_embeddings(given_file())
     outcome = find_protocol("crosstask").run(subject, Options())
     values = {row.measure: row.value for row in outcome.rows}
-    # p: step x at second 0, y at 1: both hit. q, by time: seconds look like z, x, z, the last is annotated; of the two that
-    # tie alignment takes the first (missed), the best second of the step half.
+    # p: step x at second 0 and y at second 1 are both hits. q: its seconds resemble z, x, z, and the last one is annotated; of
+    # the two that tie, alignment selects the first (a miss), and the best second of the step counts half.
     assert values[POOLED] == pytest.approx((100 + 0) / 2)
     assert values[f"{POOLED}, best second of each step"] == pytest.approx((100 + 50) / 2)
     assert outcome.arrays["crosstask/video"].tolist() == ["p", "q"]

@@ -41,7 +41,7 @@ SECONDS = 9
 class Made(NamedTuple):
     subject: Subject
     store: Path
-    encoder: str  # as named on a command line
+    encoder: str  # as given on the command line
 
 
 def write_store(path: Path, encoder: str, *, step_rows: bool = False, text: bool = True) -> None:
@@ -105,7 +105,8 @@ def scores_of(subject: Subject, **options: str) -> list[np.ndarray]:
 
 def test_steps_are_embedded_by_the_encoder_of_the_store(made: Made, tmp_path: Path) -> None:
     texts = joint(made, STEPS)
-    write_store(tmp_path / "rows", made.encoder, step_rows=True)  # the same, with embeddings of the steps in the store
+    # the same videos, with embeddings of the steps in the store
+    write_store(tmp_path / "rows", made.encoder, step_rows=True)
     in_store = scores_of(subject_of(tmp_path / "rows"))
     rows_of_steps = scores_of(made.subject)
     assert len(rows_of_steps) == 4 and rows_of_steps[0].shape == (SECONDS, 3)
@@ -145,7 +146,7 @@ def test_a_store_that_does_not_record_its_text_encoder(made: Made, tmp_path: Pat
         scores_of(subject)
     for mine, other in zip(scores_of(subject, text_encoder=made.encoder), scores_of(made.subject), strict=True):
         np.testing.assert_array_equal(mine, other)
-    # class names are then those that stand among the captions
+    # the class names must then occur among the captions
     with pytest.raises(TrichordError, match="caption of the clips .'BlueCat' would be 'blue cat'.; add a text"):
         find_protocol("zero-shot-classification").run(subject, Options(on="films/test"))
     named = Options(on="films/test", text_encoder=made.encoder)
