@@ -68,7 +68,7 @@ def test_a_cut_or_flipped_file_anywhere(file: str, cut: bool, at: float, bit: in
             content[offset] ^= 1 << bit
         path.write_bytes(content)
         step, loaded, messages = load_digest(folder)
-        if file == MANIFEST and step == 6:  # blank space that is another blank changes nothing
+        if file == MANIFEST and step == 6:  # replacing white space by other white space changes nothing
             assert loaded == later and not messages
             return
         assert (step, loaded) == (4, earlier)

@@ -110,7 +110,7 @@ def left(out: Path) -> dict[str, Any]:
     content |= {path.name: path.read_bytes() for path in sorted(out.glob("orders.png"))}
     for path in sorted(out.glob("stages/*/model.safetensors")):
         content[str(path.relative_to(out))] = path.read_bytes()
-    for path in sorted(out.glob("stages/*/model.json")):  # without when it was trained, how long, and their digest
+    for path in sorted(out.glob("stages/*/model.json")):  # without times of training and the digest over them
         described = json.loads(path.read_text())
         content[str(path.relative_to(out))] = {k: v for k, v in described.items() if k not in ("calls", "sha256")}
     for path in sorted(out.glob("stages/*/metrics.jsonl")):

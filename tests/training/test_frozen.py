@@ -78,8 +78,8 @@ def test_every_clip_that_can_be_drawn_is_listed_once(store: Store, published: bo
         assert drawn.caption is not None
         for i in range(len(drawn)):
             listed = clips[listing.row[listing.begin[drawn.item[i]] + drawn.caption[i]]]
-            same = (int(drawn.item[i]), drawn.start_s[i], drawn.end_s[i], tuple(drawn.captions[i].tolist()))
-            assert listed == same
+            drawn_clip = (int(drawn.item[i]), drawn.start_s[i], drawn.end_s[i], tuple(drawn.captions[i].tolist()))
+            assert listed == drawn_clip
 
 
 @settings(max_examples=8, deadline=None)

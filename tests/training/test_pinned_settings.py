@@ -28,14 +28,15 @@ from trichord.training.loop import LoopSettings
 from trichord.training.stage import stages_of
 
 MODALITIES, ROWS = ("video", "audio", "text"), 6
-# Settings that no object of one stage shows: they are read where a command begins, or need what the tiny store lacks.
+# Settings that affect no object of a stage: they are read when a command starts, or need data that the tiny store lacks.
 ELSEWHERE = {
     ("model", "visual_3d"), ("model", "audio"), ("model", "text"),
     ("data", "collection"), ("data", "train_split"), ("data", "cache_gb"),
     ("training", "precision"), ("training", "process_timeout_s"), ("training", "device"),
     ("later_stages", "replay"), ("evaluation", "directions"),
 }  # fmt: skip
-WITHOUT_EFFECT = {("evaluation", "audio_frames")}  # the benchmark or `data.audio_frames` says how long a clip is
+# the benchmark or `data.audio_frames` determines the length of a clip
+WITHOUT_EFFECT = {("evaluation", "audio_frames")}
 SEVERAL = {  # settings that more than one object needs
     ("data", "videos_per_batch"): {"source", "frozen"},
     ("data", "clips_per_video"): {"source", "frozen"},
@@ -98,7 +99,7 @@ def terms_of(loss: Any, batches: int = 3) -> list[float]:
 
 
 def read_by_the_loop(settings: LoopSettings) -> dict[str, Any]:
-    """What the source of the loop reads of its settings, each under its name."""
+    """Return the settings that the source code of the loop reads, by name."""
     names = set(re.findall(r"\btraining\.(\w+)", inspect.getsource(loop))) & set(vars(settings.training))
     return {**vars(settings), "training": {name: getattr(settings.training, name) for name in names}}
 

@@ -46,7 +46,7 @@ def debug(**sections: dict[str, Any]) -> Recipe:
 def weights_with_gradients(scale: float) -> list[torch.nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
     parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((3, 4), (5,), (2,))]
-    for parameter in parameters[:2]:  # the last one took no part
+    for parameter in parameters[:2]:  # the last one has no gradient
         parameter.grad = scale * torch.randn(parameter.shape, generator=generator)
     return parameters
 
@@ -101,7 +101,7 @@ def test_the_optimizer_takes_clipped_gradients(
     assert norms_at_steps == pytest.approx([limit or norm for norm in logged_norms], rel=1e-4)
 
 
-# --- What names a frozen cache
+# --- Names of frozen caches
 
 
 def model_of(seed: int = 0, **arguments: Any) -> MCN:
@@ -201,7 +201,7 @@ def test_seeds_that_share_a_first_stage_begin_the_later_one_with_weights_of_thei
 
     recipe, store = debug(training={"frozen_cache": "off"}, evaluation={"directions": ["t2v"]}), Store(store_path)
     monkeypatch.setattr(run, "train_stage", scale)
-    monkeypatch.setattr(run, "write_table", lambda table, out: None)  # draws
+    monkeypatch.setattr(run, "write_table", lambda table, out: None)  # draws a figure
     run.run_study(store_path, tmp_path / "study", ["av>t"], [0, 1], recipe, first_stage_seed=7)
     (first,) = [name for name in begun if name.startswith("av.seed7.")]
     later = {seed: name for seed in (0, 1) for name in begun if name.startswith(f"av-t.seed{seed}.")}

@@ -69,7 +69,7 @@ def work(rank: int, store: str, folder: str) -> dict[str, list[int]]:
             held[f"{name} {shard}"] = train(store, Path(folder) / f"{name} {shard}", name, shard)
             from accelerate.state import AcceleratorState
 
-            AcceleratorState._reset_state()  # the next one has another precision
+            AcceleratorState._reset_state()  # the next run has another precision
     for first, second in (("full", "none"), ("none", "full")):
         out = Path(folder) / f"stopped {first} {second}"
         train(store, out, "clipped", first, stop=5)
@@ -100,7 +100,7 @@ def check_equal(actual: Path, expected: Path, limit: float) -> None:
         weights, other = (load_file(out / "stages" / stage / "model.safetensors") for out in (actual, expected))
         assert weights.keys() == other.keys()
         for name in weights:
-            assert weights[name].shape == other[name].shape  # whole, not a part
+            assert weights[name].shape == other[name].shape  # the whole tensor, not a shard
             assert torch.allclose(weights[name], other[name], rtol=limit, atol=limit), name
 
 
@@ -112,7 +112,7 @@ def test_sharded_training_equals_replicated_training(
     check_equal(folder / f"{name} full", folder / f"{name} none", 1e-4)
     for rank in held:
         for part, copy in zip(rank[f"{name} full"], rank[f"{name} none"], strict=True):
-            assert part < 0.6 * copy  # half, and what does not divide
+            assert part < 0.6 * copy  # half, and tensors that cannot be divided
 
 
 @pytest.mark.parametrize("first", ["full", "none"])
