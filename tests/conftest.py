@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads, here and in processes that tests start
@@ -33,6 +34,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def _one_thread() -> None:
     """Use one thread: for small tensors on shared cores, it is faster and gives the same sums everywhere."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_fsync() -> Iterator[None]:
+    """Do not wait for the disk: what a killed process wrote is already in the kernel."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")

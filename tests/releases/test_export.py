@@ -31,11 +31,6 @@ from trichord.store import Item, Store
 from trichord.store.inspect import verify
 
 
-@pytest.fixture(autouse=True)
-def _no_disk_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 def there_and_back(layout: str, content: list[Item], items_per_part: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import random
 import tarfile
 import tracemalloc
@@ -21,11 +20,6 @@ from trichord.errors import TrichordError
 from trichord.releases import IMPORTERS, ImportSummary, export_store, import_npy, import_webdataset
 from trichord.store import Store
 from trichord.store.ledger import read_ledger
-
-
-@pytest.fixture(autouse=True)
-def _no_disk_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture

@@ -25,12 +25,6 @@ from trichord.study.run import run_study
 from trichord.training.checkpoint import checkpoints_of
 
 
-@pytest.fixture(autouse=True)
-def _no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip fsync, which takes most of the time: what a killed process wrote is already in the kernel."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 def steps_of(folder: Path) -> list[int]:
     return [int(path.name[5:]) for path in checkpoints_of(folder)]
 
