@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from trichord.cli import COMMANDS, main
+from trichord.errors import TrichordError
 from trichord.files.reading import NotRegularFileError
 from trichord.recipes import Recipe
 
@@ -242,3 +243,29 @@ def test_a_current_folder_that_was_removed(
     monkeypatch.chdir(gone)
     gone.rmdir()
     assert "the current folder no longer exists; change to another folder" in fails(capsys, "doctor")
+
+
+@pytest.mark.parametrize(
+    ("words", "orders", "seeds"),
+    [
+        ((), ["av>t", "at>v", "vt>a", "avt"], [0]),
+        (("--orders", "vt>a", "--seeds", "3"), ["vt>a"], [3]),
+        (("--orders", "vt>a, avt", "--seeds", "0,2"), ["vt>a", "avt"], [0, 2]),
+        (("--orders", "[vt>a,avt]", "--seeds", "[0,2]"), ["vt>a", "avt"], [0, 2]),
+        (("--orders", '["vt>a", "avt"]', "--seeds=0, 2"), ["vt>a", "avt"], [0, 2]),
+    ],
+)
+def test_orders_and_seeds_of_a_study_are_lists_or_text_with_commas(
+    words: tuple[str, ...], orders: list[str], seeds: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trichord.study import run
+
+    calls = []
+
+    def record(store: str, out: Path, orders: list[str], seeds: list[int], *_: object, **__: object) -> None:
+        calls.append((orders, seeds))
+        raise TrichordError("enough")
+
+    monkeypatch.setattr(run, "run_study", record)
+    assert main(["study", "--store", "s", "--out", "o", *words]) == 2
+    assert calls == [(orders, seeds)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import TrichordError, one_line, printable
-from trichord.settings import descriptions_of
+from trichord.settings import SEED, descriptions_of
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -145,6 +145,18 @@ def parts_of(values: list[str] | str) -> list[str]:
         for part in text.split(",")
         if part.strip()
     ]
+
+
+def seeds_of(value: list[int] | int | str) -> list[int]:
+    """Return integers from a list, a single integer, or text with commas."""
+    try:
+        seeds = [int(part) for part in parts_of(value if isinstance(value, str) else str(value).strip("[]"))]
+    except ValueError:
+        raise TrichordError(
+            f"--seeds is {value}; give an integer, or several separated by commas, such as 0,1"
+        ) from None
+    SEED.check("--seeds", seeds)
+    return seeds
 
 
 def recipe_parser(command: str, description: str, example: str, words: list[str], default: str) -> ArgumentParser:

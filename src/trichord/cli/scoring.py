@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from trichord.cli.command import NOTHING, command
 from trichord.cli.launch import is_main
-from trichord.cli.parsing import parts_of, show
+from trichord.cli.parsing import parts_of, seeds_of, show
 from trichord.errors import TrichordError
-from trichord.settings import SEED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -129,7 +128,7 @@ def evaluate(
     from trichord.tasks.protocol import Options
     from trichord.tasks.registry import explanation_of
 
-    selection: dict[str, Any] = {"orders": parts_of(orders), "seeds": _seeds(seeds)}
+    selection: dict[str, Any] = {"orders": parts_of(orders), "seeds": seeds_of(seeds)}
     console = Console(width=None if sys.stdout.isatty() else 120)
     if list:
         console.print(protocols_table(console.width))
@@ -166,18 +165,6 @@ def evaluate(
     return _evaluate_model(
         console, run, store, names, embeddings=embeddings, save_to=save_embeddings, out=out, **settings
     )
-
-
-def _seeds(value: list[int] | int | str) -> list[int]:
-    """Return integers from a list, a single integer, or text with commas."""
-    try:
-        seeds = [int(part) for part in parts_of(value if isinstance(value, str) else str(value).strip("[]"))]
-    except ValueError:
-        raise TrichordError(
-            f"--seeds is {value}; give an integer, or several separated by commas, such as 0,1"
-        ) from None
-    SEED.check("--seeds", seeds)
-    return seeds
 
 
 def _is_of_orders(

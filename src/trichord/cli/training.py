@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from trichord.cli.command import NOTHING, command
 from trichord.cli.launch import is_main
-from trichord.cli.parsing import call, show
+from trichord.cli.parsing import call, parts_of, seeds_of, show
 from trichord.errors import TrichordError
 from trichord.recipes import Recipe
 
@@ -40,15 +40,15 @@ def train(settings: Recipe, *, store: str, out: Path, order: str = "av>t", seed:
     return 0
 
 
-@command("trichord study --store my_store --out my_study --recipe debug --seeds '[0,1,2]'", recipe="debug")
+@command("trichord study --store my_store --out my_study --recipe debug --seeds 0,1,2", recipe="debug")
 def study(
     settings: Recipe,
     *,
     store: str,
     out: Path,
-    orders: list[str] = ORDERS,
-    seeds: list[int] = SEEDS,
-    benchmarks: list[str] = NOTHING,
+    orders: list[str] | str = ORDERS,
+    seeds: list[int] | int | str = SEEDS,
+    benchmarks: list[str] | str = NOTHING,
     first_stage_seed: int | None = None,
     resume: bool = False,
 ) -> int:
@@ -58,8 +58,8 @@ def study(
         settings: Settings of the recipe.
         store: Store to train and evaluate on: a folder, or a URL (s3://...).
         out: Study folder.
-        orders: Orders to compare; avt is joint training.
-        seeds: Random seeds; each order is trained once per seed.
+        orders: Orders to compare, such as av>t,vt>a; avt is joint training.
+        seeds: Random seeds, such as 0 or 0,1,2; each order is trained once per seed.
         benchmarks: Names of benchmarks. Empty: all benchmarks that the store has clips for.
         first_stage_seed: Seed of the first stages, which are then shared by all seeds. By default, each seed trains its own.
         resume: No effect, because a study always continues.
@@ -67,8 +67,9 @@ def study(
     from trichord.study.run import run_study
 
     table = run_study(
-        store, out, orders, seeds, settings, benchmarks=benchmarks or None, first_stage_seed=first_stage_seed
-    )
+        store, out, parts_of(orders), seeds_of(seeds), settings, benchmarks=parts_of(benchmarks) or None,
+        first_stage_seed=first_stage_seed,
+    )  # fmt: skip
     if not is_main():
         return 0
     print_study(table, out)
