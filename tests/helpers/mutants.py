@@ -1,7 +1,7 @@
 """Insert hand-made faults into a copy of the source, one at a time, and check that the named tests notice each.
 
 Run `make mutants`, or `python tests/helpers/mutants.py [NAME ...]` for some of them. They are not part of `make test`,
-since they take half an hour. The table is in `mutant_table.py`. If the code that an entry changes has moved,
+since they take about ten minutes. The table is in `mutant_table.py`. If the code that an entry changes has moved,
 the script names the entry to update.
 """
 
