@@ -185,7 +185,7 @@ class Cluster:
         self._started = True
 
     def _check_reachable(self) -> None:
-        """Try to connect to the address of the cluster, since Ray itself would try for many minutes."""
+        """Check that the cluster accepts connections, because Ray itself retries for many minutes."""
         address = os.environ.get("RAY_ADDRESS", "") if self._address == "auto" else self._address
         host, colon, port = address.removeprefix("ray://").rpartition(":")
         if colon and port.isdecimal():

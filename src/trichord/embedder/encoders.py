@@ -18,6 +18,7 @@ from trichord.data.reader import EMBEDDING_STREAMS
 from trichord.errors import TrichordError
 from trichord.extraction.file_rows import FILE_ROWS
 from trichord.features.encoders import Fingerprint, VisualEncoder, recorded_name, same_features
+from trichord.files.reading import missing
 from trichord.media import choose_decoder, image, pictures, probe, sound
 from trichord.media.arrays import pictures_of
 from trichord.media.watchdog import watched, watching
@@ -228,7 +229,7 @@ class FeatureEncoders:
         """
         encoder = self.get(stream)
         if not path.is_file():
-            raise TrichordError(f"{path}: {'is not a file' if path.exists() else 'does not exist'}; check the path")
+            raise missing(path, "file", mend="check the path")
         rows = FILE_ROWS.get(
             path, encoder, lambda: watched(sound(path, sample_rate_hz=encoder.sample_rate_hz), partial(watching, path))
         )

@@ -13,6 +13,7 @@ from trichord.errors import TrichordError
 from trichord.extraction.arrays import ROLE, has_arrays
 from trichord.extraction.sources import Source
 from trichord.files.faults import fault_of
+from trichord.files.reading import missing
 from trichord.files.suffixes import VIDEO_SUFFIXES, counted_by_suffix
 from trichord.files.walking import files_below
 from trichord.media import probe, sound_language, subtitles
@@ -40,10 +41,7 @@ def sources_of_folder(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        problem = "is a file" if folder.exists() else "does not exist"
-        raise TrichordError(
-            f"{folder}: {problem}; pass the folder of the videos, or a table (.csv, .tsv, .jsonl, .parquet)"
-        )
+        raise missing(folder, "folder", mend="pass the folder of the videos, or a table (.csv, .tsv, .jsonl, .parquet)")
     sources, others = [], []
     for path in files_below(folder, unlisted):
         if path.suffix.lower() in VIDEO_SUFFIXES:

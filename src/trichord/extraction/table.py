@@ -32,6 +32,7 @@ from trichord.captions.formats.cues import clock_seconds
 from trichord.errors import TrichordError, one_line
 from trichord.extraction.sources import Source
 from trichord.extraction.table_rows import COLUMNS, table_rows
+from trichord.files.reading import missing
 from trichord.files.suffixes import VIDEO_SUFFIXES
 from trichord.ids import IdIndex, without_media_suffix
 
@@ -115,8 +116,7 @@ class _VideoFolder:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            problem = "is not a folder" if folder.exists() else "does not exist"
-            raise TrichordError(f"{folder}: {problem}; pass the folder of the videos of the table")
+            raise missing(folder, "folder", mend="pass the folder of the videos of the table")
         self._folder = folder
         files = [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")]
         ranked = [(VIDEO_SUFFIXES.index(f.suffix.lower()), f) for f in files if f.suffix.lower() in VIDEO_SUFFIXES]

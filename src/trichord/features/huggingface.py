@@ -21,6 +21,7 @@ from trichord.features import model_files
 from trichord.features.encoders import Fingerprint
 from trichord.features.network_encoder import NetworkEncoder, VisualInfo, network_encoder, parameters_of
 from trichord.features.weights import text_sha256
+from trichord.files.reading import missing
 from trichord.media.sampling import FrameSpec
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def describe(name: str, weights: Path | None = None) -> VisualInfo:
     """
     model = name.removeprefix("hf:")
     if weights is not None and not Path(weights).expanduser().is_dir():
-        problem = "is not a folder" if Path(weights).expanduser().exists() else "does not exist"
-        raise TrichordError(f"{weights}: {problem}; with hf:MODEL, {OPTION} must be the folder of a saved model")
+        mend = f"with hf:MODEL, {OPTION} must be the folder of a saved model"
+        raise missing(Path(weights).expanduser(), "folder", mend=mend)
     if not model:
         raise TrichordError(f"{name}: the model is missing; use hf:ORGANIZATION/NAME or hf:/path/to/folder")
     folder = model_files.find_model(str(weights or model), extra=EXTRA)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from trichord.errors import TrichordError, one_line
 from trichord.features.hashes import FileHashes
 from trichord.files.lfs import refuse_lfs_pointer
-from trichord.files.reading import check_regular, read_bytes
+from trichord.files.reading import check_regular, missing, read_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +54,7 @@ def named_file(path: Path, option: str) -> Path:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        problem = "is not a file" if path.exists() else "does not exist"
-        raise TrichordError(f"{path}: {problem}; check {option} or leave it out")
+        raise missing(path, "file", mend=f"check {option} or leave it out")
     return path
 
 

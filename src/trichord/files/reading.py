@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TextIO, cast
+from typing import IO, Any, BinaryIO, Literal, TextIO, cast
 
 from trichord.errors import TrichordError, Unavailable, error_number, memory_error, one_line
 from trichord.files.lfs import lfs_pointer_error
@@ -290,6 +290,18 @@ def unreadable(path: str | Path, error: Exception, *, mend: str = "") -> Trichor
         return TrichordError(f"{path}: cannot be read ({reason_of(error)}); {mend or 'check the path'}")
     advice = _ADVICE.get(number, "check the disk or the network, then run the command again")
     return Unavailable(f"{path}: cannot be read ({reason_of(error)}); {advice}")
+
+
+def missing(path: str | Path, kind: Literal["file", "folder"], *, mend: str) -> TrichordError:
+    """Return the error for a path at which there is no file or no folder.
+
+    Args:
+        path: The path.
+        kind: What should be there.
+        mend: What the user should do.
+    """
+    problem = f"is not a {kind}" if Path(path).exists() else "does not exist"
+    return TrichordError(f"{path}: {problem}; {mend}")
 
 
 def reraise_unavailable(path: str | Path, error: Exception) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 
 from trichord.errors import TrichordError, one_line
 from trichord.files.lfs import refuse_lfs_pointer
+from trichord.files.reading import missing
 from trichord.files.torch_files import check_tensors
 
 # Published prefix -> prefix in MCN, in the published order.
@@ -95,8 +96,7 @@ def _listed(keys: Sequence[str], most: int = 8) -> str:
 
 def _load_file(path: Path) -> Any:
     if not path.is_file():
-        problem = "is not a file" if path.exists() else "does not exist"
-        raise TrichordError(f"{path}: {problem}; give a .pth, .pt or .safetensors file")
+        raise missing(path, "file", mend="give a .pth, .pt or .safetensors file")
     refuse_lfs_pointer(path)
     try:
         if path.suffix == ".safetensors":

@@ -16,6 +16,7 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line, printable
 from trichord.files.faults import fault_of
+from trichord.files.reading import missing
 from trichord.logs import get_logger
 from trichord.store import Item, Store, StoreWriter, WordVectors
 from trichord.store.items import check_collection
@@ -107,8 +108,7 @@ class Request:
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
-            problem = "is not a folder" if self.root.exists() else "does not exist"
-            raise TrichordError(f"{self.root}: {problem}; pass the folder of the release with --root")
+            raise missing(self.root, "folder", mend="pass the folder of the release with --root")
 
 
 @dataclass

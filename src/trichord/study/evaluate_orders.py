@@ -1,4 +1,4 @@
-"""Evaluation of all models of a study, i.e. of every order and seed, under the same protocols (`trichord evaluate STUDY`).
+"""Evaluation of all models of a study, one per order and seed, with the same protocols (`trichord evaluate STUDY`).
 
 Each model is evaluated as if it were given alone, and the same files are written to `OUT/ORDER/seed-N`. `OUT/results.json` lists
 the models and the inputs of each evaluation. It is written after each model, so an interrupted call can be continued:

@@ -105,7 +105,7 @@ def read_ranks(path: Path, benchmark: str, direction: str) -> QueryRanks:
 
 
 def ranks_from_arrays(arrays: Mapping[str, np.ndarray], head: str, path: Path, mend: str) -> QueryRanks:
-    """Return the ranks of a benchmark and direction.
+    """Return the ranks of the queries of a benchmark in one direction.
 
     Args:
         arrays: Arrays by name.

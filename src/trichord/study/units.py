@@ -161,7 +161,7 @@ def _alone(what: str, one: Sequence[str], two: Sequence[str]) -> str:
 
 
 def names_of_units(scores: Scores, row: Measured) -> np.ndarray:
-    """Return the names of the units of a figure, an array (n,). For steps in time, they include the task of each video."""
+    """Return the names (n,) of the units of a figure. For steps in time, each name includes the task of the video."""
     names = scores.units(row)
     head = row.each_of.rpartition("/")[0]
     tasks = scores.named(f"{head}/task", "U", len(names)) if row.each_of.endswith("/video") else None

@@ -17,7 +17,7 @@ _EXPORTED = "config.json"  # file next to the weights of a model that `trichord 
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content with its digest, to be written to a file."""
+    """Return the content with its digest added, ready to be written to a file."""
     return {**content, SEAL: digest(content)}
 
 
