@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from study_helpers import QUICK_WORDS
 from trichord.cli import COMMANDS, main
 from trichord.errors import TrichordError
 from trichord.files.reading import NotRegularFileError
@@ -19,16 +20,6 @@ from trichord.recipes import Recipe
 
 pytestmark = pytest.mark.usefixtures("without_chart")
 
-QUICK = [
-    "--recipe",
-    "debug",
-    "--training.max_steps",
-    "2",
-    "--training.tensorboard",
-    "false",
-    "--training.device",
-    "cpu",
-]
 HELP = """
 import sys
 from trichord.cli import main
@@ -90,7 +81,7 @@ def test_every_command_explains_itself_with_an_example(command: str, capsys: pyt
 
 def test_train_resume_and_evaluate(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "run")
-    words = ["train", "--store", str(tiny_store), "--out", out, "--order", "vt>a", *QUICK]
+    words = ["train", "--store", str(tiny_store), "--out", out, "--order", "vt>a", *QUICK_WORDS]
     assert main(words) == 0
     assert "4 steps; the model is in" in capsys.readouterr().out
     assert "add --resume" in fails(capsys, *words)
@@ -111,7 +102,7 @@ def test_study_prints_the_table(tiny_store: Path, tmp_path: Path, capsys: pytest
         str(tmp_path / "study"),
         "--orders",
         '["av>t","avt"]',
-        *QUICK,
+        *QUICK_WORDS,
     ]
     assert main(words) == 0
     out = capsys.readouterr().out
@@ -128,7 +119,7 @@ def test_print_config_shows_and_takes_every_setting(
     config = tmp_path / "mine.yaml"
     config.write_text("model: {embed_dim: 16}\n")
     out = tmp_path / "run"
-    assert main(["train", "--config", str(config), "--store", str(tiny_store), "--out", str(out), *QUICK]) == 0
+    assert main(["train", "--config", str(config), "--store", str(tiny_store), "--out", str(out), *QUICK_WORDS]) == 0
     assert "embed_dim: 16" in (out / "run.yaml").read_text()
 
 
@@ -181,7 +172,7 @@ def test_errors_of_the_system_are_not_internal_errors(
 
 def test_a_study_whose_lock_is_a_fifo(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo(tmp_path / ".lock")
-    assert main(["study", "--store", str(tiny_store), "--out", str(tmp_path), "--orders", "[vt]", *QUICK]) == 2
+    assert main(["study", "--store", str(tiny_store), "--out", str(tmp_path), "--orders", "[vt]", *QUICK_WORDS]) == 2
     assert ".lock: cannot be read (is a FIFO, not a regular file)" in capsys.readouterr().err
 
 

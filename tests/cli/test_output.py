@@ -20,21 +20,11 @@ import pytest
 from rich.console import Console
 from rich.progress import track
 
+from study_helpers import QUICK_WORDS
 from trichord.cli import main
 from trichord.cli.output import lasting_output
 
 pytestmark = pytest.mark.usefixtures("without_chart")
-
-TRAIN = [
-    "--recipe",
-    "debug",
-    "--training.max_steps",
-    "2",
-    "--training.tensorboard",
-    "false",
-    "--training.device",
-    "cpu",
-]
 
 
 def broken_pipe() -> io.TextIOWrapper:
@@ -64,7 +54,7 @@ def test_training_continues_when_its_output_is_closed(
     what = ["--orders", "[vt]"] if command == "study" else ["--order", "vt"]
     with lost() as stream:
         use(monkeypatch, stream)
-        assert main([command, "--store", str(tiny_store), "--out", str(tmp_path / "out"), *what, *TRAIN]) == 0
+        assert main([command, "--store", str(tiny_store), "--out", str(tmp_path / "out"), *what, *QUICK_WORDS]) == 0
     assert len(list((tmp_path / "out").glob("stages/*/model.json"))) == 1
 
 
@@ -98,7 +88,7 @@ def test_a_full_disk_is_an_error_of_commands_that_only_print(
         error_text = capsys.readouterr().err
         assert error_text == "trichord: error: standard output cannot be written (No space left on device)\n"
         out = str(tmp_path / "out")
-        assert main(["train", "--store", str(tiny_store), "--out", out, "--order", "vt", *TRAIN]) == 0
+        assert main(["train", "--store", str(tiny_store), "--out", out, "--order", "vt", *QUICK_WORDS]) == 0
         assert "trichord: warning: standard output cannot be written" in capsys.readouterr().err
 
 

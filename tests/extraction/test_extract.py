@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from extract_helpers import (
     SMALL,
@@ -19,7 +18,6 @@ from extract_helpers import (
     ledger,
     load_once,
     many,
-    odd_folder,
     pictures,
     quick_processes,
     run,
@@ -40,16 +38,7 @@ from trichord.store.inspect import verify
 from trichord.store.ledger import read_ledger
 from trichord.store.spool import FOLDER, spooled
 
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.setattr(pool, "load", load_once)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return odd_folder(tmp_path_factory.mktemp("videos"))
+pytestmark = pytest.mark.usefixtures("encoders_once")
 
 
 @pytest.fixture(scope="module")
@@ -334,7 +323,7 @@ def test_one_encoder_per_store(folder: Path, tmp_path: Path, stored: tuple[Path,
     [
         (lambda root: root / "gone", r"gone: does not exist; pass the folder of the videos"),
         (lambda root: root, r"contains no videos \(\.mp4, \.mkv, .+; choose another folder"),
-        (lambda root: (root / "a.mp4").write_bytes(b"") or root / "a.mp4", r"a\.mp4: is a file; pass the folder"),
+        (lambda root: (root / "a.mp4").write_bytes(b"") or root / "a.mp4", r"a\.mp4: is not a folder; pass the folder"),
         (
             lambda root: (root / "a.mp4").write_bytes(b"x") and root,
             r"none of 1 videos could be stored \(a\.mp4: cannot",

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from extract_helpers import SMALL, ids_of, ledger, load_once, many, odd_folder, quick_processes, run
+from extract_helpers import SMALL, ids_of, ledger, many, quick_processes, run
 from process_helpers import FORKSERVER
 from trichord.errors import TrichordError
-from trichord.extraction import pool, work
+from trichord.extraction import work
 from trichord.extraction.choice import EncoderChoice, load
 from trichord.extraction.sources import Source
 from trichord.extraction.task import Task
@@ -27,16 +27,7 @@ from trichord.store import Store
 from trichord.store.inspect import verify
 from trichord.store.spool import FOLDER, spooled
 
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.setattr(pool, "load", load_once)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return odd_folder(tmp_path_factory.mktemp("videos"))
+pytestmark = pytest.mark.usefixtures("encoders_once")
 
 
 def test_rows_do_not_depend_on_threads(folder: Path, tmp_path: Path) -> None:

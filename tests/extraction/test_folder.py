@@ -38,7 +38,7 @@ def test_sources_of_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [("gone", "gone: does not exist; pass the folder"), ("", r"contains no videos \(\.mp4, \.mkv, .+; choose another"),
-     ("f.mp4", r"f\.mp4: is a file; pass the folder")],
+     ("f.mp4", r"f\.mp4: is not a folder; pass the folder")],
 )  # fmt: skip
 def test_folders_that_give_nothing(tmp_path: Path, name: str, message: str) -> None:
     if name.endswith(".mp4"):

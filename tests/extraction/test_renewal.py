@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from extract_helpers import SMALL, VTT, ledger, load_once, pictures, run, sound
+from extract_helpers import SMALL, VTT, ledger, pictures, run, sound
 from store_helpers import build, item
 from store_helpers import captions as spoken
 from trichord import media
 from trichord.captions import Captions
-from trichord.extraction import driver, plan, pool, renewal, work
+from trichord.extraction import driver, plan, renewal, work
 from trichord.extraction.extract import extract
 from trichord.extraction.summary import ExtractSummary
 from trichord.logs import passing_messages
@@ -29,13 +28,9 @@ from trichord.store.names import SETTLED
 from trichord.store.rules import CLOCK_RULES, CURRENT_RULES, outdated
 from trichord.store.spool import SpooledItem, spooled
 
+pytestmark = pytest.mark.usefixtures("encoders_once")
+
 SAID = "WEBVTT\n\n00:00.000 --> 00:01.000\npour the honey\n"
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.setattr(pool, "load", load_once)
 
 
 @pytest.fixture(scope="module")

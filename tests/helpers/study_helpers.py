@@ -6,6 +6,17 @@ from typing import Any
 
 from trichord.recipes import Recipe, load_recipe
 
+QUICK_WORDS = [
+    "--recipe",
+    "debug",
+    "--training.max_steps",
+    "2",
+    "--training.tensorboard",
+    "false",
+    "--training.device",
+    "cpu",
+]
+
 
 def quick(**training: Any) -> Recipe:
     """Return a recipe that trains two steps, which is enough for tests of what a study writes."""

@@ -227,3 +227,16 @@ def test_the_layout_of_the_spectrogram_does_not_matter() -> None:
         out.square().mean().backward()
         results.append([out.detach(), *(p.grad for p in net.parameters())])
     assert len(results[0]) > 10 and all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_weights_on_the_meta_device_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, `normal_` does nothing but import the compiler of torch, which takes seconds."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("normal_ was called")
+
+    monkeypatch.setattr(torch.nn.init, "normal_", refuse)
+    with torch.device("meta"):
+        assert all(parameter.is_meta for parameter in DAVEnet().parameters())
+    with pytest.raises(AssertionError, match="normal_ was called"):
+        DAVEnet()
