@@ -11,6 +11,7 @@ from typing import Any
 from trichord.errors import TrichordError, one_line
 from trichord.files.arrays import FREE_BYTES, LARGEST_RATIO
 from trichord.files.lfs import refuse_lfs_pointer
+from trichord.files.parquet import ColumnChunk, read_column_chunks
 from trichord.files.reading import open_given, open_given_text, parse_json_row, unreadable
 from trichord.files.tables import lines_and_delimiter
 
@@ -117,12 +118,13 @@ def _parquet_rows(path: Path, known: Collection[str]) -> Iterator[tuple[int, dic
 
     try:
         with open_given(path) as file, pq.ParquetFile(file) as table:
+            chunks = read_column_chunks(file)
             names = table.schema_arrow.names
             read = [name for name in names if name.strip().lower() in known]
             unread = dict.fromkeys((name for name in names if name not in read), None)
             number = num_bytes = 0
             most = max(FREE_BYTES, LARGEST_RATIO * os.fstat(file.fileno()).st_size)
-            for batch in table.iter_batches(_batch_rows(table.metadata), columns=read):
+            for batch in table.iter_batches(_batch_rows(chunks), columns=read):
                 for row in batch.to_pylist():
                     number += 1
                     num_bytes += sum(map(_size, row.values()))
@@ -135,7 +137,7 @@ def _parquet_rows(path: Path, known: Collection[str]) -> Iterator[tuple[int, dic
                 return
             if not read:
                 yield 1, unread
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise TrichordError(f"{path}: is not a Parquet file ({one_line(error)}); write it again") from None
 
 
@@ -144,11 +146,10 @@ def _size(value: object) -> int:
     return sum(map(_size, value)) if isinstance(value, list) else len(value) if isinstance(value, str) else 1
 
 
-def _batch_rows(metadata: Any) -> int:
+def _batch_rows(chunks: Iterable[ColumnChunk]) -> int:
     """Return how many rows to read at a time.
 
     A text is no longer than its packed column, but dictionary encoding may repeat it in every row.
     """
-    groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
-    largest = max((g.column(at).total_uncompressed_size for g in groups for at in range(g.num_columns)), default=1)
+    largest = max((chunk.num_bytes for chunk in chunks), default=1)
     return min(max(BATCH_BYTES // max(largest, 1), 1), 4096)

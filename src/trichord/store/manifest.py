@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from trichord.captions import WORD_SPLITTINGS
 from trichord.errors import TrichordError
 from trichord.files.arrays import most_unpacked
+from trichord.files.parquet import read_column_chunks
 from trichord.files.reading import check_regular, parse_json, unreadable
 from trichord.files.writing import replacing_file
 from trichord.store.shards import damaged, unreadable_part
@@ -229,13 +230,13 @@ def _read_rows(path: Path, file: pq.ParquetFile, texts: Sequence[str]) -> pa.Tab
         TrichordError: The rows unpack to more bytes than a file of this size can explain.
     """
     most = most_unpacked(path.stat().st_size)
-    groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
-    columns = [group.column(at) for group in groups for at in range(group.num_columns)]
-    if (claimed := sum(column.total_uncompressed_size for column in columns)) > most:
+    with open(path, "rb") as binary_file:
+        chunks = read_column_chunks(binary_file)
+    if (claimed := sum(chunk.num_bytes for chunk in chunks)) > most:
         raise damaged(path, f"claims to contain {claimed:,} bytes")
-    if unexpected := [c.path_in_schema for c in columns if any("DELTA" in encoding for encoding in c.encodings)]:
+    if unexpected := [chunk.name for chunk in chunks if chunk.is_delta_encoded]:
         raise damaged(path, f"its column {unexpected[0]} has an encoding that stores do not use")
-    encoded = {c.path_in_schema for c in columns if any("DICTIONARY" in encoding for encoding in c.encodings)}
+    encoded = {chunk.name for chunk in chunks if chunk.is_dictionary_encoded}
     if encoded & set(texts) <= set(_REPEATED):
         table = file.read(use_threads=False)
     else:
