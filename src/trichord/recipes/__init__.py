@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +19,7 @@ from trichord.files.reading import unreadable
 from trichord.recipes.bounds import check_bounds, plainly
 from trichord.recipes.loss import LossSettings, check_effect
 from trichord.recipes.reading import check_plain, read_yaml
-from trichord.settings import TrainingSettings, bounded, bounded_list
+from trichord.settings import ByName, TrainingSettings, bounded, bounded_list
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -48,6 +48,11 @@ class ModelSettings:
             (averaged over the clip and passed through a gated unit); `auto` uses spectrograms if the store has them.
         text: Input of the text encoder: `words` (word vectors, as published) or `embeddings` of whole captions; `auto` uses words
             if the store has them.
+        dropout: Probability with which an input feature or a word of a clip is dropped in training. A number for all modalities,
+            or numbers by modality, such as `{video: 0.3, text: 0.15}`. Spectrograms have masks instead.
+        time_mask: Largest number of spectrogram frames in each of two masks per clip in training, and at most a quarter of the
+            frames of the clip; 0 for no mask (SpecAugment).
+        frequency_mask: Largest number of mel bins in each of two masks per clip in training; 0 for no mask.
     """
 
     embed_dim: int = bounded(6144, 1)
@@ -58,6 +63,9 @@ class ModelSettings:
     visual_3d: Literal["auto", "yes", "no"] = "auto"
     audio: Literal["auto", "spectrogram", "embeddings"] = "auto"
     text: Literal["auto", "words", "embeddings"] = "auto"
+    dropout: ByName = bounded(0.0, 0, 0.95)
+    time_mask: int = bounded(0, 0)
+    frequency_mask: int = bounded(0, 0, 40)
 
 
 @dataclass
@@ -228,7 +236,7 @@ def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
     """
     import argparse
 
-    check_plain(values, source)
+    check_plain(values, source, _settings_by_name())
     for group, settings in values.items():
         for key in settings:
             refuse_renamed(f"{group}.{key}", source)
@@ -248,6 +256,18 @@ def _parsed(settings: str) -> Recipe:
     recipe = _parser().instantiate(parsed)["recipe"]
     assert isinstance(recipe, Recipe)
     return recipe.check()
+
+
+@cache
+def _settings_by_name() -> frozenset[str]:
+    """Return the names of the settings that may be numbers by the name of a modality or pair."""
+    sections = {section.name: getattr(Recipe(), section.name) for section in fields(Recipe)}
+    return frozenset(
+        f"{section}.{entry.name}"
+        for section, settings in sections.items()
+        for entry in fields(settings)
+        if entry.type in (ByName, "ByName")
+    )
 
 
 @cache

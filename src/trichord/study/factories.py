@@ -22,12 +22,13 @@ from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss
 from trichord.losses.registry import pairwise_loss, pairwise_losses
 from trichord.modalities.audio import audio_input_of
-from trichord.modalities.base import AudioInput, ReadingSettings, TextInput
+from trichord.modalities.base import AudioInput, Noise, ReadingSettings, TextInput
 from trichord.modalities.registry import own_modalities, specification
 from trichord.modalities.text import text_input_of
 from trichord.modalities.video import visual_streams_of
 from trichord.modality import MODALITIES, in_order
 from trichord.nn import MCN
+from trichord.settings import number_for
 from trichord.store.overlap import check_overlap
 from trichord.store.rules import outdated
 from trichord.store.words import table_name
@@ -240,7 +241,14 @@ def loop_settings(recipe: Recipe, stage: Stage) -> LoopSettings:
         reset_clusters_every_epoch=recipe.loss.cluster_reset_every_epoch,
         with_positives=pairwise_losses()[recipe.loss.contrast].needs_positives,
         with_first_half=recipe.loss.cluster_store == "first_half",
+        noises={m: _noise(recipe, m) for m in stage.train + stage.thawed},
     )
+
+
+def _noise(recipe: Recipe, modality: str) -> Noise:
+    model = recipe.model
+    dropout = number_for(model.dropout, modality)
+    return Noise(dropout, model.time_mask, model.frequency_mask) if modality == "audio" else Noise(dropout)
 
 
 def frozen_settings(recipe: Recipe, stage: Stage, source: TrainingClips) -> FrozenSettings:

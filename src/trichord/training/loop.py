@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from trichord.data.batches import TrainingClips, batches
 from trichord.data.reader import ClipReader
 from trichord.layers.batch_norm import set_over_processes
 from trichord.losses.combined import CombinedLoss
+from trichord.modalities.base import Noise
 from trichord.nn import MCN, DAVEnet, Encoded
 from trichord.settings import TrainingSettings
 from trichord.training.agreement import Agreement
@@ -29,10 +30,12 @@ from trichord.training.gradient_cache import GradientCache
 from trichord.training.guard import Guard
 from trichord.training.log import StageLog
 from trichord.training.memory import keep_freed_memory
+from trichord.training.noise import InputNoise
+from trichord.training.optimizer import build_optimizer
 from trichord.training.random_states import seed_random_states
 from trichord.training.schedule import rate_factor, used_warmup_steps
 from trichord.training.sharding import is_sharded, norm_and_clip, shard_trained
-from trichord.training.stage import Stage, frozen_guard, modules_of, prepare_model
+from trichord.training.stage import Stage, frozen_guard, prepare_model
 from trichord.training.training_state import TrainingState
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ class LoopSettings:
         reset_clusters_every_epoch: Whether to draw new centroids at the start of each epoch.
         with_positives: Whether batches list the clips that are positives of each other.
         with_first_half: Whether batches mark the clips from the first half of each video.
+        noises: Random changes of the inputs of trained modalities.
     """
 
     training: TrainingSettings
@@ -56,6 +60,7 @@ class LoopSettings:
     reset_clusters_every_epoch: bool
     with_positives: bool
     with_first_half: bool
+    noises: Mapping[str, Noise] = field(default_factory=dict)
 
 
 def num_steps_of(training: TrainingSettings, steps_per_epoch: int) -> int:
@@ -118,8 +123,7 @@ def train_stage(
         keep_freed_memory()
     # Fused Adam needs a single pass over the weights, but rounds differently. It is not used for float32.
     fused = True if training.fast and accelerator.mixed_precision != "no" else None
-    groups = _groups(model, stage, settings, heads=heads)
-    optimizer = torch.optim.Adam(groups, lr=training.learning_rate, fused=fused)
+    optimizer: Any = build_optimizer(model, stage, training, heads=heads, thaw=settings.thaw, fused=fused)
     num_steps = num_steps_of(training, source.steps_per_epoch)
     warmup = used_warmup_steps(training.warmup_steps, num_steps)
     factor = rate_factor(training.schedule, warmup_steps=warmup, num_steps=num_steps)
@@ -133,6 +137,12 @@ def train_stage(
     word_vectors = torch.from_numpy(reader.store.word_vectors).to(accelerator.device)
     checkpoints = folder / "checkpoints"
     seed_random_states(f"{stage.chain} {source.seed} {accelerator.process_index}")
+    noise = InputNoise(
+        settings.noises,
+        f"{stage.chain} {source.seed}",
+        process=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+    )
     state = TrainingState(model, optimizer, scheduler, loss.memory, accelerator.scaler)
     position = (load_newest(accelerator, state, checkpoints) if resume else None) or Position()
     agreement = Agreement(model, loss.memory, stage)
@@ -176,11 +186,13 @@ def train_stage(
             if loss.memory is not None and settings.reset_clusters_every_epoch and position.epoch_step == 0:
                 loss.memory.reset_centroids()
             for batch in islice(drawn, source.steps_per_epoch - position.epoch_step):
-                batch = batch.to(accelerator.device)
+                clean = batch.to(accelerator.device)
+                batch = noise.applied(clean, position.step)
                 inputs = batch.model_inputs(word_vectors)
                 guard.begin(position, batch, inputs)
                 cached = chunks if batch.step_clips > training.chunk_clips * accelerator.num_processes else None
                 outputs = cached.encode(inputs) if cached else _encode(network, inputs, accelerator)
+                outputs = noise.with_clean_targets(outputs, clean)
                 outputs = outputs | {m: Encoded(e, e, None) for m, e in batch.embeddings.items()}
                 terms = loss(outputs, batch.valid, batch.positives, batch.first_half)
                 guard.check_loss(terms)
@@ -218,17 +230,6 @@ def _encode(network: Any, inputs: dict[str, Tensor], accelerator: Accelerator) -
     with accelerator.autocast():
         outputs: dict[str, Encoded] = network(**inputs)
     return outputs
-
-
-def _groups(model: MCN, stage: Stage, settings: LoopSettings, *, heads: bool) -> list[dict[str, Any]]:
-    """Return the parameter groups: added modalities at the full learning rate, and thawed modalities at their factor of it."""
-    rate = settings.training.learning_rate
-    rates = {stage.train: rate, stage.thawed: rate * settings.thaw}
-    return [
-        {"params": [p for part in modules_of(model, stage, names, heads=heads) for p in part.parameters()], "lr": rate}
-        for names, rate in rates.items()
-        if names
-    ]
 
 
 def _grad_norm(accelerator: Accelerator, parameters: list[torch.nn.Parameter], limit: float) -> float:
