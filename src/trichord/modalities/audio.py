@@ -137,7 +137,7 @@ def _masked(audio: Tensor, frames: Tensor, noise: Noise, draw: Draw) -> Tensor:
     frames = frames.to(numbers.dtype)
     bins = torch.full_like(frames, num_bins)
     in_time = _intervals(numbers[:, :, :2], frames, (frames // 4).clamp(max=noise.time_mask), num_frames)
-    in_frequency = _intervals(numbers[:, :, 2:], bins, (bins - 1).clamp(max=noise.frequency_mask), num_bins)
+    in_frequency = _intervals(numbers[:, :, 2:], bins, (bins // 3).clamp(max=noise.frequency_mask), num_bins)
     valid = positions < frames[:, None]
     mean = (audio.float() * valid[:, None]).sum((1, 2)) / (frames * num_bins).clamp(min=1)
     masked = (in_time[:, None, :] | in_frequency[:, :, None]) & valid[:, None]

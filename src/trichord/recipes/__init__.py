@@ -52,7 +52,8 @@ class ModelSettings:
             or numbers by modality, such as `{video: 0.3, text: 0.15}`. Spectrograms have masks instead.
         time_mask: Largest number of spectrogram frames in each of two masks per clip in training, and at most a quarter of the
             frames of the clip; 0 for no mask (SpecAugment).
-        frequency_mask: Largest number of mel bins in each of two masks per clip in training; 0 for no mask.
+        frequency_mask: Largest number of mel bins in each of two masks per clip in training, and at most a third of the bins; 0 for
+            no mask.
     """
 
     embed_dim: int = bounded(6144, 1)

@@ -17,7 +17,7 @@ import torch
 
 from trichord.data.batches import TrainingClips
 from trichord.data.reader import ClipReader, require_modalities
-from trichord.errors import TrichordError
+from trichord.errors import TrichordError, one_line
 from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss
 from trichord.losses.registry import pairwise_loss, pairwise_losses
@@ -26,8 +26,10 @@ from trichord.modalities.base import AudioInput, Noise, ReadingSettings, TextInp
 from trichord.modalities.registry import own_modalities, specification
 from trichord.modalities.text import text_input_of
 from trichord.modalities.video import visual_streams_of
-from trichord.modality import MODALITIES, in_order
+from trichord.modality import MODALITIES, in_order, letters_of, pairs_of
 from trichord.nn import MCN
+from trichord.recipes.identity import BY_MODALITY, BY_PAIR
+from trichord.recipes.loss import number_for_pair
 from trichord.settings import number_for
 from trichord.store.overlap import check_overlap
 from trichord.store.rules import outdated
@@ -93,6 +95,7 @@ def build_model(recipe: Recipe, store: Store, seed: int) -> MCN:
             mask_padding=recipe.model.mask_padding,
             reconstruction_relu=recipe.model.reconstruction_relu,
             feature_dims={m: width for m, width in widths.items() if m not in MODALITIES and width is not None},
+            pair_temperature=recipe.loss.temperature if recipe.loss.learn_temperature else None,
         )
 
 
@@ -123,6 +126,7 @@ def build_loss(recipe: Recipe, stage: Stage, seed: int) -> CombinedLoss:
         contrast=pairwise_loss(loss.contrast, loss),
         divide=recipe.training.fast,
         contrast_weight=loss.contrast_weight,
+        pair_weights={pair: number_for_pair(loss.pair_weights, pair) for pair in stage.pairs},
         cosine=loss.cosine,
         cluster=clustered,
         cluster_weight=loss.cluster_weight,
@@ -150,9 +154,10 @@ def check_data(recipe: Recipe, store: Store, stages: Sequence[Stage]) -> list[st
         the table.
 
     Raises:
-        TrichordError: The store lacks a modality.
+        TrichordError: The store lacks a modality, or a setting names an unknown modality or pair.
     """
     reading = reading_settings(recipe, store)
+    _check_names(recipe, in_order([*own_modalities(), *store.modalities]))
     for stage in stages:
         require_modalities(store, stage.modalities, f"order {stage.chain}", reading)
     lines = []
@@ -172,6 +177,17 @@ def check_data(recipe: Recipe, store: Store, stages: Sequence[Stage]) -> list[st
         f"{unknown:,} of {len(captioned):,} videos with captions have no word in {table} and count as videos without text; "
         "extract them with word vectors of their language (--words), or with --text st:MODEL"
     ]
+
+
+def _check_names(recipe: Recipe, modalities: Sequence[str]) -> None:
+    """Raise TrichordError if a setting with numbers by name has a number for an unknown modality or pair."""
+    pairs = [letters_of(pair) for pair in pairs_of(modalities)]
+    for settings, known in ((BY_MODALITY, modalities), (BY_PAIR, pairs)):
+        for section, name in settings:
+            numbers = getattr(getattr(recipe, section), name)
+            for key in numbers if isinstance(numbers, dict) else ():
+                if key not in known and "".join(sorted(key.lower())) not in known:
+                    raise TrichordError(f"{section}.{name} names '{one_line(key)}'; expected one of {', '.join(known)}")
 
 
 def trained_items(recipe: Recipe, store: Store) -> np.ndarray:
@@ -241,6 +257,7 @@ def loop_settings(recipe: Recipe, stage: Stage) -> LoopSettings:
         reset_clusters_every_epoch=recipe.loss.cluster_reset_every_epoch,
         with_positives=pairwise_losses()[recipe.loss.contrast].needs_positives,
         with_first_half=recipe.loss.cluster_store == "first_half",
+        temperature_range=(recipe.loss.least_temperature, recipe.loss.most_temperature),
         noises={m: _noise(recipe, m) for m in stage.train + stage.thawed},
     )
 

@@ -135,7 +135,7 @@ def distinct_stages(plan: list[PlannedOrder]) -> list[PlannedStage]:
 
 
 def _key(stage: Stage, seed: int, recipe: Recipe, store_fingerprint: str, parent: PlannedStage | None) -> str:
-    settings = stage_settings(recipe, stage.train + stage.thawed)
+    settings = stage_settings(recipe, stage.train + stage.thawed, stage.pairs)
     if parent is None:
         settings.pop("later_stages", None)  # first stages do not depend on them
     content = {

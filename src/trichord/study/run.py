@@ -378,9 +378,12 @@ def _count(number: int, noun: str) -> str:
 
 
 def _with_fresh(model: Any, fresh: Any, planned: PlannedStage) -> Any:
-    """Give the modalities that this stage trains the initial weights of the seed of this stage."""
+    """Give the modalities and pairs that this stage adds the initial weights of the seed of this stage."""
     for modality in planned.stage.train:
         for name, part in model.parts(modality).items():
             if part is not None:
                 part.load_state_dict(fresh.parts(modality)[name].state_dict())
+    added = [pair for pair in planned.stage.pairs if set(pair) & set(planned.stage.train)]
+    for pair, parameters in model.pair_parts(added).items():
+        parameters.load_state_dict(fresh.pair_parts([pair])[pair].state_dict())
     return model

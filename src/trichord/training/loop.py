@@ -32,6 +32,7 @@ from trichord.training.log import StageLog
 from trichord.training.memory import keep_freed_memory
 from trichord.training.noise import InputNoise
 from trichord.training.optimizer import build_optimizer
+from trichord.training.pairs import PairTraining
 from trichord.training.random_states import seed_random_states
 from trichord.training.schedule import rate_factor, used_warmup_steps
 from trichord.training.sharding import is_sharded, norm_and_clip, shard_trained
@@ -53,6 +54,7 @@ class LoopSettings:
         with_positives: Whether batches list the clips that are positives of each other.
         with_first_half: Whether batches mark the clips from the first half of each video.
         noises: Random changes of the inputs of trained modalities.
+        temperature_range: Smallest and largest learned temperature.
     """
 
     training: TrainingSettings
@@ -61,6 +63,7 @@ class LoopSettings:
     with_positives: bool
     with_first_half: bool
     noises: Mapping[str, Noise] = field(default_factory=dict)
+    temperature_range: tuple[float, float] = (0.01, 0.3)
 
 
 def num_steps_of(training: TrainingSettings, steps_per_epoch: int) -> int:
@@ -128,6 +131,7 @@ def train_stage(
     warmup = used_warmup_steps(training.warmup_steps, num_steps)
     factor = rate_factor(training.schedule, warmup_steps=warmup, num_steps=num_steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    pairs = PairTraining(model, stage, settings.temperature_range)
     # A sharded model is not wrapped, since its modules exchange the weights themselves.
     network, optimizer = (model, accelerator.prepare(optimizer)) if sharded else accelerator.prepare(model, optimizer)
     chunks = None
@@ -194,19 +198,21 @@ def train_stage(
                 outputs = cached.encode(inputs) if cached else _encode(network, inputs, accelerator)
                 outputs = noise.with_clean_targets(outputs, clean)
                 outputs = outputs | {m: Encoded(e, e, None) for m, e in batch.embeddings.items()}
-                terms = loss(outputs, batch.valid, batch.positives, batch.first_half)
+                terms = loss(outputs, batch.valid, batch.positives, batch.first_half, model.temperatures(stage.pairs))
                 guard.check_loss(terms)
                 optimizer.zero_grad(set_to_none=True)
                 accelerator.backward(terms["loss"])
                 if cached:
                     cached.backward(inputs)
+                pairs.average_gradients()
                 norm = _grad_norm(accelerator, parameters, training.clip_grad_norm)
                 guard.check_gradient(norm)
                 rate = optimizer.param_groups[0]["lr"]
                 optimizer.step()
+                pairs.clamp()
                 scheduler.step()
                 values = {name: float(term.detach()) for name, term in terms.items()}
-                values |= {"grad_norm": norm, "learning_rate": rate}
+                values |= {"grad_norm": norm, "learning_rate": rate, **pairs.values()}
                 log.step(position.step, epoch, values, num_clips=batch.step_clips)
                 since.append(values["loss"])
                 done += 1

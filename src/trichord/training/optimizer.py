@@ -20,7 +20,7 @@ def build_optimizer(
 
     Added modalities have the full learning rate, and thawed modalities a part of it. With weight decay, the optimizer is AdamW
     (Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019, algorithm 2), and otherwise Adam. Biases and the
-    weights of norms are not decayed.
+    weights of norms and parameters of pairs are not decayed.
 
     Args:
         model: The network.
@@ -59,6 +59,8 @@ def build_optimizer(
             others = [p for p in parameters if not (p.ndim > 1 and decays[modality] > 0)]
             groups.append({"params": decayed, "lr": rate, "weight_decay": decays[modality]})
             groups.append({"params": others, "lr": rate, "weight_decay": 0.0})
+    pairs = list(_parameters(model.pair_parts(stage.pairs).values()))
+    groups.append({"params": pairs, "lr": training.learning_rate, "weight_decay": 0.0})
     groups = [group for group in groups if group["params"]]
     kind = torch.optim.AdamW if any(decays.values()) else torch.optim.Adam
     return kind(groups, lr=training.learning_rate, fused=fused)
