@@ -13,8 +13,11 @@ from torch import Tensor
 
 from split_training import run_processes
 from trichord.errors import TrichordError
+from trichord.losses.combined import CombinedLoss
 from trichord.modality import Order
+from trichord.nn import MCN
 from trichord.recipes import Recipe, load_recipe
+from trichord.study import run
 from trichord.study.plan import plan_order
 from trichord.study.run import train_order
 from trichord.training.models import load_model
@@ -101,6 +104,34 @@ def test_a_later_stage_keeps_the_temperature_of_the_earlier_pair(tiny_store: Pat
     assert last["video-text"] == first["video-text"] != pytest.approx(0.1)
     assert first["video-audio"] == first["audio-text"] == pytest.approx(0.1)
     assert last["video-audio"] != pytest.approx(0.1) and last["audio-text"] != pytest.approx(0.1)
+
+
+def test_a_replayed_pair_continues_from_its_learned_temperature() -> None:
+    """Added pairs have the initial temperature of the seed, and replayed ones that of the preceding stage."""
+    recipe = load_recipe("debug", later_stages={"thaw": 0.5, "replay": True})
+    planned = plan_order(Order.parse("vt>a"), 0, recipe, "f" * 64).stages[-1]
+    learned, fresh = (
+        MCN(video_dim=3, embed_dim=2, word_dim=3, audio_channels=(2, 2, 2, 2), pair_temperature=t) for t in (0.2, 0.1)
+    )
+    model = run._with_fresh(learned, fresh, planned)
+    assert {pair: round(float(t), 4) for pair, t in model.temperatures(planned.stage.pairs).items()} == {
+        ("video", "text"): 0.2, ("video", "audio"): 0.1, ("audio", "text"): 0.1,
+    }  # fmt: skip
+
+
+def test_reconstruction_targets_are_inputs_without_noise(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The features of the store are above 0, so that a zero is a dropped feature."""
+    plain, targets = CombinedLoss.__call__, []
+
+    def watched(self: CombinedLoss, outputs: Any, *arguments: Any) -> dict[str, Tensor]:
+        targets.append(outputs["video"].target)
+        return plain(self, outputs, *arguments)
+
+    monkeypatch.setattr(CombinedLoss, "__call__", watched)
+    train(tiny_store, tmp_path / "run", max_steps=1)
+    assert len(targets) == 1 and bool((targets[0] > 0).all())
 
 
 def test_a_pair_of_weight_zero_is_not_trained(tiny_store: Path, tmp_path: Path) -> None:
