@@ -114,7 +114,7 @@ def test_a_replayed_pair_continues_from_its_learned_temperature() -> None:
         MCN(video_dim=3, embed_dim=2, word_dim=3, audio_channels=(2, 2, 2, 2), pair_temperature=t) for t in (0.2, 0.1)
     )
     model = run._with_fresh(learned, fresh, planned)
-    assert {pair: round(float(t), 4) for pair, t in model.temperatures(planned.stage.pairs).items()} == {
+    assert {pair: round(float(t.detach()), 4) for pair, t in model.temperatures(planned.stage.pairs).items()} == {
         ("video", "text"): 0.2, ("video", "audio"): 0.1, ("audio", "text"): 0.1,
     }  # fmt: skip
 
