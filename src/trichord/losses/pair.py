@@ -51,7 +51,15 @@ class PairBatch:
         return self.first @ self.second.T
 
     def temperature_or(self, setting: float) -> Tensor | float:
-        """Return the learned temperature, or the setting if the temperature is not learned."""
+        """Return the learned temperature, or the setting if the temperature is not learned.
+
+        Example:
+            >>> import torch
+            >>> from trichord.losses import PairBatch
+            >>> pair = PairBatch(torch.eye(2), torch.eye(2), torch.ones(2, dtype=torch.bool), temperature=torch.tensor(0.5))
+            >>> pair.temperature_or(0.07)
+            tensor(0.5000)
+        """
         return setting if self.temperature is None else self.temperature
 
 

@@ -198,8 +198,8 @@ class MCN(nn.Module):
         Example:
             >>> from trichord import MCN
             >>> network = MCN(video_dim=6, embed_dim=4, word_dim=5, modalities=("video", "text"), pair_temperature=0.07)
-            >>> [round(float(parts.temperature), 4) for parts in network.pair_parts([("video", "text")]).values()]
-            [0.07]
+            >>> list(network.pair_parts([("video", "text")]))
+            [('video', 'text')]
         """
         return {
             pair: cast(PairParameters, self.pairs[pair_key(pair)]) for pair in pairs if pair_key(pair) in self.pairs

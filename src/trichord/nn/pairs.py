@@ -11,7 +11,13 @@ from trichord.modality import Pair
 
 
 def pair_key(pair: Pair) -> str:
-    """Return the name of a pair in the weights of a network, such as `video-text`."""
+    """Return the name of a pair in the weights of a network.
+
+    Example:
+        >>> from trichord.nn.pairs import pair_key
+        >>> pair_key(("video", "text"))
+        'video-text'
+    """
     return "-".join(pair)
 
 
@@ -25,7 +31,7 @@ class PairParameters(nn.Module):
 
     Example:
         >>> from trichord.nn.pairs import PairParameters
-        >>> round(float(PairParameters(0.07).temperature), 4)
+        >>> round(PairParameters(0.07).temperature.item(), 4)
         0.07
     """
 
@@ -35,10 +41,24 @@ class PairParameters(nn.Module):
 
     @property
     def temperature(self) -> torch.Tensor:
-        """The temperature, a scalar."""
+        """The temperature, a scalar.
+
+        Example:
+            >>> from trichord.nn.pairs import PairParameters
+            >>> PairParameters(1.0).temperature.shape
+            torch.Size([])
+        """
         return self.log_temperature.exp()[0]
 
     @torch.no_grad()
     def clamp(self, least: float, most: float) -> None:
-        """Limit the temperature to a range, in place."""
+        """Limit the temperature to a range, in place.
+
+        Example:
+            >>> from trichord.nn.pairs import PairParameters
+            >>> parameters = PairParameters(0.5)
+            >>> parameters.clamp(0.01, 0.3)
+            >>> round(parameters.temperature.item(), 4)
+            0.3
+        """
         self.log_temperature.clamp_(math.log(least), math.log(most))

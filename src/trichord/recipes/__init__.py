@@ -337,4 +337,9 @@ def _resolve(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
             "same folder"
         )
     sibling = path.parent / f"{base}.yaml"
+    is_other_file = sibling.is_file() and not sibling.samefile(path)
+    if base in recipe_names() and path.parent != FOLDER and is_other_file:
+        raise TrichordError(
+            f"{path}: `extends` names '{base}', which is both a recipe of trichord and the file {sibling}; rename the file"
+        )
     return merge(_resolve(base if base in recipe_names() else str(sibling), (*seen, name)), values)
