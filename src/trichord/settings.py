@@ -121,6 +121,8 @@ class TrainingSettings:
         learning_rate: Learning rate of Adam.
         weight_decay: Weight decay of the weights of encoders and reconstruction heads, without biases and norms. Above 0, the
             optimizer is AdamW. A number for all modalities, or numbers by modality, such as `{video: 0.1, text: 0.01}`.
+        select: Weights that are the result of a stage: those after the `last` epoch, or after the `best` epoch by the mean
+            log-likelihood of validation clips (`data.val_split`), which are scored once an epoch.
         schedule: Learning rate after the warm-up: `cosine` decays to zero at the last step, `constant` does not change.
         warmup_steps: Number of steps of linear warm-up; at most a tenth of all steps is used, so that short runs reach the full
             rate.
@@ -156,6 +158,7 @@ class TrainingSettings:
     max_steps: int = bounded(0, 0)
     learning_rate: float = bounded(1e-4, 0, 1_000_000, above=True)
     weight_decay: ByName = bounded(0.0, 0, 1_000)
+    select: Literal["last", "best"] = "last"
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: int = bounded(5000, 0)
     clip_grad_norm: float = bounded(0.0, 0)

@@ -31,8 +31,8 @@ MODALITIES, ROWS = ("video", "audio", "text"), 6
 # Settings that affect no object of a stage: they are read when a command starts, or need data that the tiny store lacks.
 ELSEWHERE = {
     ("model", "visual_3d"), ("model", "audio"), ("model", "text"),
-    ("data", "collection"), ("data", "train_split"), ("data", "cache_gb"),
-    ("training", "precision"), ("training", "process_timeout_s"), ("training", "device"),
+    ("data", "collection"), ("data", "train_split"), ("data", "val_split"), ("data", "cache_gb"),
+    ("training", "select"), ("training", "precision"), ("training", "process_timeout_s"), ("training", "device"),
     ("later_stages", "replay"), ("evaluation", "directions"),
 }  # fmt: skip
 # the benchmark or `data.audio_frames` determines the length of a clip

@@ -76,6 +76,8 @@ class DataSettings:
     Args:
         collection: Collection of the store to train on; empty for all collections that have the split.
         train_split: Split to train on.
+        val_split: Split of the validation clips for `training.select best`. If it is empty, it is `val` or, in a store without this
+            split, a sixth of the training videos (at least 64 clips), which are then not trained on.
         videos_per_batch: Number of videos in a batch, over all processes.
         clips_per_video: Number of clips that are drawn from each video.
         min_clip_s: Smallest duration of a clip in seconds; shorter captions are extended by their neighbours.
@@ -90,6 +92,7 @@ class DataSettings:
 
     collection: str = ""
     train_split: str = "train"
+    val_split: str = ""
     videos_per_batch: int = bounded(128, 1)
     clips_per_video: int = bounded(32, 1)
     min_clip_s: float = bounded(10.0, 0)
@@ -191,6 +194,12 @@ class Recipe:
             raise TrichordError("evaluation.directions is empty; give at least one, for example t2v")
         if training.chunk_norm != "chunk" and not training.chunk_clips:
             raise TrichordError("training.chunk_norm has no effect without training.chunk_clips; set that, e.g. to 256")
+        if training.shard == "full" and training.select == "best":
+            raise TrichordError("training.select best is not supported with training.shard full; change one of them")
+        if self.data.val_split and training.select != "best":
+            raise TrichordError(
+                "data.val_split has no effect without training.select best; set that, or leave it empty"
+            )
         if training.shard == "full" and (training.precision == "fp16" or training.batch_norm == "process"):
             raise TrichordError(
                 "training.shard full requires training.precision no or bf16 and training.batch_norm global; change one of them"

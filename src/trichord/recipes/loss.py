@@ -98,15 +98,17 @@ def check_effect(loss: LossSettings) -> None:
                 f"loss.{setting.name} has no effect with loss.contrast {loss.contrast}; use {' or '.join(readers)}, "
                 f"or leave loss.{setting.name} at {default}"
             )
-    if not loss.learn_temperature:
-        return
-    readers = [
-        readers for setting, readers in own_settings(CommonLossSettings).items() if setting.name == "temperature"
-    ]
-    if loss.contrast not in readers[0]:
+    if loss.learn_temperature:
+        _check_temperature(loss)
+
+
+def _check_temperature(loss: LossSettings) -> None:
+    settings = own_settings(CommonLossSettings).items()
+    with_temperature = next(losses for setting, losses in settings if setting.name == "temperature")
+    if loss.contrast not in with_temperature:
         raise TrichordError(
             f"loss.learn_temperature has no effect with loss.contrast {loss.contrast}, which has no temperature; use "
-            f"{' or '.join(readers[0])}, or set loss.learn_temperature to false"
+            f"{' or '.join(with_temperature)}, or set loss.learn_temperature to false"
         )
     least, most = loss.least_temperature, loss.most_temperature
     if not least <= loss.temperature <= most:

@@ -18,6 +18,7 @@ import torch
 from trichord.data.batches import TrainingClips
 from trichord.data.reader import ClipReader, require_modalities
 from trichord.errors import TrichordError, one_line
+from trichord.logs import main_process_logger
 from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss
 from trichord.losses.registry import pairwise_loss, pairwise_losses
@@ -34,6 +35,7 @@ from trichord.settings import number_for
 from trichord.store.overlap import check_overlap
 from trichord.store.rules import outdated
 from trichord.store.words import table_name
+from trichord.study.validation import split_items
 from trichord.tasks.benchmarks import Benchmark, ScoringSettings
 from trichord.training.frozen import FrozenSettings
 from trichord.training.loop import LoopSettings, num_steps_of
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 
     from trichord.recipes import Recipe
     from trichord.store import Store
+
+
+logger = main_process_logger(__name__)
 
 
 def reading_settings(recipe: Recipe, store: Store) -> ReadingSettings:
@@ -192,7 +197,7 @@ def _check_names(recipe: Recipe, modalities: Sequence[str]) -> None:
 
 def trained_items(recipe: Recipe, store: Store) -> np.ndarray:
     """Return the numbers of the videos of a store that a recipe trains on."""
-    items = store.select(recipe.data.collection or None, recipe.data.train_split)
+    items, _ = split_items(recipe, store)
     _, begin, end, _ = store.located("caption", items)
     return items[end > begin]
 
@@ -208,8 +213,14 @@ def check_overlaps(recipe: Recipe, store: Store, benchmarks: Sequence[Benchmark]
     Raises:
         TrichordError: They do. The message names some of the videos.
     """
+    _, validation = split_items(recipe, store)
     for benchmark in benchmarks:
         scored = store.select(benchmark.collection, benchmark.split)
+        if len(np.intersect1d(scored, validation)):
+            logger.warning(
+                f"benchmark {benchmark.name} contains clips on which training.select best chooses the weights, so its figures are "
+                "too high"
+            )
         check_overlap(store, trained_items(recipe, store), scored, f"benchmark {benchmark.name}")
 
 
@@ -226,7 +237,7 @@ def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tupl
         TrichordError: The store has no video to train on, or lacks a modality.
     """
     data = recipe.data
-    items = store.select(data.collection or None, data.train_split)
+    items, _ = split_items(recipe, store)
     if len(items) == 0:
         have = ", ".join(f"{c}/{s} ({n})" for (c, s), n in store.collections().items())
         wanted = f"{data.collection or 'any collection'}/{data.train_split}"

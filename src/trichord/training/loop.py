@@ -35,6 +35,7 @@ from trichord.training.optimizer import build_optimizer
 from trichord.training.pairs import PairTraining
 from trichord.training.random_states import seed_random_states
 from trichord.training.schedule import rate_factor, used_warmup_steps
+from trichord.training.selection import Selection
 from trichord.training.sharding import is_sharded, norm_and_clip, shard_trained
 from trichord.training.stage import Stage, frozen_guard, prepare_model
 from trichord.training.training_state import TrainingState
@@ -86,6 +87,7 @@ def train_stage(
     resume: bool = True,
     described: Mapping[str, Any] | None = None,
     model_json: Mapping[str, Any] | None = None,
+    selection: Selection | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> int:
     """Train a stage.
@@ -103,6 +105,7 @@ def train_stage(
         resume: Whether to continue from the newest checkpoint.
         described: Settings and seed, which are saved if a step diverges.
         model_json: Description of the model, which is saved in checkpoints.
+        selection: Selection of the weights of the best epoch. None keeps the last ones.
         after_step: Function that is called with the number of steps after each step.
 
     Returns:
@@ -147,7 +150,7 @@ def train_stage(
         process=accelerator.process_index,
         num_processes=accelerator.num_processes,
     )
-    state = TrainingState(model, optimizer, scheduler, loss.memory, accelerator.scaler)
+    state = TrainingState(model, optimizer, scheduler, loss.memory, accelerator.scaler, selection)
     position = (load_newest(accelerator, state, checkpoints) if resume else None) or Position()
     agreement = Agreement(model, loss.memory, stage)
     agreement.check(position)
@@ -223,11 +226,15 @@ def train_stage(
                 if after_step is not None:
                     after_step(position.step)
             agreement.check(position)
+            if selection is not None:
+                selection.look()
             if position.step >= num_steps:
                 break
             position = Position(position.step, epoch + 1, 0)
             if not training.checkpoint_every_steps:
                 save()
+        if selection is not None:
+            selection.restore()
     model.eval()
     return done
 
