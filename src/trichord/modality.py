@@ -124,6 +124,11 @@ def pairs_of(modalities: Iterable[str]) -> tuple[Pair, ...]:
     return tuple(combinations(in_order(modalities), 2))
 
 
+def letters_of(pair: Pair) -> str:
+    """Return the lowercase letters of a pair in alphabetical order, such as `tv`."""
+    return "".join(sorted(letter_of(name).lower() for name in pair))
+
+
 def _printed_key(letter: str) -> tuple[int, str]:
     return (_PRINTED.index(letter) if letter in _PRINTED else len(_PRINTED), letter)
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from trichord.errors import TrichordError
 
 Value = TypeVar("Value")
+ByName = float | dict[str, float]  # one number for all, or numbers by the name of a modality or pair
 LARGEST = 1_000_000_000
 KEY = "bounds"  # in the metadata of a dataclass field
 
@@ -34,7 +35,7 @@ class Bounds:
     length: int | None = None
 
     def check(self, name: str, value: object) -> None:
-        """Check that a number, or each number of a list, lies within the bounds. None always passes.
+        """Check that a number, or each number of a list or dictionary, lies within the bounds. None always passes.
 
         Args:
             name: The name of the setting, for the error message.
@@ -43,6 +44,10 @@ class Bounds:
         Raises:
             TrichordError: A number lies outside the bounds, or the list has another length.
         """
+        if isinstance(value, dict):
+            for key, number in value.items():
+                self.check(f"{name}.{key}", number)
+            return
         if isinstance(value, list):
             if self.length is not None and len(value) != self.length:
                 raise TrichordError(f"{name} is {value}; it must be a list of {self.length} numbers")
@@ -90,6 +95,22 @@ def bounded_list(default: list[Value], least: float, most: float = LARGEST) -> l
     return value
 
 
+def number_for(setting: ByName, name: str, default: float = 0.0) -> float:
+    """Return the number for a modality or pair.
+
+    Args:
+        setting: One number for all, or a dictionary of numbers.
+        name: Name of the modality or pair.
+        default: Number of a name that the dictionary lacks.
+
+    Example:
+        >>> from trichord.settings import number_for
+        >>> number_for(0.1, "video"), number_for({"text": 0.1}, "video"), number_for({"text": 0.1}, "text")
+        (0.1, 0.0, 0.1)
+    """
+    return setting.get(name, default) if isinstance(setting, dict) else setting
+
+
 @dataclass
 class TrainingSettings:
     """Settings of the training of each stage, with the optimizer Adam.
@@ -98,6 +119,10 @@ class TrainingSettings:
         epochs: Number of passes over the training videos in each stage.
         max_steps: Largest number of steps of a stage; 0 for no limit.
         learning_rate: Learning rate of Adam.
+        weight_decay: Weight decay of the weights of encoders and reconstruction heads, without biases and norms. Above 0, the
+            optimizer is AdamW. A number for all modalities, or numbers by modality, such as `{video: 0.1, text: 0.01}`.
+        select: Weights that are the result of a stage: those after the `last` epoch, or after the `best` epoch by the mean
+            log-likelihood of validation clips (`data.val_split`), which are scored once an epoch.
         schedule: Learning rate after the warm-up: `cosine` decays to zero at the last step, `constant` does not change.
         warmup_steps: Number of steps of linear warm-up; at most a tenth of all steps is used, so that short runs reach the full
             rate.
@@ -132,6 +157,8 @@ class TrainingSettings:
     epochs: int = bounded(30, 1)
     max_steps: int = bounded(0, 0)
     learning_rate: float = bounded(1e-4, 0, 1_000_000, above=True)
+    weight_decay: ByName = bounded(0.0, 0, 1_000)
+    select: Literal["last", "best"] = "last"
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: int = bounded(5000, 0)
     clip_grad_norm: float = bounded(0.0, 0)

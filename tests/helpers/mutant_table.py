@@ -31,7 +31,7 @@ LOSSES = (
            ("losses/test_contrast.py::test_shares_add_up_to_the_contrast_and_so_do_their_gradients",)),
     Mutant("mil-nce column negatives", "losses/contrast.py", "column_negatives = _logsumexp(kept, ~positives, 0)",
            "column_negatives = _logsumexp(kept, ~positives, 1)", ("losses/test_contrast.py::test_mil_nce_oracle",)),
-    Mutant("contrast weight", "losses/combined.py", "total = self.contrast_weight * sum(", "total = sum(",
+    Mutant("contrast weight", "losses/combined.py", "total = self.contrast_weight * contrast", "total = contrast",
            ("losses/test_combined.py",)),
     Mutant("fused mean", "losses/combined.py", "return total / count.clamp(min=1)[:, None], count > 0",
            "return total / len(names), count > 0", ("losses/test_combined.py",)),
@@ -90,8 +90,8 @@ TRAINING = (
            (PINNED,)),
     Mutant("clipping after the step", "training/loop.py", "norm = _grad_norm(accelerator, parameters, training.clip_grad_norm)",
            "norm = _grad_norm(accelerator, parameters, 0.0)", (PINNED,)),
-    Mutant("thawed at the full rate", "training/loop.py", "stage.thawed: rate * settings.thaw",
-           "stage.thawed: rate", ("training/test_training.py::test_thawed_modalities_train_on_at_their_part_of_the_rate",)),
+    Mutant("thawed at the full rate", "training/optimizer.py", "stage.thawed: training.learning_rate * thaw",
+           "stage.thawed: training.learning_rate", ("training/test_training.py::test_thawed_modalities_train_on_at_their_part_of_the_rate",)),
     Mutant("reset of centroids on resuming", "training/loop.py",
            "settings.reset_clusters_every_epoch and position.epoch_step == 0:", "settings.reset_clusters_every_epoch:",
            (PINNED,)),
@@ -244,4 +244,35 @@ MODALITIES = (
            ("modalities/test_feature_training.py::test_a_model_declares_its_modalities_where_it_is_read",)),
 )  # fmt: skip
 
-MUTANTS = (*LOSSES, *DATA, *TRAINING, *EVALUATION, *SOURCES, *SETTINGS, *MORE, *MODALITIES)
+FITTED_RUN = ("training/test_fitted_training.py",)
+FITTED = (
+    Mutant("gradients of temperatures stay apart", "training/pairs.py", "if gradients and num_processes() > 1:", "if False:",
+           ("losses/test_processes.py::test_two_processes_are_one",)),
+    Mutant("temperatures leave their range", "training/loop.py", "                pairs.clamp()\n", "", FITTED_RUN),
+    Mutant("temperature is not learned", "losses/pair.py", "return setting if self.temperature is None else self.temperature", "return setting", FITTED_RUN),
+    Mutant("later stages start with old temperatures", "study/run.py", "if set(pair) & set(planned.stage.train)]", "]",
+           ("training/test_fitted_training.py::test_a_replayed_pair_continues_from_its_learned_temperature",)),
+    Mutant("weights of pairs are not read", "losses/combined.py", "else pair_weights.get(pair, 1.0) for pair", "else 1.0 for pair", FITTED_RUN),
+    Mutant("biases decay", "training/optimizer.py", "decayed = [p for p in parameters if p.ndim > 1 and decays[modality] > 0]",
+           "decayed = parameters", ("training/test_optimizer.py",)),
+    Mutant("noise of the whole batch", "training/noise.py", "device=self.device)[self.rows]", "device=self.device)[: self.rows.stop - self.rows.start]",
+           ("training/test_noise.py",)),
+    Mutant("noise does not depend on the step", "training/noise.py", '{self.seed} {step} {modality}', '{self.seed} {modality}',
+           ("training/test_noise.py",)),
+    Mutant("targets with noise", "training/loop.py", "                outputs = noise.with_clean_targets(outputs, clean)\n", "",
+           ("training/test_fitted_training.py::test_reconstruction_targets_are_inputs_without_noise",)),
+    Mutant("the worst epoch", "training/selection.py", "if score > max(self.scores[:-1], default=-float(\"inf\"))", "if score < min(self.scores[:-1], default=float(\"inf\"))",
+           ("training/test_selection.py",)),
+    Mutant("the last epoch", "training/loop.py", "            selection.restore()\n", "            pass\n", ("training/test_selection.py",)),
+    Mutant("eval mode after a look", "training/selection.py", "            module.train()\n", "            pass\n", ("training/test_selection.py",)),
+    Mutant("videos that are set aside are trained on", "study/validation.py", "return np.setdiff1d(items, set_aside), set_aside", "return items, set_aside",
+           ("training/test_selection.py::test_a_part_of_the_training_videos_is_set_aside",)),
+    Mutant("best weights are not resumed", "training/training_state.py", '            self.selection.load(tensors["selection"])\n', "            pass\n",
+           ("training/test_selection.py",)),
+    Mutant("a clip loses all words", "modalities/text.py", " & (numbers < largest)", "", ("training/test_noise.py",)),
+    Mutant("padding is masked", "modalities/audio.py", "in_frequency[:, :, None]) & valid[:, None]", "in_frequency[:, :, None])", ("training/test_noise.py",)),
+    Mutant("keys of all modalities", "recipes/identity.py", "numbers = {m: number_for(setting, m) for m in modalities}",
+           "numbers = setting if isinstance(setting, dict) else {'all': setting}", FITTED_RUN),
+)  # fmt: skip
+
+MUTANTS = (*LOSSES, *DATA, *TRAINING, *EVALUATION, *SOURCES, *SETTINGS, *MORE, *MODALITIES, *FITTED)

@@ -21,6 +21,7 @@ from trichord.modality import Order
 from trichord.nn import MCN, DAVEnet
 from trichord.recipes import LossSettings
 from trichord.training.gradient_cache import GradientCache
+from trichord.training.pairs import PairTraining
 from trichord.training.stage import prepare_model, stages_of
 
 ROWS = 7
@@ -60,6 +61,7 @@ class Case:
     bfloat16: bool = False
     padded: bool = True
     clusters: bool = True
+    learned: bool = False
     rows: tuple[int, ...] = tuple(range(ROWS))
 
     def part(self, rank: int, num: int) -> slice:
@@ -81,7 +83,9 @@ def the_model(case: Case) -> MCN:
     torch.manual_seed(0)
     further = {"depth": 3} if "d" in case.order else {}
     widths = {"video_dim": 6, "embed_dim": 8, "word_dim": 5, "reconstruction_dim": 4}
-    return MCN(**widths, audio_channels=(4, 4, 6, 6), feature_dims=further).to(case.dtype)
+    temperature = 0.3 if case.learned else None
+    network = MCN(**widths, audio_channels=(4, 4, 6, 6), feature_dims=further, pair_temperature=temperature)
+    return network.to(case.dtype)
 
 
 def inputs(case: Case, step: int) -> dict[str, Tensor]:
@@ -133,6 +137,7 @@ def _train(case: Case, rank: int, num: int) -> Results:
         if isinstance(module, DAVEnet):
             module.fast = case.fast
     accelerator = Accelerator(cpu=True)
+    pairs = PairTraining(model, stage, (0.01, 0.5))
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
     network, optimizer = accelerator.prepare(model, optimizer)
     cache = GradientCache(network, accelerator, stage.train, chunk=case.chunk) if case.chunk else None
@@ -143,14 +148,17 @@ def _train(case: Case, rank: int, num: int) -> Results:
         mine = {name: x[rows] for name, x in inputs(case, step).items()}
         with torch.autocast("cpu", torch.bfloat16, enabled=case.bfloat16):
             outputs = cache.encode(mine) if cache else network(**mine)
-        step_terms = loss(outputs, {m: mask[rows] for m, mask in masks(case, step).items()}, positives)
+        valid = {m: mask[rows] for m, mask in masks(case, step).items()}
+        step_terms = loss(outputs, valid, positives, temperatures=model.temperatures(stage.pairs))
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(step_terms["loss"])
         if cache:
             cache.backward(mine)
+        pairs.average_gradients()
         terms.append({name: float(term.detach()) for name, term in step_terms.items()})
         if step == 0:
             optimizer.step()
+            pairs.clamp()
     tensors = {f"gradient of {n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
     tensors |= {n: t.detach().clone() for n, t in model.state_dict().items()}
     return Results(terms, tensors, {} if loss.memory is None else loss.memory.state_dict())

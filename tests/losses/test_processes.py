@@ -36,6 +36,9 @@ TWO = {
     "vt>a, several positives, float32": Case("vt>a", contrast="mil_nce", dtype=F32),
     "av>t, chunks": Case("av>t", chunk=2),
     "at>v, chunks, a part of none": Case("at>v", chunk=2, sizes=(0, 7)),
+    "avt, learned temperatures": Case(contrast="info_nce", learned=True, sizes=(5, 2)),
+    "av>t, learned temperatures, chunks": Case("av>t", contrast="info_nce", chunk=2, learned=True),
+    "vt>a, learned temperatures, several positives": Case("vt>a", contrast="mil_nce", learned=True, sizes=(3, 4)),
     "feature arrays, frozen three": Case("avt>d", sizes=(5, 2)),
     "feature arrays, chunks, a part of none": Case("avt>d", chunk=2, sizes=(0, 7)),
 }

@@ -45,6 +45,18 @@ def test_a_file_extends_a_recipe(tmp_path: Path) -> None:
     assert (recipe.training.epochs, recipe.data.max_words, recipe.model) == (3, 7, debug.model)
 
 
+def test_a_file_with_the_name_of_a_recipe(tmp_path: Path) -> None:
+    """A file may extend the recipe of its own name, but another file does not silently extend one of the two."""
+    own = tmp_path / "debug.yaml"
+    own.write_text("extends: debug\ntraining: {epochs: 3}\n")
+    assert load_recipe(own).training.epochs == 3
+    (tmp_path / "more.yaml").write_text("extends: debug\n")
+    with pytest.raises(
+        TrichordError, match=r"names 'debug', which is both a recipe of trichord and the file .*; rename the file"
+    ):
+        load_recipe(tmp_path / "more.yaml")
+
+
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [({"training": {"epoch": 3}}, "training.epoch"), ({"trainin": {"epochs": 3}}, "trainin"),

@@ -52,6 +52,15 @@ CASES: dict[str, tuple[str, Any, list[int]]] = {
     "between checkpoints": ("avt", recipe_of({"checkpoint_every_steps": 3}), [2, 5, 7]),
     "epochs": ("avt", recipe_of({}, loss={"cluster_reset_every_epoch": True}), [3, 4, 6, 8]),
     "gradient cache": ("avt", recipe_of({"checkpoint_every_steps": 2, "chunk_clips": 5}), [3, 6]),
+    "fitted": (
+        "avt",
+        recipe_of(
+            {"checkpoint_every_steps": 2, "epochs": 1, "weight_decay": {"video": 0.1, "text": 0.2}},
+            model={"dropout": 0.3, "time_mask": 20, "frequency_mask": 5},
+            loss={"contrast": "info_nce", "cosine": True, "temperature": 0.1, "learn_temperature": True},
+        ),
+        [3],
+    ),
     "fused Adam": ("vt", recipe_of({"checkpoint_every_steps": 2, "precision": "bf16"}), [3]),
     "later stage": ("vt>a", recipe_of({"checkpoint_every_steps": 2, "epochs": 1}), [1, 3]),
     "thawed": (

@@ -12,7 +12,7 @@ import pytest
 from trichord.captions import read_captions
 from trichord.errors import TrichordError
 from trichord.logs import passing_messages
-from trichord.world import WorldSummary, write_world
+from trichord.world import WorldSummary, world_information, write_world
 from trichord.world.draw import StepPainter
 from trichord.world.render import SAMPLE_RATE_HZ, _Look, frames, soundtrack
 from trichord.world.script import PROFILES, Step, VideoScript, write_script
@@ -51,6 +51,18 @@ def video() -> VideoScript:
 def test_the_world_has_videos_captions_and_the_truth(world: Path) -> None:
     names = {"test/test-0000.mp4", "test/test-0000.vtt", "train/train-0000.mp4", "train/train-0000.vtt", "world.json"}
     assert set(files(world)) == names
+
+
+def test_a_world_with_validation_videos(tmp_path: Path) -> None:
+    summary = tiny_world(tmp_path / "w", num_val=1)
+    assert "1 training videos and 2 held-out videos, 1 of them for validation" in str(summary) and summary.num_val == 1
+    assert {"val/val-0000.mp4", "val/val-0000.vtt"} <= set(files(tmp_path / "w"))
+    assert world_information(tmp_path / "w").num_steps == 2
+    assert tiny_world(tmp_path / "w", num_val=1).num_kept == 3
+    with pytest.raises(TrichordError, match="its num_val is 1 instead of 0"):
+        tiny_world(tmp_path / "w")
+    with pytest.raises(TrichordError, match="num_val is -1; it must be 0 or a positive integer"):
+        tiny_world(tmp_path / "v", num_val=-1)
 
 
 @pytest.mark.parametrize("name", ["train/train-0000.mp4", "test/test-0000.mp4"])

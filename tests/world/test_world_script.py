@@ -268,3 +268,13 @@ def test_an_unknown_profile_is_refused() -> None:
     assert profile_named("balanced") is BALANCED
     with pytest.raises(TrichordError, match="unknown world profile 'noisy'; expected one of balanced"):
         profile_named("noisy")
+
+
+def test_validation_videos_are_further_videos_of_held_out_combinations() -> None:
+    counts = {"num_train": 5, "num_test": 5, "steps_per_video": 8, "step_s": 5.0, "seed": 3, "profile": BALANCED}
+    plain, videos = write_script(**counts), write_script(**counts, num_val=7)
+    assert videos[:10] == plain, "the other videos do not depend on them"
+    assert [video.video_id for video in videos[10:]] == [f"val-{i:04d}" for i in range(7)]
+    assert set(triples(videos, "val")) <= set(split_combinations(3)["test"])
+    assert triples(videos, "val")[:40] != triples(videos, "test")
+    assert all(video.title for video in videos) and all(len(video.captions) == 8 for video in videos[5:])

@@ -20,6 +20,7 @@ OPTIONS = {  # by name, or by command and name if commands differ
     "first_stage_seed": SEED,
     "num_train": _COUNT,
     "num_test": _COUNT,
+    "num_val": Bounds(0, 1_000_000),
     "steps_per_video": _COUNT,
     "step_s": Bounds(1, 60),
     "width": Bounds(64, 8192),

@@ -36,6 +36,7 @@ class CombinedLoss:
         divide: Whether several processes divide all terms between them if `contrast` supports it: each process then compares its
             own clips with all clips. Otherwise, each process computes the contrast of the whole batch.
         contrast_weight: Weight of the contrast term, which is a sum over the pairs.
+        pair_weights: Weight of each pair in this sum. Pairs that are not given have the weight 1.
         cosine: Whether scores are cosines instead of raw dot products.
         cluster: Modalities that the clustering term pulls towards centroids. Empty to disable the term.
         cluster_weight: Weight of the clustering term, which is a mean over the modalities.
@@ -70,6 +71,7 @@ class CombinedLoss:
         contrast: PairwiseLoss,
         divide: bool = True,
         contrast_weight: float = 1.0,
+        pair_weights: Mapping[Pair, float] | None = None,
         cosine: bool = False,
         cluster: Sequence[str] = (),
         cluster_weight: float = 1.0,
@@ -86,6 +88,7 @@ class CombinedLoss:
             raise ValueError("the clustering term requires a ClusterMemory; pass it as `memory`")
         self.pairs, self.contrast, self.contrast_weight, self.cosine = tuple(pairs), contrast, contrast_weight, cosine
         self.divide = divide
+        self.pair_weights = [1.0 if pair_weights is None else pair_weights.get(pair, 1.0) for pair in self.pairs]
         self.cluster, self.cluster_weight, self.cluster_on = tuple(cluster), cluster_weight, cluster_on
         self.cluster_cosine, self.cluster_margin = cluster_cosine, cluster_margin
         self.cluster_temperature, self.memory = cluster_temperature, memory
@@ -98,6 +101,7 @@ class CombinedLoss:
         valid: Mapping[str, Tensor],
         positives: Tensor | None = None,
         stored: Tensor | None = None,
+        temperatures: Mapping[Pair, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Compute the terms of one batch.
 
@@ -107,6 +111,7 @@ class CombinedLoss:
             positives: Matrix of shape (B, B), bool, of the texts that count as positives of each clip (MIL-NCE). None means the
                 diagonal.
             stored: Mask over the batch of all processes, bool, of the clips that enter the cluster queue. None stores all clips.
+            temperatures: Learned temperature of each pair, a scalar. None or a pair that is not given uses the setting of the loss.
 
         Returns:
             Scalars by name. `loss` is the weighted sum of the other, unweighted terms (`contrast_VT`, `cluster`,
@@ -123,7 +128,7 @@ class CombinedLoss:
         present = {m: gather_rows(valid[m], sizes) for m in modalities}
         if not (self.divide and isinstance(self.contrast, DividedLoss)):
             own = None
-        terms = self._contrast_terms(embeddings, present, positives, own)
+        terms = self._contrast_terms(embeddings, present, positives, own, temperatures or {})
         contrasts, weights = list(terms), {}
         if self.cluster:
             terms["cluster"] = self._cluster_term(embeddings, present, stored, own)
@@ -134,7 +139,10 @@ class CombinedLoss:
             weights[name] = self.reconstruction_weight
         if own is not None:
             terms = dict(zip(terms, sum_over_processes(torch.stack(list(terms.values()))).unbind(), strict=True))
-        total = self.contrast_weight * sum(terms[name] for name in contrasts)
+        contrast = sum(
+            w * terms[name] if w != 1 else terms[name] for w, name in zip(self.pair_weights, contrasts, strict=True)
+        )
+        total = self.contrast_weight * contrast
         for name, weight in weights.items():
             total = total + weight * terms[name]
         assert isinstance(total, Tensor)
@@ -148,13 +156,15 @@ class CombinedLoss:
         present: Mapping[str, Tensor],
         positives: Tensor | None,
         own: slice | None,
+        temperatures: Mapping[Pair, Tensor],
     ) -> dict[str, Tensor]:
         terms = {}
         for first, second in self.pairs:
             rows = embeddings[first], embeddings[second]
             if self.cosine:
                 rows = F.normalize(rows[0], dim=1), F.normalize(rows[1], dim=1)
-            pair = PairBatch(*rows, present[first] & present[second], positives)
+            temperature = temperatures.get((first, second))
+            pair = PairBatch(*rows, present[first] & present[second], positives, temperature)
             with torch.autocast(pair.first.device.type, enabled=False):
                 terms[_name(first, second)] = self._contrast_term(pair, own)
         return terms

@@ -61,7 +61,9 @@ def masked_margin_softmax(
 
 
 @full_precision
-def info_nce(scores: torch.Tensor, temperature: float = 0.07, valid: torch.Tensor | None = None) -> torch.Tensor:
+def info_nce(
+    scores: torch.Tensor, temperature: float | torch.Tensor = 0.07, valid: torch.Tensor | None = None
+) -> torch.Tensor:
     """Compute the symmetric InfoNCE loss.
 
     The loss is the mean of the cross-entropies of S / temperature in both directions (van den Oord et al., 2018, eq. 4; in both
@@ -97,7 +99,7 @@ def softmax_share(
     valid: torch.Tensor,
     *,
     margin: float = 0.0,
-    temperature: float = 1.0,
+    temperature: float | torch.Tensor = 1.0,
 ) -> torch.Tensor:
     """Compute the contribution of some rows to one direction of a softmax loss.
 
@@ -134,7 +136,7 @@ def softmax_share(
 
 
 def softmax_shares(
-    pair: PairBatch, part: slice, *, margin: float = 0.0, temperature: float = 1.0, weight: float = 1.0
+    pair: PairBatch, part: slice, *, margin: float = 0.0, temperature: float | torch.Tensor = 1.0, weight: float = 1.0
 ) -> torch.Tensor:
     """Compute the contribution of some clips to both directions of a softmax loss.
 

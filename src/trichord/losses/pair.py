@@ -27,6 +27,8 @@ class PairBatch:
         valid: Mask of the clips that have both modalities, of shape (B,), bool. The rows of other clips hold arbitrary numbers.
         positives: Mask of shape (B, B), bool: entry (i, j) is True if the second modality of clip j counts as a positive for the
             first modality of clip i. None means the diagonal.
+        temperature: Learned temperature of the pair, a scalar with a gradient, which a loss with the setting `temperature` uses
+            instead of the setting. None if it is not learned.
 
     Example:
         >>> import torch
@@ -41,11 +43,24 @@ class PairBatch:
     second: Tensor
     valid: Tensor
     positives: Tensor | None = None
+    temperature: Tensor | None = None
 
     @cached_property
     def scores(self) -> Tensor:
         """Dot products of shape (B, B) of the first modality (rows) with the second modality (columns)."""
         return self.first @ self.second.T
+
+    def temperature_or(self, setting: float) -> Tensor | float:
+        """Return the learned temperature, or the setting if the temperature is not learned.
+
+        Example:
+            >>> import torch
+            >>> from trichord.losses import PairBatch
+            >>> pair = PairBatch(torch.eye(2), torch.eye(2), torch.ones(2, dtype=torch.bool), temperature=torch.tensor(0.5))
+            >>> pair.temperature_or(0.07)
+            tensor(0.5000)
+        """
+        return setting if self.temperature is None else self.temperature
 
 
 class PairwiseLoss(ABC):

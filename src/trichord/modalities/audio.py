@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.modalities.base import AudioInput, Axis, Modality, Pooling, ReadingSettings, has_rows
+from trichord.modalities.base import AudioInput, Axis, Draw, Modality, Noise, Pooling, ReadingSettings, has_rows
 from trichord.modalities.gather import Memory, clip_rows, spectrogram_slices, write_spectrograms
 
 if TYPE_CHECKING:
@@ -77,6 +77,22 @@ class Audio(Modality):
         """Convert spectrograms to float32."""
         return {name: tensor.float() if name == "audio" else tensor for name, tensor in tensors.items()}  # exact
 
+    @property
+    def target_input(self) -> str:
+        """Return the name of the audio embeddings, which are their own target. A batch of spectrograms does not contain them."""
+        return "audio_pooled"
+
+    def with_noise(self, tensors: Mapping[str, Tensor], noise: Noise, draw: Draw) -> dict[str, Tensor]:
+        """Mask frames and mel bins of spectrograms, or drop features of audio embeddings.
+
+        Two masks in time and two in frequency replace their part of a spectrogram by the mean of the clip (SpecAugment: Park et
+        al., Interspeech 2019, section 2, without time warping).
+        """
+        if "audio" not in tensors:
+            return super().with_noise(tensors, noise, draw)
+        frames = tensors["audio_frames"].to(tensors["audio"].device)
+        return {**tensors, "audio": _masked(tensors["audio"], frames, noise, draw)}
+
     def encoder(self, arguments: Mapping[str, Any]) -> nn.Module:
         """Return an `AudioEncoder`, or an `AudioEmbeddingEncoder` for a network of audio embeddings."""
         from trichord.layers.encoders import AudioEmbeddingEncoder, AudioEncoder
@@ -107,6 +123,43 @@ class Audio(Modality):
         if "audio" in inputs and arguments["audio_dim"] is not None:
             raise TrichordError("this network reads audio embeddings, not spectrograms; give audio_pooled")
         super().check(arguments, inputs)
+
+
+def _masked(audio: Tensor, frames: Tensor, noise: Noise, draw: Draw) -> Tensor:
+    """Return spectrograms (B, M, T) with random frames and bins set to the mean of the clip. Padding is not changed."""
+    import torch
+
+    if not (noise.time_mask or noise.frequency_mask):
+        return audio
+    num_bins, num_frames = audio.shape[1:]
+    positions = torch.arange(num_frames, device=audio.device)
+    numbers = draw((2, 4))
+    frames = frames.to(numbers.dtype)
+    bins = torch.full_like(frames, num_bins)
+    in_time = _intervals(numbers[:, :, :2], frames, (frames // 4).clamp(max=noise.time_mask), num_frames)
+    in_frequency = _intervals(numbers[:, :, 2:], bins, (bins // 3).clamp(max=noise.frequency_mask), num_bins)
+    valid = positions < frames[:, None]
+    mean = (audio.float() * valid[:, None]).sum((1, 2)) / (frames * num_bins).clamp(min=1)
+    masked = (in_time[:, None, :] | in_frequency[:, :, None]) & valid[:, None]
+    return torch.where(masked, mean[:, None, None].to(audio.dtype), audio)
+
+
+def _intervals(numbers: Tensor, lengths: Tensor, widest: Tensor, size: int) -> Tensor:
+    """Return a mask of shape (B, size) of two random intervals per clip.
+
+    Args:
+        numbers: Uniform numbers of shape (B, 2, 2), which select the width and the position of each interval.
+        lengths: Number of positions of each clip, of shape (B,).
+        widest: Largest width of an interval of each clip, of shape (B,).
+        size: Number of positions.
+    """
+    import torch
+
+    widths = (numbers[:, :, 0] * (widest + 1)[:, None]).floor()
+    begins = (numbers[:, :, 1] * (lengths[:, None] - widths + 1)).floor()
+    positions = torch.arange(size, device=numbers.device)
+    inside = (positions >= begins[..., None]) & (positions < (begins + widths)[..., None])
+    return inside.any(dim=1)
 
 
 def _mean_pooled(store: Store, clips: Clips) -> tuple[dict[str, Tensor], Tensor]:

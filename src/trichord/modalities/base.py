@@ -6,7 +6,7 @@ This module does not import torch at module level.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -43,6 +43,27 @@ class ReadingSettings:
     max_words: int = 20
     audio: AudioInput = "spectrogram"
     text: TextInput = "words"
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The random changes of the inputs of a modality in training.
+
+    Attributes:
+        dropout: Probability with which a feature or a word is dropped.
+        time_mask: Largest number of spectrogram frames in a mask.
+        frequency_mask: Largest number of mel bins in a mask.
+    """
+
+    dropout: float = 0.0
+    time_mask: int = 0
+    frequency_mask: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.dropout or self.time_mask or self.frequency_mask)
+
+
+Draw = Callable[[Sequence[int]], "Tensor"]  # returns uniform numbers in [0, 1) of shape (B, *shape)
 
 
 class Axis(NamedTuple):
@@ -149,6 +170,27 @@ class Modality(ABC):
         """
         return dict(tensors)
 
+    @property
+    def target_input(self) -> str:
+        """Name of the input that is the reconstruction target itself, or '' if the encoder computes the target."""
+        return self.name
+
+    def with_noise(self, tensors: Mapping[str, Tensor], noise: Noise, draw: Draw) -> dict[str, Tensor]:
+        """Return the tensors of a batch with random changes, for training. By default, features are dropped.
+
+        Args:
+            tensors: Tensors of the modality in a batch, by name.
+            noise: Kind and strength of the changes.
+            draw: Function that returns uniform numbers in [0, 1) of shape (B, *shape).
+
+        Returns:
+            The changed tensors by name.
+        """
+        return {
+            name: dropped(tensor, noise.dropout, draw) if tensor.is_floating_point() else tensor
+            for name, tensor in tensors.items()
+        }
+
     @abstractmethod
     def encoder(self, arguments: Mapping[str, Any]) -> nn.Module:
         """Build the encoder of the modality.
@@ -188,3 +230,17 @@ class Modality(ABC):
 def has_rows(store: Store, stream: str) -> bool:
     """Return whether any item of the store has rows of the stream."""
     return stream in store.streams and bool(store.has(stream).any())
+
+
+def dropped(features: Tensor, probability: float, draw: Draw) -> Tensor:
+    """Return features with some set to zero and the others divided by 1 - `probability` (inverted dropout).
+
+    Args:
+        features: Features of shape (B, ...).
+        probability: Probability of each feature to be set to zero.
+        draw: Function that returns uniform numbers in [0, 1) of shape (B, *shape).
+    """
+    if not probability:
+        return features
+    kept = draw(features.shape[1:]) >= probability
+    return features * kept.to(features.dtype) / (1.0 - probability)

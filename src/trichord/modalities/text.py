@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.modalities.base import Axis, Modality, ReadingSettings, TextInput, has_rows
+from trichord.modalities.base import Axis, Draw, Modality, Noise, ReadingSettings, TextInput, has_rows
 from trichord.modalities.gather import Memory, clip_rows, word_ids
 
 if TYPE_CHECKING:
@@ -74,6 +74,22 @@ class Text(Modality):
         ids = tensors["word_ids"]
         mask = ids >= 0
         return {"text": word_vectors[ids.clamp(min=0)] * mask[..., None], "text_mask": mask}
+
+    @property
+    def target_input(self) -> str:
+        """Return '', because the encoder computes the target."""
+        return ""
+
+    def with_noise(self, tensors: Mapping[str, Tensor], noise: Noise, draw: Draw) -> dict[str, Tensor]:
+        """Drop words, or features of text embeddings. At least one word of a clip is kept."""
+        if "word_ids" not in tensors:
+            return super().with_noise(tensors, noise, draw)
+        ids = tensors["word_ids"]
+        if not noise.dropout or not ids.shape[1]:
+            return dict(tensors)
+        numbers = draw(ids.shape[1:])
+        largest = numbers.masked_fill(ids < 0, -1.0).max(dim=1, keepdim=True).values
+        return {**tensors, "word_ids": ids.masked_fill((numbers < noise.dropout) & (numbers < largest), -1)}
 
     def encoder(self, arguments: Mapping[str, Any]) -> nn.Module:
         """Return a `TextEncoder`."""

@@ -9,10 +9,10 @@ C width of the pooled audio (or of the audio embeddings), P width of the reconst
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -21,8 +21,9 @@ from torch.nn import functional
 from trichord.errors import TrichordError
 from trichord.layers.encoders import Encoded, reconstruction_head
 from trichord.modalities.registry import modality_of_tensor, specification
-from trichord.modality import MODALITIES, in_order
+from trichord.modality import MODALITIES, Pair, in_order, pairs_of
 from trichord.nn import published
+from trichord.nn.pairs import PairParameters, pair_key
 
 
 @contextmanager
@@ -106,6 +107,7 @@ class MCN(nn.Module):
         reconstruction_relu: bool = True,
         normalize: bool = False,
         feature_dims: Mapping[str, int] | None = None,
+        pair_temperature: float | None = None,
     ) -> None:
         super().__init__()
         further = in_order(feature_dims or {})
@@ -140,6 +142,11 @@ class MCN(nn.Module):
         for m in further:
             with _generator_of(m, state):
                 self._add([m])
+        self.pairs = _ByModality()
+        if pair_temperature is not None:
+            self.arguments["pair_temperature"] = pair_temperature
+            for pair in pairs_of(self.modalities):
+                self.pairs[pair_key(pair)] = PairParameters(pair_temperature)
         self.load_report = published.LoadReport()
 
     def _add(self, modalities: Sequence[str]) -> None:
@@ -159,7 +166,7 @@ class MCN(nn.Module):
     def parts(self, modality: str) -> dict[str, nn.Module | None]:
         """Return the modules of one modality.
 
-        Every parameter and buffer of the network belongs to one part of one modality.
+        Every parameter and buffer of the network belongs to one part of one modality, or to a pair (`pair_parts`).
 
         Args:
             modality: Name of the modality.
@@ -181,6 +188,35 @@ class MCN(nn.Module):
         # ModuleDict has no method `get`.
         heads = dict(self.heads.items())
         return {"encoder": self.encoders[modality], "reconstruction": heads.get(modality)}
+
+    def pair_parts(self, pairs: Iterable[Pair]) -> dict[Pair, PairParameters]:
+        """Return the parameters of pairs of modalities. The dictionary is empty if the network has none.
+
+        Args:
+            pairs: Pairs of modality names.
+
+        Example:
+            >>> from trichord import MCN
+            >>> network = MCN(video_dim=6, embed_dim=4, word_dim=5, modalities=("video", "text"), pair_temperature=0.07)
+            >>> list(network.pair_parts([("video", "text")]))
+            [('video', 'text')]
+        """
+        return {
+            pair: cast(PairParameters, self.pairs[pair_key(pair)]) for pair in pairs if pair_key(pair) in self.pairs
+        }
+
+    def temperatures(self, pairs: Iterable[Pair]) -> dict[Pair, torch.Tensor]:
+        """Return the learned temperature of each pair, a scalar. The dictionary is empty if temperatures are not learned.
+
+        Args:
+            pairs: Pairs of modality names.
+
+        Example:
+            >>> from trichord import MCN
+            >>> MCN(video_dim=6, embed_dim=4, word_dim=5, modalities=("video", "text")).temperatures([("video", "text")])
+            {}
+        """
+        return {pair: parts.temperature for pair, parts in self.pair_parts(pairs).items()}
 
     def _require(self, modality: str) -> None:
         if modality not in self.modalities:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +19,7 @@ from trichord.files.reading import unreadable
 from trichord.recipes.bounds import check_bounds, plainly
 from trichord.recipes.loss import LossSettings, check_effect
 from trichord.recipes.reading import check_plain, read_yaml
-from trichord.settings import TrainingSettings, bounded, bounded_list
+from trichord.settings import ByName, TrainingSettings, bounded, bounded_list
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -48,6 +48,12 @@ class ModelSettings:
             (averaged over the clip and passed through a gated unit); `auto` uses spectrograms if the store has them.
         text: Input of the text encoder: `words` (word vectors, as published) or `embeddings` of whole captions; `auto` uses words
             if the store has them.
+        dropout: Probability with which an input feature or a word of a clip is dropped in training. A number for all modalities,
+            or numbers by modality, such as `{video: 0.3, text: 0.15}`. Spectrograms have masks instead.
+        time_mask: Largest number of spectrogram frames in each of two masks per clip in training, and at most a quarter of the
+            frames of the clip; 0 for no mask (SpecAugment).
+        frequency_mask: Largest number of mel bins in each of two masks per clip in training, and at most a third of the bins; 0 for
+            no mask.
     """
 
     embed_dim: int = bounded(6144, 1)
@@ -58,6 +64,9 @@ class ModelSettings:
     visual_3d: Literal["auto", "yes", "no"] = "auto"
     audio: Literal["auto", "spectrogram", "embeddings"] = "auto"
     text: Literal["auto", "words", "embeddings"] = "auto"
+    dropout: ByName = bounded(0.0, 0, 0.95)
+    time_mask: int = bounded(0, 0)
+    frequency_mask: int = bounded(0, 0, 40)
 
 
 @dataclass
@@ -67,6 +76,8 @@ class DataSettings:
     Args:
         collection: Collection of the store to train on; empty for all collections that have the split.
         train_split: Split to train on.
+        val_split: Split of the validation clips for `training.select best`. If it is empty, it is `val` or, in a store without this
+            split, a sixth of the training videos (at least 64 clips), which are then not trained on.
         videos_per_batch: Number of videos in a batch, over all processes.
         clips_per_video: Number of clips that are drawn from each video.
         min_clip_s: Smallest duration of a clip in seconds; shorter captions are extended by their neighbours.
@@ -81,6 +92,7 @@ class DataSettings:
 
     collection: str = ""
     train_split: str = "train"
+    val_split: str = ""
     videos_per_batch: int = bounded(128, 1)
     clips_per_video: int = bounded(32, 1)
     min_clip_s: float = bounded(10.0, 0)
@@ -182,6 +194,12 @@ class Recipe:
             raise TrichordError("evaluation.directions is empty; give at least one, for example t2v")
         if training.chunk_norm != "chunk" and not training.chunk_clips:
             raise TrichordError("training.chunk_norm has no effect without training.chunk_clips; set that, e.g. to 256")
+        if training.shard == "full" and training.select == "best":
+            raise TrichordError("training.select best is not supported with training.shard full; change one of them")
+        if self.data.val_split and training.select != "best":
+            raise TrichordError(
+                "data.val_split has no effect without training.select best; set that, or leave it empty"
+            )
         if training.shard == "full" and (training.precision == "fp16" or training.batch_norm == "process"):
             raise TrichordError(
                 "training.shard full requires training.precision no or bf16 and training.batch_norm global; change one of them"
@@ -228,7 +246,7 @@ def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
     """
     import argparse
 
-    check_plain(values, source)
+    check_plain(values, source, _settings_by_name())
     for group, settings in values.items():
         for key in settings:
             refuse_renamed(f"{group}.{key}", source)
@@ -248,6 +266,18 @@ def _parsed(settings: str) -> Recipe:
     recipe = _parser().instantiate(parsed)["recipe"]
     assert isinstance(recipe, Recipe)
     return recipe.check()
+
+
+@cache
+def _settings_by_name() -> frozenset[str]:
+    """Return the names of the settings that may be numbers by the name of a modality or pair."""
+    sections = {section.name: getattr(Recipe(), section.name) for section in fields(Recipe)}
+    return frozenset(
+        f"{section}.{entry.name}"
+        for section, settings in sections.items()
+        for entry in fields(settings)
+        if entry.type in (ByName, "ByName")
+    )
 
 
 @cache
@@ -316,4 +346,9 @@ def _resolve(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
             "same folder"
         )
     sibling = path.parent / f"{base}.yaml"
+    is_other_file = sibling.is_file() and not sibling.samefile(path)
+    if base in recipe_names() and path.parent != FOLDER and is_other_file:
+        raise TrichordError(
+            f"{path}: `extends` names '{base}', which is both a recipe of trichord and the file {sibling}; rename the file"
+        )
     return merge(_resolve(base if base in recipe_names() else str(sibling), (*seen, name)), values)

@@ -51,6 +51,11 @@ def plainly(complaint: str, prefix: str = "") -> str:
         name, choices, value = match.groups()
         return f"{prefix}{name} is {value}; it must be one of {choices.replace(chr(39), '')}"
 
+    complaint = re.sub(
+        r"""Parser key "(\S+)":.*?Union subtypes.*?dict\[str, float\].*?Given value: (.*)""",
+        rf"{prefix}\1 is \2; it must be a number, or numbers by name such as {{video: 0.1}}",
+        complaint,
+    )
     kinds = "|".join(_KINDS)
     complaint = re.sub(
         r"""Parser key "(\S+)":.*?Expected a (?:typing\.)?Literal\[(.+?)\].*? (?:Given value:|Got value:) (.*)""",

@@ -6,10 +6,14 @@ setting existed then keep their identity.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, fields
 from typing import Any
 
+from trichord.modality import Pair, letters_of
 from trichord.recipes import Recipe
+from trichord.recipes.loss import number_for_pair
+from trichord.settings import number_for
 
 # Settings that are included with any value. New settings of recipes are not added here.
 ALWAYS = {
@@ -39,6 +43,43 @@ NEVER = {
         "process_timeout_s", "shard", "loader_timeout_s", "keep_checkpoints", "keep_best",
     ),
 }  # fmt: skip
+
+
+# Numbers by the name of a modality. Only those of the trained modalities are included in the key of a stage.
+BY_MODALITY = (("training", "weight_decay"), ("model", "dropout"))
+# Numbers by the letters of a pair, whose default is 1. Only those of the pairs of a stage are included in its key.
+BY_PAIR = (("loss", "pair_weights"),)
+# Settings of the spectrograms of audio, which are included in the key of a stage that trains audio.
+OF_AUDIO = (("model", "time_mask"), ("model", "frequency_mask"))
+
+
+def stage_settings(recipe: Recipe, modalities: Collection[str], pairs: Collection[Pair]) -> dict[str, Any]:
+    """Return the settings that determine the weights that a stage trains.
+
+    Stages that differ only in settings of other modalities have equal settings, so that orders and studies share them.
+
+    Args:
+        recipe: All settings.
+        modalities: Modalities that the stage trains.
+        pairs: Pairs that it compares.
+    """
+    values = training_settings(recipe)
+    for section, name in BY_MODALITY:
+        if name in values[section]:
+            setting = values[section].pop(name)
+            numbers = {m: number_for(setting, m) for m in modalities}
+            if kept := {m: number for m, number in numbers.items() if number}:
+                values[section][name] = kept
+    for section, name in BY_PAIR:
+        if name in values[section]:
+            setting = values[section].pop(name)
+            numbers = {letters_of(pair): number_for_pair(setting, pair) for pair in pairs}
+            if kept := {letters: number for letters, number in numbers.items() if number != 1}:
+                values[section][name] = kept
+    for section, name in OF_AUDIO:
+        if "audio" not in modalities:
+            values[section].pop(name, None)
+    return values
 
 
 def training_settings(recipe: Recipe) -> dict[str, Any]:

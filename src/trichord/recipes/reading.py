@@ -133,8 +133,17 @@ def check_config(path: Path, groups: Collection[str]) -> None:
             )
 
 
-def check_plain(values: object, source: str) -> None:
-    """Raise TrichordError unless `values` are non-empty groups of settings without infinite numbers."""
+def check_plain(values: object, source: str, by_name: Collection[str] = ()) -> None:
+    """Check that values are non-empty groups of settings without infinite numbers.
+
+    Args:
+        values: The values.
+        source: Origin of the values, for error messages.
+        by_name: Names of the settings that may be a mapping of names to numbers, such as `training.weight_decay`.
+
+    Raises:
+        TrichordError: They are not.
+    """
     if not isinstance(values, dict):
         raise TrichordError(
             f"{source}: the recipe is not a mapping of settings; write it like `training: {{epochs: 3}}`"
@@ -145,6 +154,9 @@ def check_plain(values: object, source: str) -> None:
                 f"{source}: {_shown(group)} is {_shown(settings)}, but it must be a group of settings; correct it"
             )
         for key, value in settings.items():
+            if isinstance(value, dict) and f"{group}.{key}" in by_name:
+                _check_numbers(value, f"{source}: {group}.{key}")
+                continue
             if isinstance(value, float) and not math.isfinite(value):
                 raise TrichordError(f"{source}: {_shown(group)}.{_shown(key)} is {value}; it must be a finite number")
             if value is None or isinstance(value, dict):
@@ -152,6 +164,15 @@ def check_plain(values: object, source: str) -> None:
                 raise TrichordError(
                     f"{source}: {_shown(group)}.{_shown(key)} is {shown}; give a value, or remove the key"
                 )
+
+
+def _check_numbers(numbers: dict[Any, Any], name: str) -> None:
+    for key, number in numbers.items():
+        is_number = isinstance(number, int | float) and not isinstance(number, bool)
+        if not isinstance(key, str) or not is_number:
+            raise TrichordError(f"{name} is {_shown(numbers)}; give a number, or a mapping such as {{video: 0.1}}")
+        if isinstance(number, float) and not math.isfinite(number):
+            raise TrichordError(f"{name}.{_shown(key)} is {number}; it must be a finite number")
 
 
 def _shown(value: object) -> str:

@@ -17,20 +17,25 @@ import torch
 
 from trichord.data.batches import TrainingClips
 from trichord.data.reader import ClipReader, require_modalities
-from trichord.errors import TrichordError
+from trichord.errors import TrichordError, one_line
+from trichord.logs import main_process_logger
 from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss
 from trichord.losses.registry import pairwise_loss, pairwise_losses
 from trichord.modalities.audio import audio_input_of
-from trichord.modalities.base import AudioInput, ReadingSettings, TextInput
+from trichord.modalities.base import AudioInput, Noise, ReadingSettings, TextInput
 from trichord.modalities.registry import own_modalities, specification
 from trichord.modalities.text import text_input_of
 from trichord.modalities.video import visual_streams_of
-from trichord.modality import MODALITIES, in_order
+from trichord.modality import MODALITIES, in_order, letters_of, pairs_of
 from trichord.nn import MCN
+from trichord.recipes.identity import BY_MODALITY, BY_PAIR
+from trichord.recipes.loss import number_for_pair
+from trichord.settings import number_for
 from trichord.store.overlap import check_overlap
 from trichord.store.rules import outdated
 from trichord.store.words import table_name
+from trichord.study.validation import split_items
 from trichord.tasks.benchmarks import Benchmark, ScoringSettings
 from trichord.training.frozen import FrozenSettings
 from trichord.training.loop import LoopSettings, num_steps_of
@@ -41,6 +46,9 @@ if TYPE_CHECKING:
 
     from trichord.recipes import Recipe
     from trichord.store import Store
+
+
+logger = main_process_logger(__name__)
 
 
 def reading_settings(recipe: Recipe, store: Store) -> ReadingSettings:
@@ -92,6 +100,7 @@ def build_model(recipe: Recipe, store: Store, seed: int) -> MCN:
             mask_padding=recipe.model.mask_padding,
             reconstruction_relu=recipe.model.reconstruction_relu,
             feature_dims={m: width for m, width in widths.items() if m not in MODALITIES and width is not None},
+            pair_temperature=recipe.loss.temperature if recipe.loss.learn_temperature else None,
         )
 
 
@@ -122,6 +131,7 @@ def build_loss(recipe: Recipe, stage: Stage, seed: int) -> CombinedLoss:
         contrast=pairwise_loss(loss.contrast, loss),
         divide=recipe.training.fast,
         contrast_weight=loss.contrast_weight,
+        pair_weights={pair: number_for_pair(loss.pair_weights, pair) for pair in stage.pairs},
         cosine=loss.cosine,
         cluster=clustered,
         cluster_weight=loss.cluster_weight,
@@ -149,9 +159,10 @@ def check_data(recipe: Recipe, store: Store, stages: Sequence[Stage]) -> list[st
         the table.
 
     Raises:
-        TrichordError: The store lacks a modality.
+        TrichordError: The store lacks a modality, or a setting names an unknown modality or pair.
     """
     reading = reading_settings(recipe, store)
+    _check_names(recipe, in_order([*own_modalities(), *store.modalities]))
     for stage in stages:
         require_modalities(store, stage.modalities, f"order {stage.chain}", reading)
     lines = []
@@ -173,9 +184,20 @@ def check_data(recipe: Recipe, store: Store, stages: Sequence[Stage]) -> list[st
     ]
 
 
+def _check_names(recipe: Recipe, modalities: Sequence[str]) -> None:
+    """Raise TrichordError if a setting with numbers by name has a number for an unknown modality or pair."""
+    pairs = [letters_of(pair) for pair in pairs_of(modalities)]
+    for settings, known in ((BY_MODALITY, modalities), (BY_PAIR, pairs)):
+        for section, name in settings:
+            numbers = getattr(getattr(recipe, section), name)
+            for key in numbers if isinstance(numbers, dict) else ():
+                if key not in known and "".join(sorted(key.lower())) not in known:
+                    raise TrichordError(f"{section}.{name} names '{one_line(key)}'; expected one of {', '.join(known)}")
+
+
 def trained_items(recipe: Recipe, store: Store) -> np.ndarray:
     """Return the numbers of the videos of a store that a recipe trains on."""
-    items = store.select(recipe.data.collection or None, recipe.data.train_split)
+    items, _ = split_items(recipe, store)
     _, begin, end, _ = store.located("caption", items)
     return items[end > begin]
 
@@ -191,8 +213,14 @@ def check_overlaps(recipe: Recipe, store: Store, benchmarks: Sequence[Benchmark]
     Raises:
         TrichordError: They do. The message names some of the videos.
     """
+    _, validation = split_items(recipe, store)
     for benchmark in benchmarks:
         scored = store.select(benchmark.collection, benchmark.split)
+        if len(np.intersect1d(scored, validation)):
+            logger.warning(
+                f"benchmark {benchmark.name} contains clips on which training.select best chooses the weights, so its figures are "
+                "too high"
+            )
         check_overlap(store, trained_items(recipe, store), scored, f"benchmark {benchmark.name}")
 
 
@@ -209,7 +237,7 @@ def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tupl
         TrichordError: The store has no video to train on, or lacks a modality.
     """
     data = recipe.data
-    items = store.select(data.collection or None, data.train_split)
+    items, _ = split_items(recipe, store)
     if len(items) == 0:
         have = ", ".join(f"{c}/{s} ({n})" for (c, s), n in store.collections().items())
         wanted = f"{data.collection or 'any collection'}/{data.train_split}"
@@ -240,7 +268,15 @@ def loop_settings(recipe: Recipe, stage: Stage) -> LoopSettings:
         reset_clusters_every_epoch=recipe.loss.cluster_reset_every_epoch,
         with_positives=pairwise_losses()[recipe.loss.contrast].needs_positives,
         with_first_half=recipe.loss.cluster_store == "first_half",
+        temperature_range=(recipe.loss.least_temperature, recipe.loss.most_temperature),
+        noises={m: _noise(recipe, m) for m in stage.train + stage.thawed},
     )
+
+
+def _noise(recipe: Recipe, modality: str) -> Noise:
+    model = recipe.model
+    dropout = number_for(model.dropout, modality)
+    return Noise(dropout, model.time_mask, model.frequency_mask) if modality == "audio" else Noise(dropout)
 
 
 def frozen_settings(recipe: Recipe, stage: Stage, source: TrainingClips) -> FrozenSettings:

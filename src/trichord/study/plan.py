@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from trichord.errors import TrichordError
 from trichord.modality import Order
 from trichord.recipes import Recipe
-from trichord.recipes.identity import training_settings
+from trichord.recipes.identity import stage_settings
 from trichord.settings import SEED
 from trichord.training.stage import Stage, stages_of
 
@@ -135,7 +135,7 @@ def distinct_stages(plan: list[PlannedOrder]) -> list[PlannedStage]:
 
 
 def _key(stage: Stage, seed: int, recipe: Recipe, store_fingerprint: str, parent: PlannedStage | None) -> str:
-    settings = training_settings(recipe)
+    settings = stage_settings(recipe, stage.train + stage.thawed, stage.pairs)
     if parent is None:
         settings.pop("later_stages", None)  # first stages do not depend on them
     content = {

@@ -223,7 +223,8 @@ def _terms(loss: CombinedLoss, dump: Dump, outputs: dict[str, Encoded], device: 
     names = [name.removeprefix("valid.") for name in dump.batches[0] if name.startswith("valid.")]
     valid = {m: torch.cat([batch[f"valid.{m}"] for batch in dump.batches]).to(device) for m in names}
     whole = (dump.batches[0].get(name) for name in ("positives", "first_half"))
-    return loss(outputs, valid, *(None if tensor is None else tensor.to(device) for tensor in whole))
+    positives, first_half = (None if tensor is None else tensor.to(device) for tensor in whole)
+    return loss(outputs, valid, positives, first_half, dump.model.temperatures(dump.stage.pairs))
 
 
 def _encode(dump: Dump, device: torch.device) -> dict[str, Encoded]:

@@ -34,6 +34,7 @@ from trichord.study.run_scores import RunScores
 from trichord.study.score import evaluate_order, results_path
 from trichord.study.table import TABLE_FILES, StudyTable, write_table
 from trichord.study.trained_runs import TrainedRun
+from trichord.study.validation import validation_score
 from trichord.tasks.benchmarks import Benchmark, benchmark_names, find_benchmark
 from trichord.training import divergence
 from trichord.training.checkpoint import FOLDER as CHECKPOINTS
@@ -41,6 +42,7 @@ from trichord.training.checkpoint import finish_checkpoints
 from trichord.training.frozen import frozen_inputs
 from trichord.training.loop import train_stage
 from trichord.training.models import DESCRIPTION, WEIGHTS, description_of, load_weights, read_description, save_model
+from trichord.training.selection import Selection
 from trichord.training.sharding import gather_weights
 from trichord.training.stage import count_parameters
 
@@ -340,13 +342,21 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe) -
         "key": planned.key,
         "parent": planned.parent and planned.parent.folder,
     }
+    selection = None
+    if recipe.training.select == "best":
+        read = reader.settings
+        scoring = factories.scoring_settings(recipe, read.visual_streams, read.audio, read.text)
+        score = validation_score(recipe, store, planned.stage, model, scoring)
+        selection = Selection(model, planned.stage, score, heads=bool(loss.reconstruct))
     steps = train_stage(
         model, planned.stage, loss, source, reader, factories.loop_settings(recipe, planned.stage),
         accelerator=accelerator, folder=folder, title=title,
         described={"settings": recipe.to_dict(), "seed": planned.seed},
-        model_json=description_of(model, **kept, extra=extra),
+        model_json=description_of(model, **kept, extra=extra), selection=selection,
     )  # fmt: skip
     on_main(partial(check_store, out, store))
+    if selection is not None:
+        extra["selection"] = selection.described()
     extra["parameters"] = count_parameters(model, planned.stage)
     if recipe.training.shard == "full":  # the weights are sharded
         state = gather_weights(model)
@@ -378,9 +388,12 @@ def _count(number: int, noun: str) -> str:
 
 
 def _with_fresh(model: Any, fresh: Any, planned: PlannedStage) -> Any:
-    """Give the modalities that this stage trains the initial weights of the seed of this stage."""
+    """Give the modalities and pairs that this stage adds the initial weights of the seed of this stage."""
     for modality in planned.stage.train:
         for name, part in model.parts(modality).items():
             if part is not None:
                 part.load_state_dict(fresh.parts(modality)[name].state_dict())
+    added = [pair for pair in planned.stage.pairs if set(pair) & set(planned.stage.train)]
+    for pair, parameters in model.pair_parts(added).items():
+        parameters.load_state_dict(fresh.pair_parts([pair])[pair].state_dict())
     return model

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from trichord.data.batches import TrainingClips, batches
 from trichord.data.reader import ClipReader
 from trichord.layers.batch_norm import set_over_processes
 from trichord.losses.combined import CombinedLoss
+from trichord.modalities.base import Noise
 from trichord.nn import MCN, DAVEnet, Encoded
 from trichord.settings import TrainingSettings
 from trichord.training.agreement import Agreement
@@ -29,10 +30,14 @@ from trichord.training.gradient_cache import GradientCache
 from trichord.training.guard import Guard
 from trichord.training.log import StageLog
 from trichord.training.memory import keep_freed_memory
+from trichord.training.noise import InputNoise
+from trichord.training.optimizer import build_optimizer
+from trichord.training.pairs import PairTraining
 from trichord.training.random_states import seed_random_states
 from trichord.training.schedule import rate_factor, used_warmup_steps
+from trichord.training.selection import Selection
 from trichord.training.sharding import is_sharded, norm_and_clip, shard_trained
-from trichord.training.stage import Stage, frozen_guard, modules_of, prepare_model
+from trichord.training.stage import Stage, frozen_guard, prepare_model
 from trichord.training.training_state import TrainingState
 
 if TYPE_CHECKING:
@@ -49,6 +54,8 @@ class LoopSettings:
         reset_clusters_every_epoch: Whether to draw new centroids at the start of each epoch.
         with_positives: Whether batches list the clips that are positives of each other.
         with_first_half: Whether batches mark the clips from the first half of each video.
+        noises: Random changes of the inputs of trained modalities.
+        temperature_range: Smallest and largest learned temperature.
     """
 
     training: TrainingSettings
@@ -56,6 +63,8 @@ class LoopSettings:
     reset_clusters_every_epoch: bool
     with_positives: bool
     with_first_half: bool
+    noises: Mapping[str, Noise] = field(default_factory=dict)
+    temperature_range: tuple[float, float] = (0.01, 0.3)
 
 
 def num_steps_of(training: TrainingSettings, steps_per_epoch: int) -> int:
@@ -78,6 +87,7 @@ def train_stage(
     resume: bool = True,
     described: Mapping[str, Any] | None = None,
     model_json: Mapping[str, Any] | None = None,
+    selection: Selection | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> int:
     """Train a stage.
@@ -95,6 +105,7 @@ def train_stage(
         resume: Whether to continue from the newest checkpoint.
         described: Settings and seed, which are saved if a step diverges.
         model_json: Description of the model, which is saved in checkpoints.
+        selection: Selection of the weights of the best epoch. None keeps the last ones.
         after_step: Function that is called with the number of steps after each step.
 
     Returns:
@@ -118,12 +129,12 @@ def train_stage(
         keep_freed_memory()
     # Fused Adam needs a single pass over the weights, but rounds differently. It is not used for float32.
     fused = True if training.fast and accelerator.mixed_precision != "no" else None
-    groups = _groups(model, stage, settings, heads=heads)
-    optimizer = torch.optim.Adam(groups, lr=training.learning_rate, fused=fused)
+    optimizer: Any = build_optimizer(model, stage, training, heads=heads, thaw=settings.thaw, fused=fused)
     num_steps = num_steps_of(training, source.steps_per_epoch)
     warmup = used_warmup_steps(training.warmup_steps, num_steps)
     factor = rate_factor(training.schedule, warmup_steps=warmup, num_steps=num_steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    pairs = PairTraining(model, stage, settings.temperature_range)
     # A sharded model is not wrapped, since its modules exchange the weights themselves.
     network, optimizer = (model, accelerator.prepare(optimizer)) if sharded else accelerator.prepare(model, optimizer)
     chunks = None
@@ -133,7 +144,13 @@ def train_stage(
     word_vectors = torch.from_numpy(reader.store.word_vectors).to(accelerator.device)
     checkpoints = folder / "checkpoints"
     seed_random_states(f"{stage.chain} {source.seed} {accelerator.process_index}")
-    state = TrainingState(model, optimizer, scheduler, loss.memory, accelerator.scaler)
+    noise = InputNoise(
+        settings.noises,
+        f"{stage.chain} {source.seed}",
+        process=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+    )
+    state = TrainingState(model, optimizer, scheduler, loss.memory, accelerator.scaler, selection)
     position = (load_newest(accelerator, state, checkpoints) if resume else None) or Position()
     agreement = Agreement(model, loss.memory, stage)
     agreement.check(position)
@@ -176,25 +193,29 @@ def train_stage(
             if loss.memory is not None and settings.reset_clusters_every_epoch and position.epoch_step == 0:
                 loss.memory.reset_centroids()
             for batch in islice(drawn, source.steps_per_epoch - position.epoch_step):
-                batch = batch.to(accelerator.device)
+                clean = batch.to(accelerator.device)
+                batch = noise.applied(clean, position.step)
                 inputs = batch.model_inputs(word_vectors)
                 guard.begin(position, batch, inputs)
                 cached = chunks if batch.step_clips > training.chunk_clips * accelerator.num_processes else None
                 outputs = cached.encode(inputs) if cached else _encode(network, inputs, accelerator)
+                outputs = noise.with_clean_targets(outputs, clean)
                 outputs = outputs | {m: Encoded(e, e, None) for m, e in batch.embeddings.items()}
-                terms = loss(outputs, batch.valid, batch.positives, batch.first_half)
+                terms = loss(outputs, batch.valid, batch.positives, batch.first_half, model.temperatures(stage.pairs))
                 guard.check_loss(terms)
                 optimizer.zero_grad(set_to_none=True)
                 accelerator.backward(terms["loss"])
                 if cached:
                     cached.backward(inputs)
+                pairs.average_gradients()
                 norm = _grad_norm(accelerator, parameters, training.clip_grad_norm)
                 guard.check_gradient(norm)
                 rate = optimizer.param_groups[0]["lr"]
                 optimizer.step()
+                pairs.clamp()
                 scheduler.step()
                 values = {name: float(term.detach()) for name, term in terms.items()}
-                values |= {"grad_norm": norm, "learning_rate": rate}
+                values |= {"grad_norm": norm, "learning_rate": rate, **pairs.values()}
                 log.step(position.step, epoch, values, num_clips=batch.step_clips)
                 since.append(values["loss"])
                 done += 1
@@ -205,11 +226,15 @@ def train_stage(
                 if after_step is not None:
                     after_step(position.step)
             agreement.check(position)
+            if selection is not None:
+                selection.look()
             if position.step >= num_steps:
                 break
             position = Position(position.step, epoch + 1, 0)
             if not training.checkpoint_every_steps:
                 save()
+        if selection is not None:
+            selection.restore()
     model.eval()
     return done
 
@@ -218,17 +243,6 @@ def _encode(network: Any, inputs: dict[str, Tensor], accelerator: Accelerator) -
     with accelerator.autocast():
         outputs: dict[str, Encoded] = network(**inputs)
     return outputs
-
-
-def _groups(model: MCN, stage: Stage, settings: LoopSettings, *, heads: bool) -> list[dict[str, Any]]:
-    """Return the parameter groups: added modalities at the full learning rate, and thawed modalities at their factor of it."""
-    rate = settings.training.learning_rate
-    rates = {stage.train: rate, stage.thawed: rate * settings.thaw}
-    return [
-        {"params": [p for part in modules_of(model, stage, names, heads=heads) for p in part.parameters()], "lr": rate}
-        for names, rate in rates.items()
-        if names
-    ]
 
 
 def _grad_norm(accelerator: Accelerator, parameters: list[torch.nn.Parameter], limit: float) -> float:

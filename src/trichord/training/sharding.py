@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 def shard_trained(model: MCN, stage: Stage, *, heads: bool) -> None:
     """Shard the modules that a stage trains over all processes, in place. Each gated unit is a unit of its own.
 
+    The few parameters of pairs are not sharded.
+
     Args:
         model: Network on the device of the training.
         stage: Stage that lists the trained modalities.
@@ -34,11 +36,11 @@ def shard_trained(model: MCN, stage: Stage, *, heads: bool) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    from trichord.training.stage import trainable_modules
+    from trichord.training.stage import modules_of
 
     device = next(model.parameters()).device.type
     mesh = init_device_mesh(device, (dist.get_world_size(),))
-    for part in trainable_modules(model, stage, heads=heads):
+    for part in modules_of(model, stage, stage.train + stage.thawed, heads=heads):
         for unit in part.modules():
             if isinstance(unit, GatedUnit):
                 fully_shard(unit, mesh=mesh)

@@ -131,9 +131,11 @@ def _tuples(value: Any) -> Any:
 def trainable_modules(model: MCN, stage: Stage, *, heads: bool) -> list[nn.Module]:
     """Return the modules that a stage trains.
 
-    These are the encoders of `stage.train` and `stage.thawed` and, with `heads`, the reconstruction heads of `stage.reconstruct`.
+    These are the encoders of `stage.train` and `stage.thawed`, the parameters of `stage.pairs` and, with `heads`, the
+    reconstruction heads of `stage.reconstruct`.
     """
-    return modules_of(model, stage, stage.train + stage.thawed, heads=heads)
+    modules = modules_of(model, stage, stage.train + stage.thawed, heads=heads)
+    return [*modules, *model.pair_parts(stage.pairs).values()]
 
 
 def modules_of(model: MCN, stage: Stage, modalities: tuple[str, ...], *, heads: bool) -> list[nn.Module]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trichord.errors import one_line
 from trichord.losses.clustering import ClusterMemory
+from trichord.training.selection import Selection
 from trichord.training.sharding import split_like, whole
 
 Tensors = dict[str, dict[str, Tensor]]
@@ -31,6 +32,7 @@ class TrainingState:
         schedule: Schedule of the learning rate.
         memory: Queue and centroids. None without clustering.
         scaler: Loss scaler. None without fp16.
+        selection: Best weights so far. None if the last weights are the result.
     """
 
     model: nn.Module
@@ -38,13 +40,14 @@ class TrainingState:
     schedule: torch.optim.lr_scheduler.LRScheduler
     memory: ClusterMemory | None = None
     scaler: Any = None
+    selection: Selection | None = None
 
     def tensors(self) -> Tensors:
         """Return the tensors of the state on the CPU. All processes call this together.
 
         Returns:
-            Tensors by part (`model`, `optimizer` and, with clustering, `clusters`) and name. The names of the part `optimizer`
-            are PARAMETER/STATE, such as `video.weight/exp_avg`.
+            Tensors by part (`model`, `optimizer` and, if they are used, `clusters` and `selection`) and name. The names of the part
+            `optimizer` are PARAMETER/STATE, such as `video.weight/exp_avg`.
         """
         parts = {
             "model": {name: written(tensor) for name, tensor in self.model.state_dict().items()},
@@ -56,6 +59,8 @@ class TrainingState:
         }
         if self.memory is not None:
             parts["clusters"] = {name: written(tensor) for name, tensor in self.memory.state_dict().items()}
+        if self.selection is not None:
+            parts["selection"] = {name: written(tensor) for name, tensor in self.selection.tensors().items()}
         return parts
 
     def numbers(self) -> dict[str, Any]:
@@ -76,6 +81,7 @@ class TrainingState:
         if wrong := _unlike(mine, numbers, "settings"):
             return wrong
         wanted = {"model", "optimizer"} | ({"clusters"} if self.memory is not None else set())
+        wanted |= {"selection"} if self.selection is not None else set()
         if set(tensors) != wanted:
             return f"it contains {', '.join(sorted(tensors)) or 'nothing'} instead of {', '.join(sorted(wanted))}"
         model = self.model.state_dict()
@@ -85,6 +91,8 @@ class TrainingState:
             other = tensors["model"][name]
             if other.shape != tensor.shape or other.dtype != tensor.dtype:
                 return f"it is of another model: {name} has shape {tuple(other.shape)} and type {other.dtype}"
+        if self.selection is not None and (wrong := self.selection.fault(tensors["selection"])):
+            return wrong
         return self._fault_of_optimizer(tensors["optimizer"]) or self._fault_of_clusters(tensors.get("clusters"))
 
     def load(self, tensors: Mapping[str, Mapping[str, Tensor]], numbers: Mapping[str, Any]) -> None:
@@ -112,6 +120,8 @@ class TrainingState:
             self.scaler.load_state_dict(dict(numbers["scaler"]))
         if self.memory is not None:
             self.memory.load_state_dict(tensors["clusters"])
+        if self.selection is not None:
+            self.selection.load(tensors["selection"])
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the optimizer by name, in its order."""

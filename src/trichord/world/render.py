@@ -46,6 +46,7 @@ class WorldSummary:
         duration_s: Total duration of the videos in seconds.
         wall_s: Time that the call took in seconds.
         information: Information of each modality about the training steps.
+        num_val: Number of held-out videos for validation.
     """
 
     path: Path
@@ -57,10 +58,12 @@ class WorldSummary:
     duration_s: float
     wall_s: float
     information: Information
+    num_val: int = 0
 
     def __str__(self) -> str:
+        validation = f", {self.num_val} of them for validation" if self.num_val else ""
         return (
-            f"{self.path}: {self.num_train} training videos and {self.num_test} held-out videos "
+            f"{self.path}: {self.num_train} training videos and {self.num_test + self.num_val} held-out videos{validation} "
             f"({self.duration_s / 60:.1f} min, {self.num_captions} captions); "
             f"{self.num_rendered} rendered in {self.wall_s:.0f} s, {self.num_kept} kept\n{self.information}"
         )
@@ -184,6 +187,7 @@ def write_world(
     *,
     num_train: int = 60,
     num_test: int = 40,
+    num_val: int = 0,
     steps_per_video: int = 8,
     step_s: float = 5.0,
     seed: int = 0,
@@ -199,9 +203,10 @@ def write_world(
     give the same files. Existing videos are kept, so that an interrupted call can be repeated to continue.
 
     Args:
-        out: Folder for train/, test/ and world.json (the object, tool, action and place of every step).
+        out: Folder for train/, test/, val/ and world.json (the object, tool, action and place of every step).
         num_train: Number of training videos.
         num_test: Number of held-out videos.
+        num_val: Number of further held-out videos for validation, which show the same combinations as the test videos.
         steps_per_video: Number of steps in each video.
         step_s: Duration of a step in seconds, from 1 to 60.
         seed: Random seed. Another seed gives another world.
@@ -225,7 +230,11 @@ def write_world(
     look = _Look(width, height, float(frame_rate_hz))
     _check(num_train, num_test, steps_per_video, step_s, seed, look)
     chosen = profile_named(profile)
+    if num_val < 0:
+        raise TrichordError(f"num_val is {num_val}; it must be 0 or a positive integer")
     counts = {"num_train": num_train, "num_test": num_test, "steps_per_video": steps_per_video}
+    if num_val:  # worlds without validation videos are described as before
+        counts["num_val"] = num_val
     videos = write_script(**counts, step_s=float(step_s), seed=seed, profile=chosen)
     synthesize("ready")  # fails early if the speech library is missing
     parameters = {**counts, "step_s": float(step_s), "seed": seed, **asdict(look), "profile": record_of(chosen)}
@@ -243,6 +252,7 @@ def write_world(
         duration_s=sum(video.duration_s for video in videos),
         wall_s=time.monotonic() - begin,
         information=information["train"],
+        num_val=num_val,
     )
 
 

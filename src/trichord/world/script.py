@@ -23,7 +23,7 @@ __all__ += ["vtt_text", "write_script"]
 Combination = tuple[str, str, str]  # object, tool, action
 _PARTS, _HELD_OUT_PARTS = 5, 2  # two fifths of all combinations are held out
 _GAP_S = 0.1  # duration of the silence between two sentences
-_SPLITS = ("train", "test")
+_SPLITS = ("train", "test", "val")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def split_combinations(seed: int) -> dict[str, list[Combination]]:
     """
     rng = np.random.default_rng([seed, 17])
     ranks = [dict(zip(names, rng.permutation(len(names)).tolist(), strict=True)) for names in (OBJECTS, TOOLS, ACTIONS)]
-    parts: dict[str, list[Combination]] = {split: [] for split in _SPLITS}
+    parts: dict[str, list[Combination]] = {"train": [], "test": []}
     for combination in product(OBJECTS, TOOLS, ACTIONS):
         part = sum(rank[name] for rank, name in zip(ranks, combination, strict=True)) % _PARTS
         parts["test" if part < _HELD_OUT_PARTS else "train"].append(combination)
@@ -160,29 +160,37 @@ def _endless(combinations: list[Combination], rng: np.random.Generator) -> Itera
 
 
 def write_script(
-    *, num_train: int, num_test: int, steps_per_video: int, step_s: float, seed: int, profile: Profile
+    *,
+    num_train: int,
+    num_test: int,
+    num_val: int = 0,
+    steps_per_video: int,
+    step_s: float,
+    seed: int,
+    profile: Profile,
 ) -> list[VideoScript]:
     """Write the scripts of all videos of a world.
 
     The script of a video depends only on the seed, its split and its index, and not on the number of videos. In the held-out
-    split, each step has exactly one caption that describes it: there is no chatter, and no caption is divided. The speech
-    contains chatter in this split, too, if the captions of the profile have their own `text`.
+    splits "test" and "val", each step has exactly one caption that describes it: there is no chatter, and no caption is divided.
+    The speech contains chatter in these splits, too, if the captions of the profile have their own `text`.
 
     Args:
         num_train: Number of videos of training combinations.
         num_test: Number of videos of held-out combinations.
+        num_val: Number of further videos of held-out combinations, for validation.
         steps_per_video: Number of steps in each video.
         step_s: Duration of a step in seconds.
         seed: Seed of the world.
         profile: Profile of how much each modality reveals.
 
     Returns:
-        The scripts, with the training videos first.
+        The scripts of the training, test and validation videos, in this order.
     """
     parts = split_combinations(seed)
     videos = []
-    for code, (split, num_videos) in enumerate(zip(_SPLITS, (num_train, num_test), strict=True)):
-        draw = _endless(parts[split], np.random.default_rng([seed, code, 29]))
+    for code, (split, num_videos) in enumerate(zip(_SPLITS, (num_train, num_test, num_val), strict=True)):
+        draw = _endless(parts["train" if split == "train" else "test"], np.random.default_rng([seed, code, 29]))
         for index in range(num_videos):
             combinations = [next(draw) for _ in range(steps_per_video)]
             videos.append(_write_video(split, (seed, code, index), combinations, step_s, profile))

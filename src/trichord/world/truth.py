@@ -16,6 +16,7 @@ from trichord.world.information import Information, script_information
 from trichord.world.profiles import profile_of
 from trichord.world.script import VideoScript, write_script
 
+_OPTIONAL = {"num_val": 0}  # parameters that world.json contains only if they differ from this value
 _FORMAT = 1  # increase it if the same parameters give another world
 
 
@@ -43,6 +44,7 @@ def claim(out: Path, truth: dict[str, Any]) -> None:
         if {**existing, "information": None} == {**requested, "information": None}:
             return
         expected = requested["parameters"]
+        parameters, expected = _OPTIONAL | parameters, _OPTIONAL | expected
         different = next((k for k in expected if parameters.get(k) != expected[k]), None)
         difference = (
             f"its {different} is {parameters.get(different)} instead of {expected[different]}"
@@ -50,7 +52,7 @@ def claim(out: Path, truth: dict[str, Any]) -> None:
             else "made by another version"
         )
         raise TrichordError(f"{path} belongs to a different world ({difference}); give another folder or remove {out}")
-    for split in ("train", "test"):
+    for split in ("train", "test", "val"):
         if (out / split).exists():
             raise TrichordError(
                 f"{out} contains {split}/ but no world.json, so it is not the folder of a world; give an empty folder"
@@ -117,7 +119,8 @@ def world_information(world: Path, *, split: str = "train") -> Information:
         parameters = existing["parameters"]
         profile = profile_of(parameters["profile"])
         names = ("num_train", "num_test", "steps_per_video", "step_s", "seed")
-        videos = write_script(**{name: parameters[name] for name in names}, profile=profile)
+        num_val = parameters.get("num_val", 0)
+        videos = write_script(**{name: parameters[name] for name in names}, num_val=num_val, profile=profile)
         expected = truth_of(parameters, videos, {})
         same = all(existing[key] == json.loads(json.dumps(expected[key])) for key in ("format", "videos"))
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError) as error:

@@ -32,10 +32,10 @@ class InfoNCE(DividedLoss):
     def __call__(self, pair: PairBatch) -> Tensor:
         from trichord.losses.contrast import info_nce
 
-        return info_nce(pair.scores, temperature=self.temperature, valid=pair.valid)
+        return info_nce(pair.scores, temperature=pair.temperature_or(self.temperature), valid=pair.valid)
 
     def share(self, pair: PairBatch, part: slice) -> Tensor:
         """Return the contribution of the clips in `part` to the loss."""
         from trichord.losses.contrast import softmax_shares
 
-        return softmax_shares(pair, part, temperature=self.temperature, weight=0.5)
+        return softmax_shares(pair, part, temperature=pair.temperature_or(self.temperature), weight=0.5)

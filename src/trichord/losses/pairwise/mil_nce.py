@@ -40,4 +40,4 @@ class MILNCE(PairwiseLoss):
         positives = pair.positives
         if positives is None:
             positives = torch.eye(len(pair.valid), dtype=torch.bool, device=pair.valid.device)
-        return mil_nce(pair.scores / self.temperature, positives, valid=pair.valid)
+        return mil_nce(pair.scores / pair.temperature_or(self.temperature), positives, valid=pair.valid)
