@@ -11,10 +11,10 @@ from trichord.evaluation.embedded import Embedded
 from trichord.recipes import load_recipe
 from trichord.store import Store
 from trichord.study.evaluate import evaluate
+from trichord.study.evaluation_tables import results_table
 from trichord.study.ranks import fault_of_rows
 from trichord.study.run import train_order
 from trichord.study.scores import fusion_of, target_of
-from trichord.study.table import results_table
 from trichord.tasks.protocol import Options
 from trichord.tasks.registry import find_protocol
 from trichord.tasks.retrieval.measure import RetrievalResult

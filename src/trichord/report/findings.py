@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from trichord.evaluation.comparison import Comparison, leaders, listed
-from trichord.evaluation.printed import percent
+from trichord.evaluation.printed import in_percent, percent
 from trichord.evaluation.replication import ONE_SEED, replication_note
 from trichord.evaluation.statistics import Difference
 from trichord.report import plots
 from trichord.report.analysis import Bench, Target
 from trichord.report.document import Block, Figure, Section, Text, first_of
-from trichord.report.tables import differences_table, in_percent, is_apart, p_text
+from trichord.report.tables import differences_table, is_apart, p_text
 from trichord.study.figures import Measure, System
 
 NAMED = 6  # largest number of pairs that a sentence names
