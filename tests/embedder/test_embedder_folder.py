@@ -188,7 +188,7 @@ def test_a_missing_folder_is_an_immediate_error(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(TrichordError, match="HF_HUB_OFFLINE disables downloads; run `hf download me/other`"):
         Embedder.from_pretrained("me/other", cache_dir=tmp_path)
-    for name in ("./none", tmp_path / "none", "/none/at/all"):
+    for name in ("./none", tmp_path / "none", "/none/at/all", "./" + "n" * 300):
         with pytest.raises(TrichordError, match="does not exist; check the path, or give OWNER/NAME on the hub"):
             Embedder.from_pretrained(name)
     with pytest.raises(TrichordError, match="is a folder, so revision 'v1' has no effect"):

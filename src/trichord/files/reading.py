@@ -300,7 +300,7 @@ def missing(path: str | Path, kind: Literal["file", "folder"], *, mend: str) -> 
         kind: What should be there.
         mend: What the user should do.
     """
-    problem = f"is not a {kind}" if Path(path).exists() else "does not exist"
+    problem = f"is not a {kind}" if os.path.exists(path) else "does not exist"
     return TrichordError(f"{path}: {problem}; {mend}")
 
 
