@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trichord.errors import TrichordError, one_line
+from trichord.logs import is_main_process
 
 T = TypeVar("T")
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -31,11 +32,6 @@ def num_processes() -> int:
 def process_index() -> int:
     """Return the rank of this process."""
     return dist.get_rank() if num_processes() > 1 else 0
-
-
-def is_main() -> bool:
-    """Return whether this is the main process, which prints and writes."""
-    return num_processes() == 1 or dist.get_rank() == 0
 
 
 def most(number: int) -> int:
@@ -62,7 +58,7 @@ def on_main(function: Callable[[], T]) -> T:
         return function()
     shared: list[Any] = [None, None]  # result, error
     failure: Exception | None = None
-    if is_main():
+    if is_main_process():
         try:
             shared[0] = function()
         except TrichordError as error:
