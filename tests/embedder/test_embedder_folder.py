@@ -69,8 +69,8 @@ def inputs() -> dict[str, Any]:
 
 
 def encoded(model: Embedder) -> list[np.ndarray]:
-    given = inputs()
-    return [model.encode_video(given["video"]), model.encode_audio(given["audio"]), model.encode_text(given["text"])]
+    items = inputs()
+    return [model.encode_video(items["video"]), model.encode_audio(items["audio"]), model.encode_text(items["text"])]
 
 
 def test_a_model_is_restored_bit_for_bit(study: Path, exported: Path, tmp_path: Path) -> None:

@@ -167,8 +167,8 @@ def test_folders_and_urls_in_place_of_files(
             error_of(lambda encode=encode: encode(tmp_path))
             == f"{tmp_path}: the path is a folder; give the files in it"
         )
-        for given in (url, Path(url)):
-            line = error_of(lambda encode=encode, given=given: encode(given))
+        for source in (url, Path(url)):
+            line = error_of(lambda encode=encode, source=source: encode(source))
             assert line == f"{url}: URLs are not supported; download the file first"
     assert main(["embed", str(root / "model"), url, "--out", str(tmp_path / "a.npz")]) == 2
     assert f"{url}: URLs are not supported" in capsys.readouterr().err
