@@ -80,9 +80,9 @@ def test_two_processes_on_one_store_do_no_duplicate_work(tmp_path: Path) -> None
     videos, store = many(tmp_path / "v", 40), tmp_path / "s"
     command = [*COMMAND, str(videos), "--store", str(store), "--visual_2d", SMALL, "--workers", "1"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate(timeout=240)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
-    extracted = [sum(" captions, " in line for line in text.splitlines()) for text in outputs]
+    said = [process.communicate(timeout=240)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    extracted = [sum(" captions, " in line for line in text.splitlines()) for text in said]
     assert sum(extracted) == 40 and min(extracted) > 0
     assert sorted(ids_of(store)) == [f"v{i:02d}" for i in range(40)] and verify(store) == []
 

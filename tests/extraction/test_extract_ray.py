@@ -202,11 +202,9 @@ def test_two_nodes_give_the_store_of_one_machine(
     again = subprocess.run(command(videos, tmp_path / "s", cluster.address), capture_output=True, text=True, timeout=99)
     assert "29 already existed, 2 were skipped" in again.stdout and contents(tmp_path / "s") == expected
     dry = [*command(videos, tmp_path / "t", cluster.address), "--dry-run"]
-    output = subprocess.run(dry, capture_output=True, text=True, timeout=99).stdout
+    said = subprocess.run(dry, capture_output=True, text=True, timeout=99).stdout
     assert (
-        "31 of 31 items to extract into " in output
-        and "with 2 workers on cpu" in output
-        and not (tmp_path / "t").exists()
+        "31 of 31 items to extract into " in said and "with 2 workers on cpu" in said and not (tmp_path / "t").exists()
     )
 
 

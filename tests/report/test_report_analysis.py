@@ -128,7 +128,7 @@ def test_other_clips_that_were_scored_are_refused(tmp_path: Path) -> None:
             arrays[f"tiny/{part}"] = np.append(arrays[f"tiny/{part}"], last)
         arrays["tiny/t2v/clip"] = arrays["tiny/t2v/clip"] + (order == "at-v")
         np.savez_compressed(path, **arrays)
-    with pytest.raises(TrichordError, match="tiny t2v: unit 'v0@0.000-5.000' is counted only in one"):
+    with pytest.raises(TrichordError, match="tiny t2v: unit 'v0@0.000-5.000' counts only in one"):
         check_comparable(read_study(folder))
 
 

@@ -72,7 +72,7 @@ def test_other_clips_that_count_are_not_compared(weak: Path, strong: Path, tmp_p
         each[[0, -1]] = each[[-1, 0]]
 
     benches = analyse(read_systems([weak, edit_arrays(copy(strong, tmp_path / "other"), swap)]))
-    message = "audio, class: weak.npz is not compared with strong.npz: unit 'clip0' is counted only in one"
+    message = "audio, class: weak.npz is not compared with strong.npz: unit 'clip0' counts only in one"
     assert benches[1].apart == [message]
     assert benches[1].targets[0].comparisons, "video is compared"
 

@@ -33,11 +33,9 @@ TEXTS = ["worda", "wordb", "wordc", "wordd", "worde", "wordf"]
 
 def write(path: Path, captions: list[Captions], duration_s: float = 9.0, collection: str = "mine") -> Store:
     with StoreWriter(path, word_vectors()) as writer:
-        for index, spoken in enumerate(captions):
+        for index, said in enumerate(captions):
             rows = np.random.default_rng([3, index]).random((9, VIDEO_DIM)).astype(np.float32)
-            writer.add(
-                Item(f"v{index}", collection, "test", duration_s, {"visual_2d": rows}, {"visual_2d": 1.0}, spoken)
-            )
+            writer.add(Item(f"v{index}", collection, "test", duration_s, {"visual_2d": rows}, {"visual_2d": 1.0}, said))
     return Store(path)
 
 
@@ -54,9 +52,9 @@ def network() -> MCN:
 
 def sizes(store: Store) -> tuple[int, int]:
     """Return the numbers of clips and texts that are scored."""
-    subject = Subject.of_model("net", network(), store, SETTINGS, ("video", "text"))
-    embedded = subject.embedded(subject.clip_set("mine/test"), ("video", "text"))
-    outcome = find_protocol("retrieval").run(subject, Options(on="mine/test", directions=("t2v", "v2t")))
+    made = Subject.of_model("net", network(), store, SETTINGS, ("video", "text"))
+    embedded = made.embedded(made.clip_set("mine/test"), ("video", "text"))
+    outcome = find_protocol("retrieval").run(made, Options(on="mine/test", directions=("t2v", "v2t")))
     rows = {row["direction"]: (row["num_queries"], row["num_gallery"]) for row in outcome.details["results"]}
     assert rows == {"t2v": (embedded.num_texts, embedded.num_clips), "v2t": (embedded.num_clips, embedded.num_texts)}
     plain = evaluate_retrieval(
@@ -79,9 +77,9 @@ def test_captions_of_whole_clips_are_texts_of_one_clip(tmp_path: Path) -> None:
         Captions(np.zeros(2), np.full(2, 9.4), ("worda", "wordb")),  # of a container that claims more
     ],
 )
-def test_captions_that_span_the_clip_up_to_rounding(captions: Captions, tmp_path: Path) -> None:
+def test_captions_that_span_the_clip_up_to_rounding(said: Captions, tmp_path: Path) -> None:
     for min_clip_s in (4.0, 20.0):
-        store = write(tmp_path / f"s{min_clip_s}", [captions, whole("wordc")])
+        store = write(tmp_path / f"s{min_clip_s}", [said, whole("wordc")])
         texts = evaluation_clips(store, store.select("mine"), min_clip_s)
         assert [c.tolist() for c in texts.captions] == [[0], [1], [0]]
         text_clip, first = clips_of_texts(store, texts)
@@ -100,8 +98,8 @@ def test_captions_that_span_the_clip_up_to_rounding(captions: Captions, tmp_path
 def test_timed_captions_stay_clips_of_their_own(
     start: list[float], end: list[float], clips: int, tmp_path: Path
 ) -> None:
-    captions = Captions(np.array(start), np.array(end), tuple(TEXTS[: len(start)]))
-    store = write(tmp_path / "s", [captions])
+    said = Captions(np.array(start), np.array(end), tuple(TEXTS[: len(start)]))
+    store = write(tmp_path / "s", [said])
     texts = evaluation_clips(store, store.select("mine"), 4.0)
     text_clip, first = clips_of_texts(store, texts)
     assert len(first) == len(texts) >= clips and text_clip.tolist() == list(range(len(texts)))
@@ -130,8 +128,8 @@ def test_rows_of_texts_hold_each_clip_as_an_evaluation_does(tmp_path: Path) -> N
     embedded, rows = (embed(clip_set, ("video", "text")) for embed in (subject.embedded, subject.text_rows))
     vectors, valid, text_clip = rows.by_clip()
     assert text_clip is not None and text_clip.tolist() == embedded.text_clip.tolist() == [0, 0, 1, 2, 2, 2]
-    for modality, vector_rows in vectors.items():
-        np.testing.assert_allclose(vector_rows, embedded.embeddings[modality], rtol=1e-5)
+    for modality, made in vectors.items():
+        np.testing.assert_allclose(made, embedded.embeddings[modality], rtol=1e-5)
         assert valid[modality].tolist() == embedded.valid[modality].tolist()
 
 
@@ -149,9 +147,9 @@ def test_ids_of_clips_differ_where_a_video_is_called_like_a_numbered_one(tmp_pat
     with StoreWriter(tmp_path / "s", word_vectors()) as writer:
         for name, split in (("v", "test"), ("v@0.00-5.00#2", "test")):
             spans = np.array([0.0, 0.001]) if name == "v" else np.array([0.0])
-            captions = Captions(spans, spans + 5.0, tuple(TEXTS[: len(spans)]))
+            said = Captions(spans, spans + 5.0, tuple(TEXTS[: len(spans)]))
             rows = np.ones((9, VIDEO_DIM), np.float32)
-            writer.add(Item(name, "mine", split, 9.0, {"visual_2d": rows}, {"visual_2d": 1.0}, captions))
+            writer.add(Item(name, "mine", split, 9.0, {"visual_2d": rows}, {"visual_2d": 1.0}, said))
     store = Store(tmp_path / "s")
     names = clip_ids(store, evaluation_clips(store, store.select("mine"), 4.0))
     assert len(set(names)) == len(names) == 3 and names[:2] == ["v@0.00-5.00", "v@0.00-5.00#2"]

@@ -48,7 +48,7 @@ def difference_of_scoring(a: One, b: One, target: str, measure: str) -> str:
     if not np.array_equal(counts[0], counts[1][places]):
         at = int(np.argmax(counts[0] != counts[1][places]))
         side = "one" if counts[0][at] else "the other"
-        return f"unit '{_short(names[0][at])}' is counted only in {side}"
+        return f"unit '{_short(names[0][at])}' counts only in {side}"
     truths = _truth(a, rows[0]), _truth(b, rows[1])
     if not in_order:
         return _difference_of_named(named_truth(a, rows[0], truths[0]), named_truth(b, rows[1], truths[1]))
