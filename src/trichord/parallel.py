@@ -14,7 +14,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trichord.errors import TrichordError, one_line
-from trichord.logs import is_main_process
 
 T = TypeVar("T")
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -58,7 +57,7 @@ def on_main(function: Callable[[], T]) -> T:
         return function()
     shared: list[Any] = [None, None]  # result, error
     failure: Exception | None = None
-    if is_main_process():
+    if process_index() == 0:
         try:
             shared[0] = function()
         except TrichordError as error:
