@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 from results import record
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 
 def peak_mb(command: list[str]) -> tuple[float, float, float]:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from results import record
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 from trichord.errors import TrichordError  # noqa: E402
 from trichord.extraction.extract import ExtractSummary, extract  # noqa: E402

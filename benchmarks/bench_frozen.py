@@ -7,6 +7,7 @@ python benchmarks/bench_frozen.py
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import tempfile
 import time
@@ -50,6 +51,7 @@ def write_store(path: Path) -> Store:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     torch.manual_seed(0)
     model = MCN(video_dim=64, embed_dim=1024, word_dim=50, reconstruction_dim=None).eval()
     stage = stages_of(Order.parse("at>v"))[1]

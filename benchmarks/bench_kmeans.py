@@ -10,6 +10,7 @@ other load affects both; ratios compare neighbouring measurements.
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -146,6 +147,7 @@ def compare(data: torch.Tensor, fits: dict[str, Fit], runs: int, generator: torc
 
 @torch.no_grad()
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     generator = torch.Generator().manual_seed(0)
     name, fit = baseline()
     data = rows_like_embeddings(generator)

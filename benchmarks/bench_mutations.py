@@ -14,7 +14,7 @@ from pathlib import Path
 
 from results import record
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 from mutation_run import MOST_BYTES, Outcome, run  # noqa: E402
 

@@ -5,6 +5,7 @@ The targets are 20 s and 2 GB.
 
 from __future__ import annotations
 
+import argparse
 import resource
 import statistics
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from results import record
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from report_helpers import write_study_folder  # noqa: E402
 
 ORDERS = ("av>t", "at>v", "vt>a", "avt", "vt", "at")
@@ -24,6 +25,7 @@ RUNS = 3
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         study = write_study_folder(
             Path(folder) / "study",

@@ -38,7 +38,7 @@ from scaling_model import (
 )
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path.insert(0, str(HERE.parent / "tests" / "helpers"))
 TIMES, PLOT = HERE / "scaling_times.json", HERE.parent / "docs" / "images" / "scaling.png"
 GRID = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 NUM_VIDEOS, MEAN_S, SPREAD, FILE_BYTES = 900_000, 390.0, 0.6, 15e6  # lengths are log-normal; sizes of files are assumed

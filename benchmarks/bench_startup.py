@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,7 @@ def median_s(words: list[str]) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     torch_too = subprocess.run(
         [sys.executable, "-c", IMPORTED], check=True, capture_output=True, text=True
     ).stdout.strip()

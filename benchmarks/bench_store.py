@@ -6,6 +6,7 @@ python benchmarks/bench_store.py
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ NUM_VIDEOS, NUM_ROWS, DIM, CLIP_ROWS, NUM_CLIPS = 200, 390, 2048, 10, 500_000
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     rng = np.random.default_rng(0)
     words = WordVectors([], np.empty((0, 50), dtype=np.float32), "none")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
-"""A Ray cluster whose actors process rows with Ray Data. It needs the extra `ray`, which is imported when it is used.
+"""A Ray cluster whose actors process rows with Ray Data. It needs the extra `ray`, which is imported on first use.
 
 If an actor or a node is lost, Ray gives its rows to other actors, so processing a row twice must be harmless. All nodes need the
-same installation and a shared file system, on which the paths in the rows are the same.
+same installation, and a shared file system on which each path leads to the same file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from trichord.errors import TrichordError, one_line
 
-OBJECT_STORE_BYTES = 100 << 20  # of a cluster that is started here; rows and results are small
+OBJECT_STORE_BYTES = 100 << 20  # size for a local cluster; rows and results are small
 _CONNECT_TIMEOUT_S = 10.0
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no usage statistics are sent
@@ -34,7 +34,7 @@ class RayOptions:
     """The cluster and the resources of each worker.
 
     Attributes:
-        address: `auto` (the cluster that this machine belongs to), `local` (a new cluster of this machine for this run) or
+        address: `auto` (the cluster that this machine belongs to), `local` (a new cluster on this machine, for this run) or
             HOST:PORT.
         cpus: Number of cores of each worker, and of its encoding threads.
         gpus: Number of GPUs of each worker, which may be a fraction. None means 1 if the device is `cuda`, and 0 otherwise.
@@ -46,7 +46,7 @@ class RayOptions:
 
 
 class NodeActor(ABC):
-    """Base class of actors. If an actor fails, the result of its next row contains the reason, and the map ends.
+    """Base class of actors. If an actor fails, the result of its next row contains the reason, and processing stops.
 
     Args:
         folder: Current directory of the driver, relative to which paths are resolved.
@@ -67,7 +67,7 @@ class NodeActor(ABC):
 
     @abstractmethod
     def begin(self, *arguments: Any) -> None:
-        """Prepare the actor, before it processes its first row."""
+        """Prepare the actor. It is called once, before the first row."""
 
     @abstractmethod
     def work(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Cluster:
 
     Args:
         options: The cluster, and the resources of each actor.
-        device: Device of the actors: `cpu` or `cuda`.
+        device: Device of the actors, such as `cpu` or `cuda`.
 
     Raises:
         TrichordError: Ray is not installed, or the options are invalid.
@@ -104,7 +104,7 @@ class Cluster:
         if options.cpus < 1 or (options.gpus or 0) < 0:
             raise TrichordError(
                 f"a worker cannot have {options.cpus} cores and {options.gpus or 0} GPUs; "
-                "give at least 1 core and no negative number of GPUs"
+                "give at least 1 core and 0 or more GPUs"
             )
         self._ray = _imported()
         self._address, self._cpus = options.address, options.cpus
@@ -152,7 +152,7 @@ class Cluster:
         self._connect()
         ray = self._ray
         ray.data.DataContext.get_current().enable_progress_bars = False
-        # With a minimum of one actor, work continues when a node is lost. With two rows in flight, an actor never waits for one.
+        # With a minimum of one actor, work continues when a node is lost. With two tasks per actor, no actor waits for a row.
         actors = ray.data.ActorPoolStrategy(
             min_size=1, initial_size=count, max_size=count, max_tasks_in_flight_per_actor=2
         )
@@ -202,7 +202,7 @@ class Cluster:
         )
 
     def close_map(self) -> None:
-        """Stop the actors if not all results were read."""
+        """Stop the actors, unless all results have been read."""
         if self._rows is not None:
             self._rows.close()
 
@@ -215,7 +215,7 @@ class Cluster:
 
 
 def _imported() -> Any:
-    """Import Ray and Ray Data, and disable usage statistics and messages."""
+    """Import Ray and Ray Data, and disable their usage statistics and messages."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -232,7 +232,7 @@ def _imported() -> Any:
 
 @contextmanager
 def _kept_sigterm() -> Iterator[None]:
-    """Restore the handler of SIGTERM after the block, in which Ray replaces it."""
+    """Restore the handler of SIGTERM after the block, because Ray replaces it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

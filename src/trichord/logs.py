@@ -41,11 +41,12 @@ def get_logger(name: str) -> logging.Logger:
 def main_process_logger(name: str) -> logging.Logger:
     """Return a logger like `get_logger`, of which only the main process of a launch emits messages."""
     logger = get_logger(name)
-    logger.addFilter(lambda record: _is_main_process())
+    logger.addFilter(lambda record: is_main_process())
     return logger
 
 
-def _is_main_process() -> bool:
+def is_main_process() -> bool:
+    """Return whether this is the main process of a launch, which prints and writes."""
     distributed: Any = sys.modules.get("torch.distributed")  # this module does not import torch
     is_launched = distributed is not None and distributed.is_available() and distributed.is_initialized()
     return not is_launched or distributed.get_rank() == 0

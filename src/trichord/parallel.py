@@ -33,11 +33,6 @@ def process_index() -> int:
     return dist.get_rank() if num_processes() > 1 else 0
 
 
-def is_main() -> bool:
-    """Return whether this is the main process, which prints and writes."""
-    return num_processes() == 1 or dist.get_rank() == 0
-
-
 def most(number: int) -> int:
     """Return the largest number over all processes."""
     if num_processes() == 1:
@@ -62,7 +57,7 @@ def on_main(function: Callable[[], T]) -> T:
         return function()
     shared: list[Any] = [None, None]  # result, error
     failure: Exception | None = None
-    if is_main():
+    if process_index() == 0:
         try:
             shared[0] = function()
         except TrichordError as error:

@@ -139,8 +139,8 @@ def test_a_study_lists_videos_without_known_words_before_training(tmp_path: Path
     vectors = WordVectors(WORDS, np.eye(3, dtype=np.float32), "GloVe 3-d abc", True, "unicode")
     rows = {"visual_2d": np.zeros((2, 4), np.float32), "spectrogram": np.zeros((9, 40), np.float32)}
     with StoreWriter(tmp_path / "s", vectors) as writer:
-        for name, said in (("a", "xyz"), ("b", text)):
-            captions = Captions.from_rows([(0, 1, said)])
+        for name, caption in (("a", "xyz"), ("b", text)):
+            captions = Captions.from_rows([(0, 1, caption)])
             writer.add(Item(name, "v", "train", 2.0, rows, {"visual_2d": 1.0, "spectrogram": 62.5}, captions))
     stages = stages_of(Order.parse("av>t"))
     if text == "xyz":

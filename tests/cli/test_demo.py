@@ -17,9 +17,9 @@ from trichord.extraction.summary import ExtractSummary
 def summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExtractSummary:
     """Return the summary of an extraction; a study that starts fails the test."""
     extracted = ExtractSummary(tmp_path / "store", "world", "none", 2)
-    monkeypatch.setattr("trichord.world.write_world", lambda *given, **options: "a world")
-    monkeypatch.setattr("trichord.extraction.extract.extract", lambda *given, **options: extracted)
-    monkeypatch.setattr("trichord.study.run.run_study", lambda *given, **options: pytest.fail("the study began"))
+    monkeypatch.setattr("trichord.world.write_world", lambda *arguments, **options: "a world")
+    monkeypatch.setattr("trichord.extraction.extract.extract", lambda *arguments, **options: extracted)
+    monkeypatch.setattr("trichord.study.run.run_study", lambda *arguments, **options: pytest.fail("the study began"))
     return extracted
 
 
@@ -43,7 +43,7 @@ def test_an_incomplete_world_is_not_studied(
 def test_a_summary_is_printed_line_by_line(
     summary: ExtractSummary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("trichord.world.write_world", lambda *given, **options: "a world\n9 videos")
+    monkeypatch.setattr("trichord.world.write_world", lambda *arguments, **options: "a world\n9 videos")
     summary.num_postponed = 1
     main(["demo", "--out", str(tmp_path / "demo")])
     assert capsys.readouterr().out.splitlines()[1:3] == ["a world", "9 videos"]

@@ -184,7 +184,7 @@ def test_the_printed_command_continues_the_run(
     ]
     words += ["--training.max_steps", "1", "--training.tensorboard", "false"]
 
-    def interrupted(*given: object, **options: object) -> int:
+    def interrupted(*arguments: object, **options: object) -> int:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

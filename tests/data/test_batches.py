@@ -124,10 +124,10 @@ def test_evaluation_clips_hold_every_caption_once_without_overlap(tiny_store: Pa
     clips = evaluation_clips(store, store.select(split="test"), min_clip_s=7.0)
     assert len(clips) == 4 * CLIPS // 2
     for item in set(clips.item.tolist()):
-        mine = np.flatnonzero(clips.item == item)
-        assert sorted(np.concatenate([clips.captions[i] for i in mine]).tolist()) == list(range(CLIPS))
-        assert (clips.start_s[mine][1:] >= clips.end_s[mine][:-1]).all()
-        assert (clips.end_s[mine] - clips.start_s[mine] >= 7.0).all()
+        clips_of_item = np.flatnonzero(clips.item == item)
+        assert sorted(np.concatenate([clips.captions[i] for i in clips_of_item]).tolist()) == list(range(CLIPS))
+        assert (clips.start_s[clips_of_item][1:] >= clips.end_s[clips_of_item][:-1]).all()
+        assert (clips.end_s[clips_of_item] - clips.start_s[clips_of_item] >= 7.0).all()
 
 
 def test_remaining_captions_join_the_last_clip(tiny_store: Path) -> None:

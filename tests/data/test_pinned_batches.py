@@ -60,9 +60,9 @@ def test_the_published_order_of_words_begins_with_the_drawn_caption(store: Store
     )  # fmt: skip
     clips = source.draw(0, 0)
     assert clips.caption is not None
-    said = [captions.tolist() for captions in clips.captions]
-    assert [captions[0] for captions in said] == clips.caption.tolist()
-    assert any(captions != sorted(captions) for captions in said) and max(map(len, said)) > 1
+    caption_indices = [captions.tolist() for captions in clips.captions]
+    assert [captions[0] for captions in caption_indices] == clips.caption.tolist()
+    assert any(captions != sorted(captions) for captions in caption_indices) and max(map(len, caption_indices)) > 1
 
 
 def test_captions_of_one_clip_share_its_cached_embeddings() -> None:

@@ -49,10 +49,10 @@ def drawn_slowly(source: TrainingClips, epoch: int, step: int) -> Clips:
         else:
             captions = rng.integers(0, len(first), source.clips_per_video)
         for c in captions.tolist():
-            said = np.arange(first[c], last[c] + 1)
+            captions_of_clip = np.arange(first[c], last[c] + 1)
             if source.published_words:
-                said = words_published_order(c, *source.store.caption_spans(video), source.min_clip_s)
-            rows.append((video, start_s[c], end_s[c], said))
+                captions_of_clip = words_published_order(c, *source.store.caption_spans(video), source.min_clip_s)
+            rows.append((video, start_s[c], end_s[c], captions_of_clip))
     item, start, end, held = zip(*rows, strict=True)
     return Clips(np.array(item, np.int64), np.array(start), np.array(end), list(held))
 
@@ -102,8 +102,8 @@ def audio_slowly(store: Store, clips: Clips, longest: int, pad: float) -> tuple[
 def words_slowly(store: Store, clips: Clips) -> np.ndarray:
     out = np.full((len(clips), MAX_WORDS), -1, np.int64)
     for row in range(len(clips)):
-        said = [w for c in clips.captions[row] for w in store.word_ids(int(clips.item[row]), int(c)).tolist()]
-        out[row, : len(said[:MAX_WORDS])] = said[:MAX_WORDS]
+        word_ids = [w for c in clips.captions[row] for w in store.word_ids(int(clips.item[row]), int(c)).tolist()]
+        out[row, : len(word_ids[:MAX_WORDS])] = word_ids[:MAX_WORDS]
     return out
 
 
@@ -117,7 +117,7 @@ def items(draw: st.DrawFn) -> list[tuple[Item, bool]]:
 
     Each item comes with whether it ends a part.
     """
-    made = []
+    items_and_ends = []
     for index in range(draw(st.integers(1, 5))):
         rng = np.random.default_rng(draw(st.integers(0, 2**16)))
         duration_s = draw(st.sampled_from([0.0, 3.0, 9.5, 20.0]))
@@ -143,19 +143,19 @@ def items(draw: st.DrawFn) -> list[tuple[Item, bool]]:
                 streams[name] = values.astype(draw(st.sampled_from([np.float16, np.float16, np.float32])))
                 rates_hz[name] = rate_hz
         one = Item(f"v{index}", "c", "train", duration_s, streams, rates_hz, Captions(start_s, end_s, text))
-        made.append((one, draw(st.booleans())))
+        items_and_ends.append((one, draw(st.booleans())))
     whole = {"visual_2d": np.ones((8, 6), np.float16), "visual_3d": np.ones((12, 3), np.float16)}
     whole["spectrogram"] = -np.ones((800, 4), np.float16)
     rates = {"visual_2d": 1.0, "visual_3d": 1.5, "spectrogram": 100.0}
-    made.append(
+    items_and_ends.append(
         (Item("whole", "c", "train", 8.0, whole, rates, Captions(np.zeros(1), np.full(1, 8.0), ("worda",))), True)
     )
-    return made
+    return items_and_ends
 
 
-def written(path: Path, made: list[tuple[Item, bool]]) -> Store:
+def written(path: Path, items_and_ends: list[tuple[Item, bool]]) -> Store:
     with StoreWriter(path, word_vectors()) as writer:
-        for one, ends_part in made:
+        for one, ends_part in items_and_ends:
             writer.add(one)
             if ends_part:
                 writer.flush()
@@ -176,14 +176,14 @@ def same_clips(a: Clips, b: Clips) -> bool:
 @settings(deadline=None, max_examples=40)
 @given(items(), st.booleans(), st.booleans(), st.sampled_from([0.0, -80.1]))
 def test_batches_are_bit_for_bit_those_of_the_plain_loader(
-    made: list[tuple[Item, bool]], distinct: bool, published: bool, pad: float
+    items_and_ends: list[tuple[Item, bool]], distinct: bool, published: bool, pad: float
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        store = written(Path(folder) / "s", made)
+        store = written(Path(folder) / "s", items_and_ends)
         source = TrainingClips(
             store,
             store.select(),
-            seed=len(made),
+            seed=len(items_and_ends),
             videos_per_batch=2,
             clips_per_video=6,
             min_clip_s=MIN_CLIP_S,
@@ -234,8 +234,8 @@ def test_the_maximum_on_bits_knows_signs_and_both_zeros(tmp_path: Path) -> None:
     finite = np.random.default_rng(0).permutation(every[np.isfinite(every)])
     rows = finite[: len(finite) // 64 * 64].reshape(-1, 16)
     zeros = np.random.default_rng(1).choice(np.array([0.0, -0.0, -1.0], np.float16), (40, 16))
-    made = Item("v", "c", "", 99.0, {"visual_2d": np.concatenate([rows, zeros])}, {"visual_2d": 1.0}, Captions.empty())
-    store = written(tmp_path / "s", [(made, True)])
+    item = Item("v", "c", "", 99.0, {"visual_2d": np.concatenate([rows, zeros])}, {"visual_2d": 1.0}, Captions.empty())
+    store = written(tmp_path / "s", [(item, True)])
     start_s = np.arange(len(rows) + len(zeros) - 3, dtype=np.float64)
     clips = Clips(np.zeros(len(start_s), np.int64), start_s, start_s + 2, [np.array([], np.int64)] * len(start_s))
     batch = ClipReader(store, ("video",)).read(clips)
@@ -252,8 +252,8 @@ def test_nan_features_are_preserved(nan: int) -> None:
 
 def test_wide_features_have_the_same_length_to_the_last_bit(tmp_path: Path) -> None:
     rows = np.abs(np.random.default_rng(0).standard_normal((60, 2048))).astype(np.float16)
-    made = Item("v", "c", "", 60.0, {"visual_2d": rows}, {"visual_2d": 1.0}, Captions.empty())
-    store = written(tmp_path / "s", [(made, True)])
+    item = Item("v", "c", "", 60.0, {"visual_2d": rows}, {"visual_2d": 1.0}, Captions.empty())
+    store = written(tmp_path / "s", [(item, True)])
     start_s = np.linspace(0, 55, 200)
     clips = Clips(np.zeros(200, np.int64), start_s, start_s + 4.2, [np.array([], np.int64)] * 200)
     batch = ClipReader(store, ("video",)).read(clips)
@@ -301,8 +301,8 @@ def test_memory_is_reused_once_it_is_released() -> None:
 def test_batches_that_are_kept_are_not_overwritten(tmp_path: Path) -> None:
     rows = -np.random.default_rng(0).random((4000, 40)).astype(np.float16)
     words = Captions(np.arange(8) * 5.0, np.arange(8) * 5.0 + 4.9, ("worda",) * 8)
-    made = Item("v", "c", "", 40.0, {"spectrogram": rows}, {"spectrogram": 100.0}, words)
-    store = written(tmp_path / "s", [(made, True)])
+    item = Item("v", "c", "", 40.0, {"spectrogram": rows}, {"spectrogram": 100.0}, words)
+    store = written(tmp_path / "s", [(item, True)])
     source = TrainingClips(store, np.arange(1), seed=0, videos_per_batch=1, clips_per_video=8, min_clip_s=0.0)
     reader = ClipReader(store, ("audio",))
     kept = list(batches(source, reader, epochs=range(6)))
@@ -372,24 +372,24 @@ def test_one_thread_reads_on_across_epochs(tiny_store: Path) -> None:
 
 
 def test_closing_ends_the_thread_and_pending_reads() -> None:
-    made: list[int] = []
+    places: list[int] = []
 
     def make(place: int) -> Batch:
-        made.append(place)
+        places.append(place)
         return Batch()
 
     stream = read_ahead(make, itertools.count())
     next(stream)
     stream.close()
-    assert len(made) <= 4 and not [t for t in threading.enumerate() if t.name.startswith("reader")]
+    assert len(places) <= 4 and not [t for t in threading.enumerate() if t.name.startswith("reader")]
 
 
 def test_the_order_of_an_epoch_is_shuffled_once(tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tiny_store)
     source = TrainingClips(store, store.select(), seed=1, videos_per_batch=4, clips_per_video=2, min_clip_s=6.0)
     seeds: list[list[int]] = []
-    made = np.random.default_rng
-    monkeypatch.setattr(np.random, "default_rng", lambda seed: (seeds.append(seed), made(seed))[1])
+    default_rng = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: (seeds.append(seed), default_rng(seed))[1])
     drawn = [source.draw(epoch, step) for epoch, step in ((0, 0), (0, 1), (1, 0), (0, 1))]
     assert same_clips(drawn[1], drawn[3]) and not same_clips(drawn[0], drawn[1])
     assert [s for s in seeds if len(s) == 2] == [[1, 0], [1, 1], [1, 0]]

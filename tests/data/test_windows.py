@@ -29,9 +29,9 @@ def test_pooling_against_loops(counts: list[int], width: int, share: float, pool
     pooled_vectors, there = pooled(vectors, valid, clip_of, len(counts), Windows(3, 1.0, pool))
     for modality, rows in vectors.items():
         for clip in range(len(counts)):
-            mine = [rows[w].tolist() for w in range(len(rows)) if clip_of[w] == clip and valid[modality][w]]
-            assert there[modality][clip] == bool(mine)
-            columns = list(zip(*mine, strict=True)) if mine else [(0.0,)] * width
+            rows_of_clip = [rows[w].tolist() for w in range(len(rows)) if clip_of[w] == clip and valid[modality][w]]
+            assert there[modality][clip] == bool(rows_of_clip)
+            columns = list(zip(*rows_of_clip, strict=True)) if rows_of_clip else [(0.0,)] * width
             expected = [max(c) if pool == "max" else sum(c) / len(c) for c in columns]
             np.testing.assert_allclose(pooled_vectors[modality][clip], expected, rtol=1e-6, atol=1e-6)
         assert pooled_vectors[modality].shape == (len(counts), width)

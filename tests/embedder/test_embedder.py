@@ -10,6 +10,7 @@ import pytest
 import trichord
 from extract_helpers import SMALL
 from trichord import Embedder
+from trichord.embedder import batches
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.extraction.extract import extract
@@ -162,6 +163,18 @@ def test_similarity_and_fusion_are_those_of_the_recipe(model: Embedder) -> None:
 def test_empty_input_returns_no_rows(model: Embedder) -> None:
     for encode in (model.encode_text, model.encode_video, model.encode_audio):
         assert encode([]).shape == (0, model.dim)
+
+
+def test_many_items_are_read_and_embedded_a_batch_at_a_time(model: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    read, embed = model.inputs.video, model.model.embed
+    monkeypatch.setattr(batches, "CLIPS_PER_BATCH", 2)
+    monkeypatch.setattr(model.inputs, "video", lambda *item: (events.append("read"), read(*item))[1])
+    monkeypatch.setattr(model.model, "embed", lambda **rows: (events.append("embed"), embed(**rows))[1])
+    items = list(np.random.default_rng(0).normal(size=(5, 3, 1280)).astype(np.float32))
+    together = model.encode_video(items)
+    assert events == ["read", "read", "embed"] * 2 + ["read", "embed"]
+    assert np.array_equal(together, np.concatenate([model.encode_video(items[i : i + 2]) for i in (0, 2, 4)]))
 
 
 def test_wrong_input_is_an_error_of_one_line(tmp_path: Path, root: Path, model: Embedder, evaluated: Embedded) -> None:

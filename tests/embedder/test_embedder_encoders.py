@@ -43,15 +43,15 @@ class Means:
     def rate_hz(self) -> float:
         return self.frames.rate_hz / self.window
 
-    def encode(self, given: np.ndarray) -> np.ndarray:
-        assert given.ndim == 4 + (self.window > 1) and given.dtype == np.uint8
-        return given.mean(axis=tuple(range(1, given.ndim - 1))).astype(np.float16)
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        assert images.ndim == 4 + (self.window > 1) and images.dtype == np.uint8
+        return images.mean(axis=tuple(range(1, images.ndim - 1))).astype(np.float16)
 
 
 def encoders_of(encoder: Means) -> FeatureEncoders:
-    made = FeatureEncoders({})
-    made._loaded[encoder.stream] = encoder
-    return made
+    encoders = FeatureEncoders({})
+    encoders._loaded[encoder.stream] = encoder
+    return encoders
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +70,13 @@ def test_rows_of_a_part_equal_those_of_the_whole_file(
     video: Path, start_s: float, length_s: float, window: int, sampling: Any, to_end: bool
 ) -> None:
     encoder = Means(FrameSpec(4.0, short_side=16, sampling=sampling), window)
-    made, end_s = encoders_of(encoder), None if to_end else start_s + length_s
-    whole = made.video_rows("visual_3d", video, 0.0, None)
+    encoders, end_s = encoders_of(encoder), None if to_end else start_s + length_s
+    whole = encoders.video_rows("visual_3d", video, 0.0, None)
     first = int(start_s * encoder.rate_hz)
     wanted = whole[first : None if end_s is None else int(end_s * encoder.rate_hz) + 1]
     if first * window / 4.0 >= 9.5 or not len(wanted):
         return
-    assert np.array_equal(made.video_rows("visual_3d", video, start_s, end_s), wanted)
+    assert np.array_equal(encoders.video_rows("visual_3d", video, start_s, end_s), wanted)
 
 
 @settings(max_examples=40, deadline=None)
@@ -89,12 +89,14 @@ def test_pictures_of_frames_are_those_that_are_seen_at_each_time(count: int, rat
     """The oracle determines which frame is visible at each time; frames are identified by their grey level."""
     grey = np.arange(count, dtype=np.uint8) * 6
     frames = np.broadcast_to(grey[:, None, None, None], (count, 16, 16, 3))
-    seen = [int(round(float(p.mean()) / 6)) for p in pictures_of(frames, rate_hz, FrameSpec(wanted_hz, short_side=16))]
+    chosen = [
+        int(round(float(p.mean()) / 6)) for p in pictures_of(frames, rate_hz, FrameSpec(wanted_hz, short_side=16))
+    ]
     expected, n = [], 0
     while n == 0 or n / wanted_hz < count / rate_hz - 6e-4:
         expected.append(max(i for i in range(count) if i / rate_hz <= n / wanted_hz + 6e-4))
         n += 1
-    assert seen == expected
+    assert chosen == expected
 
 
 def test_frames_of_another_form_are_refused() -> None:
@@ -157,10 +159,13 @@ def test_embeddings_of_sound_and_captions_equal_evaluation(
     assert model.parts.scoring.audio == model.parts.scoring.text == "embeddings" and wanted.start_s.max() > 0
     assert np.array_equal(model.encode_video(files, **span), wanted.embeddings["video"])
     assert np.array_equal(model.encode_audio(files, **span), wanted.embeddings["audio"])
-    said = [("the red dog", "a cat barks"), ("the ball rolls",)]
-    spoken = [" ".join(captions) for captions in said]
+    captions_of_clips = [("the red dog", "a cat barks"), ("the ball rolls",)]
+    spoken = [" ".join(captions) for captions in captions_of_clips]
     assert wanted.captions is not None and set(wanted.captions) <= {*spoken, "the red dog a cat barks the ball rolls"}
-    given_text = [next((c for c in said if " ".join(c) == text), (*said[0], *said[1])) for text in wanted.captions]
+    given_text = [
+        next((c for c in captions_of_clips if " ".join(c) == text), (*captions_of_clips[0], *captions_of_clips[1]))
+        for text in wanted.captions
+    ]
     assert np.array_equal(model.encode_text(given_text), wanted.embeddings["text"])
     scores = model.similarity(wanted.embeddings["text"], wanted.embeddings["video"])
     assert np.abs(scores).max() <= 1 + 1e-5

@@ -69,8 +69,8 @@ def inputs() -> dict[str, Any]:
 
 
 def encoded(model: Embedder) -> list[np.ndarray]:
-    given = inputs()
-    return [model.encode_video(given["video"]), model.encode_audio(given["audio"]), model.encode_text(given["text"])]
+    items = inputs()
+    return [model.encode_video(items["video"]), model.encode_audio(items["audio"]), model.encode_text(items["text"])]
 
 
 def test_a_model_is_restored_bit_for_bit(study: Path, exported: Path, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_missing_folder_is_an_immediate_error(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(TrichordError, match="HF_HUB_OFFLINE disables downloads; run `hf download me/other`"):
         Embedder.from_pretrained("me/other", cache_dir=tmp_path)
-    for name in ("./none", tmp_path / "none", "/none/at/all"):
+    for name in ("./none", tmp_path / "none", "/none/at/all", "./" + "n" * 300):
         with pytest.raises(TrichordError, match="does not exist; check the path, or give OWNER/NAME on the hub"):
             Embedder.from_pretrained(name)
     with pytest.raises(TrichordError, match="is a folder, so revision 'v1' has no effect"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,9 +151,9 @@ def test_paths_that_are_not_folders(root: Path, model: Embedder, tmp_path: Path)
     ):
         assert line in error_of(lambda options=options: model.save_pretrained(tmp_path / "new", **options))
     assert not (tmp_path / "new").exists(), "nothing is written by halves"
-    assert "the path is a file; give the folder" in error_of(
-        lambda: Embedder.from_pretrained(root / "model" / "config.json")
-    )
+    os.mkfifo(tmp_path / "pipe")
+    for path in (root / "model" / "config.json", tmp_path / "pipe"):
+        assert f"{path}: is not a folder; give the folder" in error_of(lambda path=path: Embedder.from_pretrained(path))
     for name in (None, 3):
         assert "a model must be a folder, or OWNER/NAME" in error_of(lambda name=name: Embedder.from_pretrained(name))
 
@@ -166,8 +167,8 @@ def test_folders_and_urls_in_place_of_files(
             error_of(lambda encode=encode: encode(tmp_path))
             == f"{tmp_path}: the path is a folder; give the files in it"
         )
-        for given in (url, Path(url)):
-            line = error_of(lambda encode=encode, given=given: encode(given))
+        for source in (url, Path(url)):
+            line = error_of(lambda encode=encode, source=source: encode(source))
             assert line == f"{url}: URLs are not supported; download the file first"
     assert main(["embed", str(root / "model"), url, "--out", str(tmp_path / "a.npz")]) == 2
     assert f"{url}: URLs are not supported" in capsys.readouterr().err

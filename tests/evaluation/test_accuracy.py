@@ -105,13 +105,15 @@ def test_class_embeddings_are_means_over_prompts(rows: np.ndarray, cosine: bool)
     rows[0, 0] = np.nan if len(rows) % 2 else rows[0, 0]
     means = class_embeddings(rows, owner, 3, cosine)
     for c in range(3):
-        mine = [[float(x) for x in rows[p]] for p in range(len(rows)) if owner[p] == c and np.isfinite(rows[p]).all()]
-        if not mine:
+        rows_of_class = [
+            [float(x) for x in rows[p]] for p in range(len(rows)) if owner[p] == c and np.isfinite(rows[p]).all()
+        ]
+        if not rows_of_class:
             assert np.isnan(means[c]).all()
             continue
         if cosine:
-            mine = [[x / (sum(y * y for y in row) ** 0.5 or 1.0) for x in row] for row in mine]
-        mean = [sum(column) / len(mine) for column in zip(*mine, strict=True)]
+            rows_of_class = [[x / (sum(y * y for y in row) ** 0.5 or 1.0) for x in row] for row in rows_of_class]
+        mean = [sum(column) / len(rows_of_class) for column in zip(*rows_of_class, strict=True)]
         if cosine:
             length = sum(x * x for x in mean) ** 0.5
             if length < 1e-6:

@@ -26,8 +26,8 @@ def test_the_mean_is_the_mean_of_the_groups_ratios(rows: list[tuple[int, int, st
         return
     slow = []
     for g in known:
-        mine = [i for i in range(len(rows)) if group[i] == g]
-        slow.append(sum(top[i] for i in mine) / sum(below[i] for i in mine))
+        members = [i for i in range(len(rows)) if group[i] == g]
+        slow.append(sum(top[i] for i in members) / sum(below[i] for i in members))
     values = ratio_contributions(top, below, group)
     assert np.nanmean(values) == pytest.approx(np.mean(slow))
     assert [np.isnan(v) for v in values] == [g not in known for g in group]

@@ -120,9 +120,9 @@ def test_against_exact_arithmetic(data: st.DataObject) -> None:
     several = dual_softmax_ranks(queries, gallery, owner=owner, scale=scale, block=block)
     assert isinstance(several, BestCounts)
     for i in range(q):
-        mine = [reweighted[i][j] for j in np.flatnonzero(owner == i)]
-        check(int(several.greater[i]), int(several.equal[i]), reweighted[i], max(mine))
-        equal, close = counts_of(mine, max(mine))[1], undecided(mine, max(mine))
+        own_scores = [reweighted[i][j] for j in np.flatnonzero(owner == i)]
+        check(int(several.greater[i]), int(several.equal[i]), reweighted[i], max(own_scores))
+        equal, close = counts_of(own_scores, max(own_scores))[1], undecided(own_scores, max(own_scores))
         assert several.truths[i] >= 1 and equal <= several.truths[i] + close and several.truths[i] <= equal + close
 
 

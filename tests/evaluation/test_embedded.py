@@ -141,9 +141,9 @@ V = np.ones((3, 2))
     ],
 )
 def test_inconsistent_arrays_are_errors_of_one_line(arguments: tuple[dict[str, object], ...], message: str) -> None:
-    given, *rest = arguments
+    embeddings, *rest = arguments
     with pytest.raises(TrichordError) as caught:
-        Embedded.of(given, **(rest[0] if rest else {}))
+        Embedded.of(embeddings, **(rest[0] if rest else {}))
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -213,8 +213,8 @@ def test_common_mistakes_give_advice(tmp_path: Path) -> None:
     assert "the file has classes/kind but not labels/kind; add labels/kind" in error_of(
         written("classes.npz", **{"video": V, "classes/kind": np.array(["a"])})
     )
-    for said in ("x", "5"):
-        save_file({"video": torch.ones(2, 3)}, tmp_path / "c.safetensors", metadata={"captions": said})
+    for captions_text in ("x", "5"):
+        save_file({"video": torch.ones(2, 3)}, tmp_path / "c.safetensors", metadata={"captions": captions_text})
         assert "captions" in error_of(tmp_path / "c.safetensors") and "list of strings" in error_of(
             tmp_path / "c.safetensors"
         )

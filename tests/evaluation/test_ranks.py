@@ -333,10 +333,10 @@ def test_counts_of_wide_rows_do_not_overflow() -> None:
 
 
 def test_torch_settings_neither_matter_nor_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
+    precisions: list[str] = []
     compare = module._compare
     monkeypatch.setattr(
-        module, "_compare", lambda *x: (seen.append(torch.get_float32_matmul_precision()), compare(*x))[1]
+        module, "_compare", lambda *x: (precisions.append(torch.get_float32_matmul_precision()), compare(*x))[1]
     )
     rng = np.random.default_rng(0)
     q, g = (torch.from_numpy(rng.normal(size=(300, 512)).astype(np.float32)) for _ in range(2))
@@ -346,7 +346,7 @@ def test_torch_settings_neither_matter_nor_change(monkeypatch: pytest.MonkeyPatc
         torch.set_float32_matmul_precision("medium")
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert same(module.product_counts(q, g, np.arange(300), 1024, "filtered"), expected)
-        assert torch.get_float32_matmul_precision() == "medium" and set(seen) == {"highest"}
+        assert torch.get_float32_matmul_precision() == "medium" and set(precisions) == {"highest"}
     finally:
         torch.set_float32_matmul_precision(before)
 

@@ -349,8 +349,8 @@ def test_power_against_simulation() -> None:
             + math.sqrt(parts.residual) * rng.standard_normal((1500, seeds, queries))
         )
         estimated = difference_spread(values, np.zeros_like(values), True)
-        seen = float(((two_sided(estimated.mean, estimated) < 0.05) & (estimated.mean > 0)).mean())
-        assert predicted_power(d, seeds, queries, parts) == pytest.approx(seen, abs=0.05)
+        simulated_power = float(((two_sided(estimated.mean, estimated) < 0.05) & (estimated.mean > 0)).mean())
+        assert predicted_power(d, seeds, queries, parts) == pytest.approx(simulated_power, abs=0.05)
 
 
 def test_seeds_and_queries_that_are_needed() -> None:

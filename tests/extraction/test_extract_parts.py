@@ -246,8 +246,8 @@ def test_the_plan_lists_the_work_and_reasons_for_skipping(tmp_path: Path) -> Non
     names = first_names(sources)
 
     def plan(described: Described = encoders, **options: object) -> dict[str, Job]:
-        made = jobs(sources, described, known, FileHashes(tmp_path / "s"), names=names, **options)  # type: ignore[arg-type]
-        return {job.source.name: job for job in made}
+        planned = jobs(sources, described, known, FileHashes(tmp_path / "s"), names=names, **options)  # type: ignore[arg-type]
+        return {job.source.name: job for job in planned}
 
     got = plan()
     assert {name: job.status for name, job in got.items()} == {
@@ -286,8 +286,8 @@ def test_a_dry_run_on_an_empty_store_reads_no_file(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(FileHashes, "sha256", lambda *_: 1 / 0)
     source = Source("v", "v.mp4", video=tmp_path / "v.mp4")
     known = Known(tmp_path / "s", "c")
-    made = jobs([source], described(), known, FileHashes(tmp_path / "s"), names={"v": "v.mp4"}, trust_names=True)
-    assert [job.status for job in made] == ["todo"]
+    planned = jobs([source], described(), known, FileHashes(tmp_path / "s"), names={"v": "v.mp4"}, trust_names=True)
+    assert [job.status for job in planned] == ["todo"]
 
 
 def _kill(number: int) -> None:

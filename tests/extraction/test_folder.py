@@ -67,7 +67,7 @@ def test_videos_of_every_container_are_read_and_other_files_are_counted(tmp_path
         sources_of_folder(tmp_path)
 
 
-def named(*ids: str, split: str = "") -> list[Source]:
+def sources_named(*ids: str, split: str = "") -> list[Source]:
     return [Source(i, f"{i}.mp4", video=Path(i), split=split) for i in ids]
 
 
@@ -76,23 +76,23 @@ def yes(source: Source) -> bool:
 
 
 def test_split_folders_and_the_one_test_video() -> None:
-    splits = split_of(named("train/a", "val/b", "test/c", "training/d", "test"), 0.0)
+    splits = split_of(sources_named("train/a", "val/b", "test/c", "training/d", "test"), 0.0)
     assert splits == {"train/a": "train", "val/b": "val", "test/c": "test", "training/d": "train", "test": "train"}
     lowest = min("abc", key=lambda i: zlib.crc32(i.encode()))
-    assert [i for i, s in split_of(named(*"abc"), 1e-9, usable=yes).items() if s == "test"] == [lowest]
-    only_b = split_of(named(*"abc"), 1e-9, usable=lambda source: source.video_id == "b")
+    assert [i for i, s in split_of(sources_named(*"abc"), 1e-9, usable=yes).items() if s == "test"] == [lowest]
+    only_b = split_of(sources_named(*"abc"), 1e-9, usable=lambda source: source.video_id == "b")
     assert [i for i, s in only_b.items() if s == "test"] == ["b"]
-    assert set(split_of(named(*"abc"), 1e-9).values()) == {"train"}  # no video can be read
-    assert set(split_of(named(*"abc"), 1e-9, has_test=True).values()) == {"train"}
-    assert set(split_of(named(*"abc"), 0.0).values()) == {"train"}
-    assert split_of(named("a"), 1e-9) == {"a": "train"}
-    assert split_of(named("train/a", "train/b"), 0.5) == {"train/a": "train", "train/b": "train"}
+    assert set(split_of(sources_named(*"abc"), 1e-9).values()) == {"train"}  # no video can be read
+    assert set(split_of(sources_named(*"abc"), 1e-9, has_test=True).values()) == {"train"}
+    assert set(split_of(sources_named(*"abc"), 0.0).values()) == {"train"}
+    assert split_of(sources_named("a"), 1e-9) == {"a": "train"}
+    assert split_of(sources_named("train/a", "train/b"), 0.5) == {"train/a": "train", "train/b": "train"}
     with pytest.raises(TrichordError, match=r"test_fraction is 1\.5; it must be a fraction"):
-        split_of(named("a"), 1.5)
+        split_of(sources_named("a"), 1.5)
 
 
 def test_a_stated_split_wins() -> None:
-    stated = [*named("train/a", split="val"), *named("b", split="train"), *named("c", "d")]
+    stated = [*sources_named("train/a", split="val"), *sources_named("b", split="train"), *sources_named("c", "d")]
     splits = split_of(stated, 1e-9, usable=yes)
     assert (splits["train/a"], splits["b"]) == ("val", "train")
     lowest = min("cd", key=lambda i: zlib.crc32(i.encode()))  # b already has a split
@@ -102,8 +102,8 @@ def test_a_stated_split_wins() -> None:
 @given(st.sets(st.text("abc/", min_size=1, max_size=6), max_size=30), st.floats(0.01, 1))
 def test_splits_follow_the_hash_and_never_change_when_videos_are_added(ids: set[str], fraction: float) -> None:
     ordered = sorted(ids)
-    few = split_of(named(*ordered[::2]), fraction, has_test=True)
-    many = split_of(named(*ordered), fraction, has_test=True)
+    few = split_of(sources_named(*ordered[::2]), fraction, has_test=True)
+    many = split_of(sources_named(*ordered), fraction, has_test=True)
     assert all(many[video_id] == split for video_id, split in few.items())
     expected = {i: "test" if zlib.crc32(i.encode()) / 2**32 < fraction else "train" for i in ids}
     assert many == expected
@@ -195,12 +195,12 @@ def test_cutting_against_a_slow_oracle(spans: list[tuple[int, int]], start: int,
 
     captions = Captions.from_rows((s / 4, (s + n) / 4, str(i)) for i, (s, n) in enumerate(spans))
     cut = _cut(captions, start / 4, (start + length) / 4)
-    said = {  # texts by quarter second of the clip
+    expected = {  # texts by quarter second of the clip
         q: {str(i) for i, (s, n) in enumerate(spans) if s <= start + q < s + n} for q in range(length)
     }
     for q in range(length):
         at = (q + 0.5) / 4
-        assert {t for s, e, t in zip(cut.start_s, cut.end_s, cut.text, strict=True) if s <= at < e} == said[q]
+        assert {t for s, e, t in zip(cut.start_s, cut.end_s, cut.text, strict=True) if s <= at < e} == expected[q]
     assert clean_captions(cut, duration_s=length / 4, source="x")[0].text.__len__() == len(cut)  # nothing to repair
 
 

@@ -34,9 +34,9 @@ SAID = "WEBVTT\n\n00:00.000 --> 00:01.000\npour the honey\n"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder `videos` with a captioned video, one without captions, and one with a text file, extracted to `s`."""
-    root = tmp_path_factory.mktemp("made")
+    root = tmp_path_factory.mktemp("extracted")
     for i, name in enumerate(("test/egg", "train/mute", "train/tea")):
         write_video(root / "videos" / f"{name}.mp4", pictures(20, i), 10, sound(2.0))
     (root / "videos" / "train" / "tea.vtt").write_text(VTT)
@@ -46,8 +46,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def root(made: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(made, tmp_path / "made")
+def root(extracted: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(extracted, tmp_path / "extracted")
 
 
 def captions(store: Store) -> dict[str, list[str]]:

@@ -79,14 +79,14 @@ def test_importing_hands_the_stamps_to_the_driver(
 ) -> None:
     from trichord.extraction import extract
 
-    given: dict[str, object] = {}
+    received: dict[str, object] = {}
 
     def extract_sources(sources: list[Source], store: Path, **options: object) -> extract.ExtractSummary:
-        given.update(options, sources=sources, store=store)
+        received.update(options, sources=sources, store=store)
         return extract.ExtractSummary(store, str(options["collection"]), "encoders", len(sources), notes=["last"])
 
     monkeypatch.setattr(extract, "extract_sources", extract_sources)
     summary = import_stamps(package, tmp_path / "s", language="fr", text="st:model", workers=1)
-    assert given["sources"] == module.find_stamps(package, "fr") and given["collection"] == "stamps-fr"
-    assert getattr(given["choice"], "text") == "st:model" and given["workers"] == 1  # noqa: B009
+    assert received["sources"] == module.find_stamps(package, "fr") and received["collection"] == "stamps-fr"
+    assert getattr(received["choice"], "text") == "st:model" and received["workers"] == 1  # noqa: B009
     assert summary.notes[-1] == "last"

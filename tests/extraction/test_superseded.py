@@ -24,7 +24,7 @@ def renewed(store: Path, *items: Item) -> Store:
     return Store(store)
 
 
-def seen(store: Store) -> list[tuple[str, str, list[str], list[str]]]:
+def contents_of(store: Store) -> list[tuple[str, str, list[str], list[str]]]:
     def texts(i: int) -> list[str]:
         return [store.caption_text(i, c) for c in range(store.num_captions(i))]
 
@@ -41,12 +41,12 @@ def path(tmp_path: Path) -> Path:
 
 def test_readers_take_the_newest_under_the_number_of_the_first(path: Path) -> None:
     before = Store(path)
-    old = seen(before)
+    old = contents_of(before)
     fresh = [item(f"v{i}", split="test" if i == 1 else "train", texts=("stir", "now")) for i in (3, 1)]
     store = renewed(path, *fresh)
-    assert [name for name, *_ in seen(store)] == [f"v{i}" for i in range(5)]
+    assert [name for name, *_ in contents_of(store)] == [f"v{i}" for i in range(5)]
     for i in range(5):
-        name, split, texts, words = seen(store)[i]
+        name, split, texts, words = contents_of(store)[i]
         assert (name, split) == old[i][:2]
         assert texts == words == ["stir", "now"] if i in (1, 3) else (texts, words) == old[i][2:]
         assert np.array_equal(store.rows("visual_2d", i), before.rows("visual_2d", i))
@@ -62,7 +62,7 @@ def test_readers_take_the_newest_under_the_number_of_the_first(path: Path) -> No
 def test_an_item_can_be_superseded_again_and_within_one_session(path: Path) -> None:
     renewed(path, item("v0", texts=("stir",)), item("v0", texts=("now",)), item("new", texts=("salt",)))
     store = renewed(path, item("v4", texts=("add",)), item("new", texts=("it's",)))
-    assert [texts for _, _, texts, _ in seen(store)][::5] == [["now"], ["it's"]]
+    assert [texts for _, _, texts, _ in contents_of(store)][::5] == [["now"], ["it's"]]
     assert len(store) == 6 and store.num_superseded == 4 and verify(path) == []
     assert [read_manifest(part).info.supersedes for part in part_paths(path)] == [0, 0, 0, 1, 1, 2]
 
@@ -80,9 +80,9 @@ def test_a_video_keeps_its_split_and_is_not_superseded_unasked(path: Path) -> No
 
 def test_a_pickled_store_ignores_later_versions(path: Path) -> None:
     store = Store(path)
-    old = seen(store)
+    old = contents_of(store)
     renewed(path, item("v0", texts=("now",)))
-    assert seen(pickle.loads(pickle.dumps(store))) == old != seen(Store(path))
+    assert contents_of(pickle.loads(pickle.dumps(store))) == old != contents_of(Store(path))
 
 
 def test_other_items_and_parts_are_as_they_were(path: Path) -> None:
@@ -92,7 +92,7 @@ def test_other_items_and_parts_are_as_they_were(path: Path) -> None:
     newest = part_paths(path)[-1]
     for file in (newest, newest.with_suffix(".safetensors")):
         file.unlink()  # deleting the part that supersedes others undoes the renewal
-    assert verify(path) == [] and seen(Store(path))[0][2] == ["add the salt"]
+    assert verify(path) == [] and contents_of(Store(path))[0][2] == ["add the salt"]
 
 
 def test_a_store_without_renewed_items_has_the_format_that_earlier_versions_read(path: Path, tmp_path: Path) -> None:
@@ -108,16 +108,16 @@ def test_a_store_without_renewed_items_has_the_format_that_earlier_versions_read
 
 
 @pytest.mark.parametrize(
-    ("said", "problem"), [(0, "repeats howto/v0, which 00000.parquet contains"), (1, "supersedes 2 items")]
+    ("num_superseded", "problem"), [(0, "repeats howto/v0, which 00000.parquet contains"), (1, "supersedes 2 items")]
 )
-def test_verify_finds_duplicates_that_are_not_superseded(path: Path, said: int, problem: str) -> None:
+def test_verify_finds_duplicates_that_are_not_superseded(path: Path, num_superseded: int, problem: str) -> None:
     renewed(path, item("v0"), item("v2"))
     newest = part_paths(path)[-1]
     manifest = read_manifest(newest)
     columns = {name: column.to_pylist() for name, column in manifest.texts.items()}
     columns |= {name: column.tolist() for name, column in manifest.numbers.items()}
     newest.unlink()
-    write_manifest(newest, columns, replace(manifest.info, supersedes=said))
+    write_manifest(newest, columns, replace(manifest.info, supersedes=num_superseded))
     assert any(problem in line for line in verify(path))
 
 

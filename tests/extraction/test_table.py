@@ -51,16 +51,16 @@ def test_all_fields_in_every_format(tmp_path: Path, kind: str) -> None:
     ]
     path = write(tmp_path, rows, kind)
     ids = ["a", "b", "c", "sub/w", "sub/w_0.25-10", "sub/w_10-"]
-    named = [f"{path.name} row {n} ({i})" for n, i in enumerate(ids, 1)]
+    names = [f"{path.name} row {n} ({i})" for n, i in enumerate(ids, 1)]
     files = ["v.mp4", "p.png", "s.ogg", "sub/w.mkv", "sub/w.mkv", "sub/w.mkv"]
     assert [source.file_name for source in read_table(path)] == files
     assert [replace(source, file_name="") for source in read_table(path)] == [
-        Source("a", named[0], tmp_path / "v.mp4", text=("crack, the egg",), start_s=1.5, end_s=4.0, split="test"),
-        Source("b", named[1], image=tmp_path / "p.png", audio=tmp_path / "s.ogg", text=("a frog",), split="val"),
-        Source("c", named[2], audio=tmp_path / "s.ogg", captions=tmp_path / "c.vtt", end_s=2.0),
-        Source("sub/w", named[3], tmp_path / "sub" / "w.mkv"),
-        Source("sub/w_0.25-10", named[4], tmp_path / "sub" / "w.mkv", start_s=0.25, end_s=10.0),
-        Source("sub/w_10-", named[5], tmp_path / "sub" / "w.mkv", start_s=10.0),
+        Source("a", names[0], tmp_path / "v.mp4", text=("crack, the egg",), start_s=1.5, end_s=4.0, split="test"),
+        Source("b", names[1], image=tmp_path / "p.png", audio=tmp_path / "s.ogg", text=("a frog",), split="val"),
+        Source("c", names[2], audio=tmp_path / "s.ogg", captions=tmp_path / "c.vtt", end_s=2.0),
+        Source("sub/w", names[3], tmp_path / "sub" / "w.mkv"),
+        Source("sub/w_0.25-10", names[4], tmp_path / "sub" / "w.mkv", start_s=0.25, end_s=10.0),
+        Source("sub/w_10-", names[5], tmp_path / "sub" / "w.mkv", start_s=10.0),
     ]
 
 
@@ -133,16 +133,16 @@ def test_ids_with_the_suffix_of_a_file_name_the_videos_of_a_folder(tmp_path: Pat
     for name in ("x.webm", "y.mkv", "y.mp4", "a.mp4.webm", "b.mp4.webm", "b.mkv.webm"):
         (videos / name).touch()
 
-    def named(video_id: str) -> Path | None:
+    def video_of(video_id: str) -> Path | None:
         return read_table(write(tmp_path, [{"video_id": "x"}, {"video_id": video_id, "clip_id": "c"}]), videos)[1].video
 
-    assert [named(name) for name in ("x.mp4", "y.mkv", "y.webm", "y.mp4", "a", "a.mp4", "gone.mp4", "d.e")] == [
+    assert [video_of(name) for name in ("x.mp4", "y.mkv", "y.webm", "y.mp4", "a", "a.mp4", "gone.mp4", "d.e")] == [
         videos / name
         for name in ("x.webm", "y.mkv", "y.mp4", "y.mp4", "a.mp4.webm", "a.mp4.webm", "gone.mp4", "d.e.mp4")
     ]
-    assert named("b.mkv") == videos / "b.mkv.webm"
+    assert video_of("b.mkv") == videos / "b.mkv.webm"
     with pytest.raises(TrichordError, match=r"'b' may refer to 'b\.m..' or 'b\.m..'"):
-        named("b")
+        video_of("b")
 
 
 @pytest.mark.parametrize(

@@ -235,14 +235,14 @@ def test_a_torchvision_model_returns_the_input_of_its_classifier(name: str, num_
     crop = model.frames.crop
     windows = np.random.RandomState(0).randint(0, 256, (num_windows, model.window, crop, crop, 3)).astype(np.uint8)
     rows = encoder.encode(windows)
-    seen: list[Tensor] = []
-    getattr(network, model.head).register_forward_hook(lambda module, args, y: seen.append(args[0]))
+    head_inputs: list[Tensor] = []
+    getattr(network, model.head).register_forward_hook(lambda module, args, y: head_inputs.append(args[0]))
     own = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     with torch.inference_mode():
         x = torch.tensor(windows).permute(0, 1, 4, 2, 3).float() / 255
         x = (x - torch.tensor(own.mean)[:, None, None]) / torch.tensor(own.std)[:, None, None]
         network(x.transpose(1, 2))
-    assert np.abs(rows - F.normalize(seen[0], dim=1).numpy()).max() < 1e-3
+    assert np.abs(rows - F.normalize(head_inputs[0], dim=1).numpy()).max() < 1e-3
     if num_windows > 1:
         assert np.array_equal(np.concatenate([encoder.encode(windows[:1]), encoder.encode(windows[1:])]), rows)
     assert encoder.encode(windows[:1, :, :80]).shape == (1, model.dim)  # other sizes are brought to the model's

@@ -161,8 +161,8 @@ def test_the_fingerprint_follows_weights_and_settings_not_the_place(tmp_path: Pa
     assert load_visual_encoder(f"hf:{folder}").fingerprint == fingerprint
     moved = folder.rename(tmp_path / "small-clip")
     assert visual_encoder_info(f"hf:{moved}")[2] == fingerprint
-    named = visual_encoder_info("hf:org/name", moved)[2]
-    assert named.name == "hf:org/name" and named.weights == fingerprint.weights
+    hub_fingerprint = visual_encoder_info("hf:org/name", moved)[2]
+    assert hub_fingerprint.name == "hf:org/name" and hub_fingerprint.weights == fingerprint.weights
     (moved / "preprocessor_config.json").write_text('{"size": 64, "image_processor_type": "CLIPImageProcessor"}')
     changed = visual_encoder_info(f"hf:{moved}")[2]
     assert changed.digest != fingerprint.digest and changed.weights == fingerprint.weights

@@ -26,8 +26,8 @@ FLAGS = (
 
 def find_chromium() -> str | None:
     """Return the command of the browser: TRICHORD_CHROMIUM if it is set, otherwise the first that is installed."""
-    if given := os.environ.get("TRICHORD_CHROMIUM"):
-        return shutil.which(given)
+    if configured := os.environ.get("TRICHORD_CHROMIUM"):
+        return shutil.which(configured)
     return next((command for name in NAMES if (command := shutil.which(name))), None)
 
 

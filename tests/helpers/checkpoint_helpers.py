@@ -53,8 +53,8 @@ def digest(state: TrainingState) -> str:
     """Return a digest of everything that a step changes, bit for bit."""
     hasher = hashlib.sha256()
     parts = {**state.tensors(), "random": random_states(CPU)}
-    for part, named in sorted(parts.items()):
-        for name, tensor in sorted(named.items()):
+    for part, tensors in sorted(parts.items()):
+        for name, tensor in sorted(tensors.items()):
             hasher.update(f"{part} {name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             hasher.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     hasher.update(repr(state.numbers()).encode())

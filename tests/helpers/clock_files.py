@@ -145,13 +145,13 @@ def places(data: bytes | bytearray, name: bytes) -> list[int]:
     return positions
 
 
-def seen(path: Path, *, start_s: float = 0.0, notes: list[str] | None = None, **options: Any) -> list[int]:
+def seconds_shown(path: Path, *, start_s: float = 0.0, notes: list[str] | None = None, **options: Any) -> list[int]:
     """Return the second that is shown in the middle of each second."""
     shown = pictures(path, [FrameSpec(rate_hz=2, short_side=32)], start_s=start_s, notes=notes, **options)
     return [round((float(np.median(p)) - 20) / 10) for _, p in shown][1::2]
 
 
-def heard(path: Path, notes: list[str] | None = None) -> list[int]:
+def seconds_played(path: Path, notes: list[str] | None = None) -> list[int]:
     """Return the second that is played in the middle of each second; -1 for silence."""
     wave, numbers = waveform(path, notes=notes), []
     for begin in range(SOUND_HZ // 4, wave.size - SOUND_HZ // 2, SOUND_HZ):

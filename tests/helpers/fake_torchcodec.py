@@ -29,7 +29,7 @@ class Metadata:
 
 
 class VideoDecoder:
-    made: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class VideoDecoder:
         seek_mode: str = "exact",
     ) -> None:
         assert dimension_order == "NCHW" and seek_mode == "exact"
-        self.made.append({"device": device, "threads": num_ffmpeg_threads})
+        self.calls.append({"device": device, "threads": num_ffmpeg_threads})
         self._frames: list[tuple[float, float, np.ndarray]] = []
         with av.open(source) as container:
             stream = container.streams[stream_index] if stream_index is not None else container.streams.best("video")
@@ -74,5 +74,5 @@ def install(monkeypatch: pytest.MonkeyPatch) -> type[VideoDecoder]:
     decoders.VideoDecoder = VideoDecoder  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torchcodec", module)
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", decoders)
-    monkeypatch.setattr(VideoDecoder, "made", [])
+    monkeypatch.setattr(VideoDecoder, "calls", [])
     return VideoDecoder

@@ -61,5 +61,5 @@ def help_out(
     work = work_on(store_path)
     if start is not None:
         start.wait(60)
-    made = encoder(log, sleep_s=sleep_s, die_at=die_at, word=word)
-    frozen.frozen_rows(work, made, process=process, num_processes=2)
+    encode = encoder(log, sleep_s=sleep_s, die_at=die_at, word=word)
+    frozen.frozen_rows(work, encode, process=process, num_processes=2)

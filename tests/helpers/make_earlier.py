@@ -37,12 +37,12 @@ def small_item(index: int, split: str) -> Item:
     """Return an item like `tiny.tiny_item`, of a few kilobytes."""
     shared = np.random.default_rng(1)
     looks, sounds = np.abs(shared.standard_normal((NUM_WORDS, VIDEO_DIM))), shared.integers(-60, -20, (NUM_WORDS, 40))
-    said = np.random.default_rng([2, index]).integers(0, NUM_WORDS, (CLIPS, 3))
+    word_indices = np.random.default_rng([2, index]).integers(0, NUM_WORDS, (CLIPS, 3))
     duration_s = CLIPS * CLIP_S
-    rows = np.repeat(looks[said].sum(1), CLIP_S, axis=0).astype(np.float16)
-    frames = np.repeat(sounds[said].mean(1).round(), CLIP_S * 100, axis=0).astype(np.float16)
+    rows = np.repeat(looks[word_indices].sum(1), CLIP_S, axis=0).astype(np.float16)
+    frames = np.repeat(sounds[word_indices].mean(1).round(), CLIP_S * 100, axis=0).astype(np.float16)
     start_s = np.arange(CLIPS, dtype=np.float64) * CLIP_S
-    captions = Captions(start_s, start_s + CLIP_S, tuple(" ".join(WORDS[w] for w in words) for words in said))
+    captions = Captions(start_s, start_s + CLIP_S, tuple(" ".join(WORDS[w] for w in words) for words in word_indices))
     streams, rates = {"visual_2d": rows, "spectrogram": frames}, {"visual_2d": 1.0, "spectrogram": 100.0}
     return Item(
         f"video{index}", "small", split, float(duration_s), streams, rates, captions, source=f"{index:064x}:made"

@@ -33,8 +33,8 @@ def declared(**modalities: str) -> Iterator[None]:
 def with_features(item: Item, index: int, name: str, dim: int, rate_hz: float = 1.0) -> Item:
     """Return the item with a stream of signed features that are computed from the words of its captions."""
     shapes = np.random.default_rng(5).standard_normal((NUM_WORDS, dim))
-    said = np.array([[WORDS.index(word) for word in text.split()] for text in item.captions.text])
-    rows = shapes[said].mean(1) + 0.02 * np.random.default_rng([6, index]).standard_normal((CLIPS, dim))
+    word_indices = np.array([[WORDS.index(word) for word in text.split()] for text in item.captions.text])
+    rows = shapes[word_indices].mean(1) + 0.02 * np.random.default_rng([6, index]).standard_normal((CLIPS, dim))
     rows = np.repeat(rows, int(CLIP_S * rate_hz), axis=0).astype(np.float16)
     return replace(item, streams={**item.streams, name: rows}, rates_hz={**item.rates_hz, name: rate_hz})
 

@@ -69,10 +69,10 @@ def retrieval_task(
     def side(letters: str) -> Dataset:
         columns = [MODALITIES[letter] for letter in letters]
         rows = {c: clips[c] for c in columns}
-        made = Dataset.from_dict({"id": [str(i) for i in range(len(rows[columns[0]]))], **rows})
+        dataset = Dataset.from_dict({"id": [str(i) for i in range(len(rows[columns[0]]))], **rows})
         for column in set(columns) & set(features or {}):
-            made = made.cast_column(column, features[column])
-        return made
+            dataset = dataset.cast_column(column, features[column])
+        return dataset
 
     queries, documents = (side(letters) for letters in category.split("2"))
 

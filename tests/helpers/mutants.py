@@ -34,9 +34,9 @@ FAILED = 1  # exit code of pytest where a test failed; others mean that the test
 
 def places_of(mutant: Mutant, source: Path) -> list[Path]:
     """Return the files that hold the old text, once per occurrence: the named file, or any other if the text has moved."""
-    named = source / "trichord" / mutant.file
+    named_file = source / "trichord" / mutant.file
     others = sorted((source / "trichord").rglob("*.py"))
-    for paths in ([named] if named.is_file() else [], others):
+    for paths in ([named_file] if named_file.is_file() else [], others):
         if matches := [path for path in paths for _ in range(path.read_text().count(mutant.old))]:
             return matches
     return []

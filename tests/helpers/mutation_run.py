@@ -131,18 +131,20 @@ def main(first: int, step: int, count: int, seed: int, only: str) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     with tempfile.TemporaryDirectory(prefix="trichord-mutations-") as name:
         root = Path(name)
-        made = targets(root)
+        all_targets = targets(root)
         base = {}
-        for key, target in made.items():
+        for key, target in all_targets.items():
             base[key] = target.read(_fresh(target.folder, root))
         names = (
-            [only] if only else [*SHARE, *(n for n in made if n not in REPEATS), *(n for n in made if n not in REPEATS)]
+            [only]
+            if only
+            else [*SHARE, *(n for n in all_targets if n not in REPEATS), *(n for n in all_targets if n not in REPEATS)]
         )
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + MOST_BYTES, mapped + MOST_BYTES))
         for number in range(first, count, step):
             rng = random.Random(f"{seed} {number}")
-            target = made[rng.choice(names)]
+            target = all_targets[rng.choice(names)]
             out.write(json.dumps({"number": number, "target": target.name}) + "\n")
             out.write(json.dumps(one(target, base[target.name], number, rng, root)) + "\n")
 
@@ -169,11 +171,9 @@ def one(target: Any, base: dict[str, str], number: int, rng: random.Random, root
     try:
         content = target.read(work)
         fault = target.fault(base, content, file, kind, work)
-        said = "problems" in content or content.get("said") == "True"
-        record |= {
-            "outcome": "wrong result" if fault else "said" if said else "same" if content == base else "changed content"
-        }
-        record["detail"] = fault
+        reported = "problems" in content or content.get("said") == "True"
+        unreported = "same" if content == base else "changed content"
+        record |= {"outcome": "wrong result" if fault else "said" if reported else unreported, "detail": fault}
     except TrichordError as error:
         text = str(error)
         record |= {"outcome": "refused", "detail": text[:300]}

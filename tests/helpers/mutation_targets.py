@@ -180,10 +180,10 @@ def _checkpoints(folder: Path) -> Path:
 
 
 def read_checkpoints(folder: Path) -> Content:
-    state, said = small_state(seed=5), list[str]()
-    position = load(state, folder / "stage" / "checkpoints", said)
+    state, messages = small_state(seed=5), list[str]()
+    position = load(state, folder / "stage" / "checkpoints", messages)
     step = position.step if position else -1
-    return {"step": f"{step}", "state": digest(state), "said": f"{bool(said)}"}
+    return {"step": f"{step}", "state": digest(state), "said": f"{bool(messages)}"}
 
 
 def _checkpoint_fault(
@@ -318,10 +318,10 @@ def _release_fault(base: Content, content: Content, file: str, kind: str, folder
 
 def targets(root: Path) -> dict[str, Target]:
     """Return all targets, with the rules that need the undamaged content."""
-    made = make_targets(root)
-    made["store"] = Target("store", made["store"].folder, read_store, _store_fault)
-    copy = Path(shutil.copytree(made["checkpoints"].folder, root / "earlier"))
+    all_targets = make_targets(root)
+    all_targets["store"] = Target("store", all_targets["store"].folder, read_store, _store_fault)
+    copy = Path(shutil.copytree(all_targets["checkpoints"].folder, root / "earlier"))
     shutil.rmtree(copy / "stage" / "checkpoints" / "step-00000006")
     rule = partial(_checkpoint_fault, read_checkpoints(copy))
-    made["checkpoints"] = Target("checkpoints", made["checkpoints"].folder, read_checkpoints, rule)
-    return made
+    all_targets["checkpoints"] = Target("checkpoints", all_targets["checkpoints"].folder, read_checkpoints, rule)
+    return all_targets

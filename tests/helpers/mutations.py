@@ -103,12 +103,12 @@ def _file(path: Path, files: list[Path], rng: random.Random) -> str:
     )
     others = [other for other in files if other != path and other.suffix == path.suffix] or [path]
     other = rng.choice(others)
-    mine, theirs = path.read_bytes(), other.read_bytes()
+    content, other_content = path.read_bytes(), other.read_bytes()
     if kind == "swapped":
-        path.write_bytes(theirs)
-        other.write_bytes(mine)
+        path.write_bytes(other_content)
+        other.write_bytes(content)
     elif kind == "copied":
-        path.write_bytes(theirs)
+        path.write_bytes(other_content)
     else:
         path.unlink()
         if kind == "empty":
@@ -122,7 +122,7 @@ def _file(path: Path, files: list[Path], rng: random.Random) -> str:
         elif kind == "a fifo":
             os.mkfifo(path)
         elif kind == "a pointer":
-            path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize {len(mine)}\n")
+            path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize {len(content)}\n")
         elif kind == "a folder link":
             path.symlink_to(rng.choice([".", "..", "/usr"]))
     return kind

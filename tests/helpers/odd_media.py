@@ -164,11 +164,11 @@ def odd_media(folder: Path) -> dict[str, OddFile]:
     folder.mkdir(parents=True, exist_ok=True)
     second = (0, 10, 20)
     sound = tone(3.0)
-    made = {**_odd_times(folder, sound, second), **_odd_streams(folder, sound, second)}
+    odd_files = {**_odd_times(folder, sound, second), **_odd_streams(folder, sound, second)}
 
     def add(name: str, suffix: str, frames: tuple[int, ...] = second, **kwargs: Any) -> None:
         size = kwargs.get("size", (WIDTH, HEIGHT))
-        made[name] = OddFile(write(folder / f"{name}{suffix}", sound=sound, **kwargs), frames, size, 3.0)
+        odd_files[name] = OddFile(write(folder / f"{name}{suffix}", sound=sound, **kwargs), frames, size, 3.0)
 
     slow = {"preset": "medium", "crf": "12"}
     add("b_frames", ".mp4", codec_options={**slow, "x264-params": "keyint=9:bframes=3:scenecut=0"})
@@ -185,59 +185,61 @@ def odd_media(folder: Path) -> dict[str, OddFile]:
     turns = {"clockwise": (0, 1, -1, 0), "upside_down": (-1, 0, 0, -1), "anticlockwise": (0, -1, 1, 0)}
     for name, matrix in {**turns, "mirrored": (0, 1, 1, 0)}.items():
         path = turn(write(folder / f"{name}.mp4", movflags="+faststart"), matrix)
-        made[name] = OddFile(path, second, (WIDTH, HEIGHT) if name == "upside_down" else (HEIGHT, WIDTH))
-    return made
+        odd_files[name] = OddFile(path, second, (WIDTH, HEIGHT) if name == "upside_down" else (HEIGHT, WIDTH))
+    return odd_files
 
 
 def _odd_times(folder: Path, sound: np.ndarray, second: tuple[int, ...]) -> dict[str, OddFile]:
-    made = {}
+    odd_files = {}
     ticks = np.cumsum([0, *np.random.RandomState(0).randint(1, 9, 29)]).tolist()  # of 1/45 s: 22 to 200 ms apart
     shown = tuple(max(i for i in range(30) if ticks[i] <= 45 * s) for s in range(4))
     path = write(folder / "variable_rate.mkv", ticks=ticks, time_base=Fraction(1, 45), sound=sound)
-    made["variable_rate"] = OddFile(path, shown, sound_s=3.0)
+    odd_files["variable_rate"] = OddFile(path, shown, sound_s=3.0)
     gop = {"preset": "ultrafast", "crf": "12", "g": "10"}
     path = write(folder / "no_first_key.mkv", codec_options=gop, drop=3, sound=sound)
-    made["no_first_key"] = OddFile(path, (10, 10, 20), sound_s=3.0)
+    odd_files["no_first_key"] = OddFile(path, (10, 10, 20), sound_s=3.0)
     path = write(folder / "no_duration.mkv", sound=sound, live="1")
-    made["no_duration"] = OddFile(path, second, sound_s=3.0)
+    odd_files["no_duration"] = OddFile(path, second, sound_s=3.0)
     path = write(folder / "truncated.mp4", sound=sound, movflags="+faststart")
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 6 // 10])
-    made["truncated"] = OddFile(path, (0, 10), sound_s=1.66, note="the rest is missing from the file")
+    odd_files["truncated"] = OddFile(path, (0, 10), sound_s=1.66, note="the rest is missing from the file")
     path = write(folder / "short.mp4", num_frames=4, sound=tone(0.4))
-    made["short"] = OddFile(path, (0,), sound_s=0.4)
+    odd_files["short"] = OddFile(path, (0,), sound_s=0.4)
     path = write(folder / "late_video.mkv", start=15, sound=sound)
-    made["late_video"] = OddFile(path, (0, 0, 5, 15, 25), sound_s=3.0)
+    odd_files["late_video"] = OddFile(path, (0, 0, 5, 15, 25), sound_s=3.0)
     path = write(folder / "negative_times.mkv", start=-12, avoid_negative_ts="disabled")
-    made["negative_times"] = OddFile(path, (12, 22))  # Matroska has no number below zero: such frames have no time
+    odd_files["negative_times"] = OddFile(path, (12, 22))  # Matroska has no number below zero: such frames have no time
     path = write(folder / "edit_list.mp4", start=-12, avoid_negative_ts="disabled", sound=sound)
-    made["edit_list"] = OddFile(path, (12, 22), sound_s=3.0)  # what lies before zero is not shown, the key frame too
-    return made
+    odd_files["edit_list"] = OddFile(path, (12, 22), sound_s=3.0)  # frames before zero, even key frames, are not shown
+    return odd_files
 
 
 def _odd_streams(folder: Path, sound: np.ndarray, second: tuple[int, ...]) -> dict[str, OddFile]:
-    made = {}
-    made["no_audio"] = OddFile(write(folder / "no_audio.mp4"), second)
+    odd_files = {}
+    odd_files["no_audio"] = OddFile(write(folder / "no_audio.mp4"), second)
     path = write(folder / "audio_only.m4a", num_frames=0, sound=sound)
-    made["audio_only"] = OddFile(path, (), (0, 0), 3.0)
+    odd_files["audio_only"] = OddFile(path, (), (0, 0), 3.0)
     path = write(folder / "several_streams.mkv", sound=sound, num_copies=2)
-    made["several_streams"] = OddFile(path, second, sound_s=3.0)
-    made["picture_and_cover"] = OddFile(_with_cover(folder / "picture_and_cover.mp4", sound, True), second, sound_s=3.0)
-    made["cover_art"] = OddFile(_with_cover(folder / "cover_art.m4a", sound), (), (0, 0), 3.0)
-    made["subtitles_only"] = OddFile(_subtitles(folder / "subtitles_only.mkv"), (), (0, 0), has_subtitles=True)
+    odd_files["several_streams"] = OddFile(path, second, sound_s=3.0)
+    odd_files["picture_and_cover"] = OddFile(
+        _with_cover(folder / "picture_and_cover.mp4", sound, True), second, sound_s=3.0
+    )
+    odd_files["cover_art"] = OddFile(_with_cover(folder / "cover_art.m4a", sound), (), (0, 0), 3.0)
+    odd_files["subtitles_only"] = OddFile(_subtitles(folder / "subtitles_only.mkv"), (), (0, 0), has_subtitles=True)
     halves = [write(folder / f"part{i}.ts", num_frames=15, size=size, start=15 * i, first=15 * i)
               for i, size in enumerate(((WIDTH, HEIGHT), (64, 96)))]  # fmt: skip
     path = folder / "resolution_change.ts"
     path.write_bytes(b"".join(half.read_bytes() for half in halves))
-    made["resolution_change"] = OddFile(path, second)
+    odd_files["resolution_change"] = OddFile(path, second)
     pieces = [write(folder / f"sound{i}.ts", num_frames=0, sound=tone(1.5, rate=hz), sound_hz=hz, start=15 * i)
               for i, hz in enumerate((16000, 48000))]  # fmt: skip
     path = folder / "sound_change.ts"
     path.write_bytes(b"".join(piece.read_bytes() for piece in pieces))
-    made["sound_change"] = OddFile(path, (), (0, 0), 3.0)
+    odd_files["sound_change"] = OddFile(path, (), (0, 0), 3.0)
     for left in (*halves, *pieces):
         left.unlink()
-    return made
+    return odd_files
 
 
 def _with_cover(path: Path, sound: np.ndarray, with_video: bool = False) -> Path:

@@ -92,7 +92,7 @@ def inputs(case: Case, step: int) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(step)
     frames = torch.randint(20, 50, (ROWS,), generator=rng)
     frames[2] = 64  # so that the parts end at different frames
-    made = {
+    tensors = {
         "video": torch.rand(ROWS, 6, generator=rng, dtype=torch.float64),
         "audio": torch.randn(ROWS, 40, 64, generator=rng, dtype=torch.float64),
         "text": torch.randn(ROWS, 3, 5, generator=rng, dtype=torch.float64),
@@ -100,8 +100,8 @@ def inputs(case: Case, step: int) -> dict[str, Tensor]:
     lengths = frames if case.padded else torch.full((ROWS,), 64)
     words = torch.rand(ROWS, 3, generator=rng) < 0.8
     if "d" in case.order:
-        made["depth"] = torch.randn(ROWS, 3, generator=rng, dtype=torch.float64)
-    return {name: x.to(case.dtype) for name, x in made.items()} | {"audio_frames": lengths, "text_mask": words}
+        tensors["depth"] = torch.randn(ROWS, 3, generator=rng, dtype=torch.float64)
+    return {name: x.to(case.dtype) for name, x in tensors.items()} | {"audio_frames": lengths, "text_mask": words}
 
 
 def masks(case: Case, step: int) -> dict[str, Tensor]:
@@ -145,15 +145,15 @@ def _train(case: Case, rank: int, num: int) -> Results:
     order = torch.tensor(case.rows)
     rows, positives = order[part], (torch.eye(ROWS) + torch.eye(ROWS).roll(1, 1) > 0)[order][:, order]
     for step in range(2):
-        mine = {name: x[rows] for name, x in inputs(case, step).items()}
+        own_inputs = {name: x[rows] for name, x in inputs(case, step).items()}
         with torch.autocast("cpu", torch.bfloat16, enabled=case.bfloat16):
-            outputs = cache.encode(mine) if cache else network(**mine)
+            outputs = cache.encode(own_inputs) if cache else network(**own_inputs)
         valid = {m: mask[rows] for m, mask in masks(case, step).items()}
         step_terms = loss(outputs, valid, positives, temperatures=model.temperatures(stage.pairs))
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(step_terms["loss"])
         if cache:
-            cache.backward(mine)
+            cache.backward(own_inputs)
         pairs.average_gradients()
         terms.append({name: float(term.detach()) for name, term in step_terms.items()})
         if step == 0:

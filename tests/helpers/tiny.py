@@ -25,15 +25,15 @@ def _content(index: int, video: bool) -> tuple[np.ndarray | None, np.ndarray, Ca
     shared = np.random.default_rng(1)
     looks, sounds = np.abs(shared.standard_normal((NUM_WORDS, VIDEO_DIM))), shared.standard_normal((NUM_WORDS, 40))
     rng = np.random.default_rng([2, index])
-    said = rng.integers(0, NUM_WORDS, (CLIPS, 3))
+    word_indices = rng.integers(0, NUM_WORDS, (CLIPS, 3))
     rows = None
     if video:
-        rows = np.repeat(looks[said].sum(1), CLIP_S, axis=0) + 0.1 * rng.random((CLIPS * CLIP_S, VIDEO_DIM))
+        rows = np.repeat(looks[word_indices].sum(1), CLIP_S, axis=0) + 0.1 * rng.random((CLIPS * CLIP_S, VIDEO_DIM))
         rows = rows.astype(np.float16)
-    frames = np.repeat(5 * sounds[said].mean(1) - 40, CLIP_S * 100, axis=0)
+    frames = np.repeat(5 * sounds[word_indices].mean(1) - 40, CLIP_S * 100, axis=0)
     frames += rng.standard_normal(frames.shape)
     start_s = np.arange(CLIPS, dtype=np.float64) * CLIP_S
-    text = tuple(" ".join(WORDS[w] for w in words) for words in said)
+    text = tuple(" ".join(WORDS[w] for w in words) for words in word_indices)
     return rows, frames.astype(np.float16), Captions(start_s, start_s + CLIP_S - 0.1, text)
 
 
@@ -43,8 +43,8 @@ def tiny_item(index: int, split: str, *, video: bool = True, audio: bool = True,
     if audio:
         streams["spectrogram"] = frames.copy()
     rates = {name: {"visual_2d": 1.0, "spectrogram": 100.0}[name] for name in streams}
-    said = spoken if captions else Captions.empty()
-    return Item(f"video{index:03d}", "tiny", split, float(CLIPS * CLIP_S), streams, rates, said)
+    kept_captions = spoken if captions else Captions.empty()
+    return Item(f"video{index:03d}", "tiny", split, float(CLIPS * CLIP_S), streams, rates, kept_captions)
 
 
 def write_tiny_store(path: Path, *, num_train: int = 12, num_test: int = 4, **missing: bool) -> Path:

@@ -94,8 +94,8 @@ def test_clips_are_assigned_as_training_does_it(cosine: bool, monkeypatch: pytes
     labelled: list[torch.Tensor] = []
     update = memory.update
 
-    def kept(*given: Any, **named: Any) -> Any:
-        fit = update(*given, **named)
+    def kept(*args: Any, **kwargs: Any) -> Any:
+        fit = update(*args, **kwargs)
         assert fit is not None
         labelled.append(fit[1])
         return fit
@@ -139,8 +139,8 @@ def test_a_stage_saves_the_centroids_of_its_memory(
 ) -> None:
     held: list[torch.Tensor | None] = []
 
-    def watched(model: Any, stage: Any, loss: CombinedLoss, *given: Any, **named: Any) -> int:
-        steps = train_stage(model, stage, loss, *given, **named)
+    def watched(model: Any, stage: Any, loss: CombinedLoss, *args: Any, **kwargs: Any) -> int:
+        steps = train_stage(model, stage, loss, *args, **kwargs)
         assert loss.memory is not None
         held.append(loss.memory.centroids)
         return steps
@@ -208,8 +208,8 @@ def test_a_checkpoint_has_those_of_its_step(tiny_store: Path, tmp_path: Path) ->
     assert len(checkpoints) == 6
     for checkpoint in checkpoints:
         kept = load_file(checkpoint / "clusters.safetensors")["centroids"]
-        mine = load_model(checkpoint).centroids
-        assert (mine is None) == (len(kept) == 0) and (mine is None or torch.equal(mine.rows, kept))
+        centroids = load_model(checkpoint).centroids
+        assert (centroids is None) == (len(kept) == 0) and (centroids is None or torch.equal(centroids.rows, kept))
     last, final = load_model(checkpoints[-1]).centroids, load_model(summary.model_folder).centroids
     assert last is not None and final is not None and torch.equal(last.rows, final.rows)
 

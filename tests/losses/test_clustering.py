@@ -85,17 +85,17 @@ def test_the_queue_holds_the_last_rows(size: int, batches: list[int], seed: int)
 def test_when_it_fits() -> None:
     memory = ClusterMemory(num_clusters=8, size=64, refit_every=3, seed=5)
     assert memory.update(rows(0, 5)) is None
-    seen = []
+    history = []
     for step in range(1, 9):
         fit = memory.update(rows(step, 5))
         assert fit is not None
-        seen.append((memory.num_fits, fit[0].clone()))
-    assert [fits for fits, _ in seen] == [1, 1, 1, 2, 2, 2, 3, 3]
-    assert torch.equal(seen[0][1], seen[2][1]) and not torch.equal(seen[2][1], seen[3][1])
+        history.append((memory.num_fits, fit[0].clone()))
+    assert [fits for fits, _ in history] == [1, 1, 1, 2, 2, 2, 3, 3]
+    assert torch.equal(history[0][1], history[2][1]) and not torch.equal(history[2][1], history[3][1])
     first = fit_kmeans(torch.cat([rows(0, 5), rows(1, 5)]), 8, generator=torch.Generator().manual_seed(5 * 1_000_003))
-    assert torch.equal(first.centroids, seen[0][1])
-    warm = fit_kmeans(torch.cat([rows(i, 5) for i in range(5)]), 8, init_centroids=seen[0][1])
-    assert torch.equal(warm.centroids, seen[3][1])
+    assert torch.equal(first.centroids, history[0][1])
+    warm = fit_kmeans(torch.cat([rows(i, 5) for i in range(5)]), 8, init_centroids=history[0][1])
+    assert torch.equal(warm.centroids, history[3][1])
 
 
 def test_the_last_fit_is_reported_and_saved() -> None:

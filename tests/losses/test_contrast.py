@@ -46,12 +46,12 @@ def slow_mil_nce(s: np.ndarray, positives: np.ndarray, valid: list[bool]) -> flo
     s, positives = sub(s, valid), sub(positives, valid)
     losses = []
     for i in range(len(s)):
-        mine = [j for j in range(len(s)) if positives[i][j]]
-        if not mine:
+        partners = [j for j in range(len(s)) if positives[i][j]]
+        if not partners:
             continue
-        top = sum(math.exp(s[i][j]) for j in mine)
-        bottom = sum(math.exp(s[i][j]) for j in range(len(s)) if j not in mine)
-        for j in mine:
+        top = sum(math.exp(s[i][j]) for j in partners)
+        bottom = sum(math.exp(s[i][j]) for j in range(len(s)) if j not in partners)
+        for j in partners:
             bottom += sum(math.exp(s[k][j]) for k in range(len(s)) if not positives[k][j])
         losses.append(-math.log(top / (top + bottom)))
     return sum(losses) / len(losses) if losses else 0.0

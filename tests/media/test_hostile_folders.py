@@ -153,11 +153,11 @@ def test_names_with_a_colon_are_names(tmp_path: Path, videos: list[Path], monkey
 def test_torchcodec_is_given_a_path_and_not_an_address(videos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     from types import ModuleType
 
-    given: list[str] = []
+    sources: list[str] = []
 
     class Recording(VideoDecoder):
         def __init__(self, source: str, **options: Any) -> None:
-            given.append(source)
+            sources.append(source)
             super().__init__(source, **options)
 
     module = ModuleType("torchcodec.decoders")
@@ -165,7 +165,7 @@ def test_torchcodec_is_given_a_path_and_not_an_address(videos: list[Path], monke
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", module)
     monkeypatch.chdir(videos[0].parent)
     list(torchcodec_pictures(videos[0].name, [FrameSpec(short_side=16)]))
-    assert given == [str(videos[0])]
+    assert sources == [str(videos[0])]
 
 
 @pytest.mark.parametrize("length", [239, 248, 255])

@@ -94,9 +94,9 @@ def test_written_videos_are_read(tmp_path: Path, suffix: str) -> None:
     pictures = list(frames(path, notes=notes))
     assert [index_of(p) for p in pictures] == [0, 10, 20, 30, 40]
     assert all(p.shape == (256, 454, 3) and p.dtype == np.uint8 for p in pictures)
-    heard = waveform(path, notes=notes)
-    assert heard.dtype == np.float32 and heard.ndim == 1 and abs(heard.size - sound.size) < 1100
-    assert np.corrcoef(heard[: sound.size], sound)[0, 1] > 0.99  # not shifted by one sample
+    samples = waveform(path, notes=notes)
+    assert samples.dtype == np.float32 and samples.ndim == 1 and abs(samples.size - sound.size) < 1100
+    assert np.corrcoef(samples[: sound.size], sound)[0, 1] > 0.99  # not shifted by one sample
     assert subtitles(path) is None and notes == []
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
@@ -126,17 +126,17 @@ def test_colours_and_places_survive(tmp_path: Path) -> None:
     picture = np.zeros((64, 96, 3), np.uint8)
     picture[:32, :48], picture[32:, 48:] = (250, 20, 20), (20, 20, 250)
     write_video(tmp_path / "a.mp4", [picture] * 3, 10)
-    (seen,) = frames(tmp_path / "a.mp4")
+    (decoded,) = frames(tmp_path / "a.mp4")
     for y, x in ((64, 110), (64, 340), (192, 110), (192, 340)):
         expected = picture[y // 4, int(x / 454 * 96)].astype(int)
-        assert np.abs(seen[y, x].astype(int) - expected).max() < 40, (y, x)
+        assert np.abs(decoded[y, x].astype(int) - expected).max() < 40, (y, x)
 
 
 def test_a_video_without_sound(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", grey(10), 10, np.zeros(0, np.float32))
     assert not probe(tmp_path / "a.mp4").has_audio
-    heard = waveform(tmp_path / "a.mp4")
-    assert heard.shape == (0,) and heard.dtype == np.float32
+    samples = waveform(tmp_path / "a.mp4")
+    assert samples.shape == (0,) and samples.dtype == np.float32
 
 
 def test_sound_without_pictures(tmp_path: Path) -> None:
@@ -182,21 +182,21 @@ def test_subtitle_track(tmp_path: Path) -> None:
 def test_late_sound_and_holes_become_silence(tmp_path: Path) -> None:
     sound = chirp(1.0)
     path = mux(tmp_path / "a.mkv", [{"kind": "video"}, {"kind": "audio", "sound": sound, "start_s": 0.5}])
-    heard = waveform(path)
-    assert np.abs(heard[: int(0.47 * RATE_HZ)]).max() < 1e-3
-    assert np.corrcoef(heard[RATE_HZ // 2 :][: sound.size], sound)[0, 1] > 0.99
+    samples = waveform(path)
+    assert np.abs(samples[: int(0.47 * RATE_HZ)]).max() < 1e-3
+    assert np.corrcoef(samples[RATE_HZ // 2 :][: sound.size], sound)[0, 1] > 0.99
     path = mux(tmp_path / "b.mkv", [{"kind": "video"}, {"kind": "audio", "sound": sound, "gap_s": 1.0}])
-    heard = waveform(path)
-    assert heard.size == pytest.approx(2 * RATE_HZ, abs=1100)
-    assert np.abs(heard[3000:RATE_HZ]).max() < 1e-3 and np.abs(heard[18000:30000]).max() > 0.3
+    samples = waveform(path)
+    assert samples.size == pytest.approx(2 * RATE_HZ, abs=1100)
+    assert np.abs(samples[3000:RATE_HZ]).max() < 1e-3 and np.abs(samples[18000:30000]).max() > 0.3
 
 
 def test_other_sample_rates_come_out_at_16_khz(tmp_path: Path) -> None:
     t = np.arange(44100) / 44100
     write_video(tmp_path / "a.mp4", grey(10), 10, np.sin(2 * np.pi * 1000 * t).astype(np.float32) * 0.5, 44100)
-    heard = waveform(tmp_path / "a.mp4")
-    spectrum = np.abs(np.fft.rfft(heard[:RATE_HZ]))
-    assert heard.size == pytest.approx(RATE_HZ, abs=400) and abs(int(spectrum.argmax()) - 1000) <= 1
+    samples = waveform(tmp_path / "a.mp4")
+    spectrum = np.abs(np.fft.rfft(samples[:RATE_HZ]))
+    assert samples.size == pytest.approx(RATE_HZ, abs=400) and abs(int(spectrum.argmax()) - 1000) <= 1
 
 
 def test_a_truncated_file_returns_its_decoded_part_with_a_note(tmp_path: Path) -> None:
@@ -221,9 +221,9 @@ def test_a_rotated_video_is_turned_upright(tmp_path: Path) -> None:
     one = 1 << 16
     data[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)  # a quarter turn clockwise
     (tmp_path / "a.mp4").write_bytes(data)
-    (seen,) = frames(tmp_path / "a.mp4", width=40, height=60)
-    assert seen.shape == (60, 40, 3)
-    assert seen[:25].mean() > 200 and seen[35:].mean() < 60  # light above
+    (decoded,) = frames(tmp_path / "a.mp4", width=40, height=60)
+    assert decoded.shape == (60, 40, 3)
+    assert decoded[:25].mean() > 200 and decoded[35:].mean() < 60  # light above
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_where_torchcodec_does_not_load(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_torchcodec_decodes_the_same_pictures(
     odd: dict[str, OddFile], monkeypatch: pytest.MonkeyPatch, name: str, sampling: str
 ) -> None:
-    made = fake_torchcodec.install(monkeypatch).made
+    calls = fake_torchcodec.install(monkeypatch).calls
     decoder = choose_decoder("torchcodec")
     specs = [
         FrameSpec(rate_hz=1, short_side=48, sampling=sampling),  # type: ignore[arg-type]
@@ -74,13 +74,18 @@ def test_torchcodec_decodes_the_same_pictures(
         ours = list(pictures(path, specs, start_s=start_s, end_s=end_s))
         theirs = list(pictures(path, specs, start_s=start_s, end_s=end_s, decoder=decoder, num_threads=1))
         for index in (0, 1):
-            mine = [picture for i, picture in ours if i == index]
-            other = [picture for i, picture in theirs if i == index]
-            assert [card_of(picture) for picture in mine] == [card_of(picture) for picture in other]
-            assert all(x.shape == y.shape and x.dtype == y.dtype == np.uint8 for x, y in zip(mine, other, strict=True))
-            difference = np.mean([np.abs(x.astype(int) - y).mean() for x, y in zip(mine, other, strict=True)])
+            our_pictures = [picture for i, picture in ours if i == index]
+            their_pictures = [picture for i, picture in theirs if i == index]
+            assert [card_of(picture) for picture in our_pictures] == [card_of(picture) for picture in their_pictures]
+            assert all(
+                x.shape == y.shape and x.dtype == y.dtype == np.uint8
+                for x, y in zip(our_pictures, their_pictures, strict=True)
+            )
+            difference = np.mean(
+                [np.abs(x.astype(int) - y).mean() for x, y in zip(our_pictures, their_pictures, strict=True)]
+            )
             assert difference < 3  # scaled by another filter; a frame beside it differs by 5 everywhere
-    assert {call["device"] for call in made} == {"cpu"} and {call["threads"] for call in made} == {1}
+    assert {call["device"] for call in calls} == {"cpu"} and {call["threads"] for call in calls} == {1}
 
 
 def test_files_that_torchcodec_cannot_read(

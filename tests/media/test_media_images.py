@@ -28,10 +28,10 @@ def card(mode: str = "RGB") -> Image.Image:
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.jpg", "a.webp", "a.gif", "a.tif", "a.avif", "a.ppm"])
 def test_formats(tmp_path: Path, name: str) -> None:
     card().save(tmp_path / name)
-    seen = image(tmp_path / name, WHOLE)
-    assert seen.shape == (40, 60, 3) and seen.dtype == np.uint8 and seen.flags.c_contiguous
+    decoded = image(tmp_path / name, WHOLE)
+    assert decoded.shape == (40, 60, 3) and decoded.dtype == np.uint8 and decoded.flags.c_contiguous
     for y, x in ((5, 10), (5, 50), (35, 10), (35, 50)):
-        assert np.abs(seen[y, x].astype(int) - np.asarray(card())[y, x]).max() < 12
+        assert np.abs(decoded[y, x].astype(int) - np.asarray(card())[y, x]).max() < 12
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -55,10 +55,10 @@ def test_modes_become_rgb(tmp_path: Path, mode: str) -> None:
         picture = card().quantize(8) if mode == "P" else card().convert(mode)  # convert would dither
     path = tmp_path / ("a.png" if mode in ("L", "1", "P", "LA", "RGBA", "I;16") else "a.tif")
     picture.save(path)
-    seen = image(path, WHOLE)
+    decoded = image(path, WHOLE)
     expected = np.asarray(card("L" if mode in ("L", "LA", "I;16", "I", "F") else "RGB").convert("RGB")).astype(int)
-    assert np.abs(seen.astype(int) - expected).max() <= (255 if mode == "1" else 3)
-    assert mode != "1" or set(np.unique(seen)) <= {0, 255}
+    assert np.abs(decoded.astype(int) - expected).max() <= (255 if mode == "1" else 3)
+    assert mode != "1" or set(np.unique(decoded)) <= {0, 255}
 
 
 def test_transparent_pixels_are_white(tmp_path: Path) -> None:
@@ -68,8 +68,8 @@ def test_transparent_pixels_are_white(tmp_path: Path) -> None:
     assert image(tmp_path / "a.png", WHOLE)[20, [10, 30, 50], 0].tolist() == [0, 204, 255]
     palette = card().quantize(8)
     palette.save(tmp_path / "b.gif", transparency=palette.getpixel((0, 0)))
-    seen = image(tmp_path / "b.gif", WHOLE)
-    assert seen[5, 10].tolist() == [255, 255, 255] and seen[5, 50, 2] > 150
+    decoded = image(tmp_path / "b.gif", WHOLE)
+    assert decoded[5, 10].tolist() == [255, 255, 255] and decoded[5, 50, 2] > 150
 
 
 def test_the_first_picture_of_an_animation(tmp_path: Path) -> None:
@@ -94,16 +94,16 @@ def test_sizes(
         with pytest.raises(TrichordError, match=f"a crop of {crop} does not fit into {size[0]}x{size[1]}"):
             image(path, spec)
         return
-    seen = image(path, spec)
-    assert seen.shape == ((crop, crop, 3) if crop else (size[1], size[0], 3))
-    assert (seen == (9, 99, 199)).all()
+    decoded = image(path, spec)
+    assert decoded.shape == ((crop, crop, 3) if crop else (size[1], size[0], 3))
+    assert (decoded == (9, 99, 199)).all()
 
 
 def test_a_crop_is_the_middle_and_scaling_is_smooth(tmp_path: Path) -> None:
     ramp = np.tile(np.arange(200, dtype=np.uint8)[None, :, None], (100, 1, 3))
     Image.fromarray(ramp).save(tmp_path / "a.png")
-    seen = image(tmp_path / "a.png", FrameSpec(short_side=50, crop=50))
-    assert np.abs(seen[25, :, 0] - (50 + np.arange(50) * 2 + 0.5)).max() < 1.01
+    decoded = image(tmp_path / "a.png", FrameSpec(short_side=50, crop=50))
+    assert np.abs(decoded[25, :, 0] - (50 + np.arange(50) * 2 + 0.5)).max() < 1.01
     lines = np.zeros((100, 200, 3), np.uint8)
     lines[:, ::2] = 200
     Image.fromarray(lines).save(tmp_path / "b.png")  # without antialias the lines would stay
@@ -135,9 +135,9 @@ def test_svg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ):
             image(path, FrameSpec())
     pytest.importorskip("resvg_py")
-    seen = image(path, FrameSpec(short_side=64))
-    assert seen.shape == (64, 128, 3)
-    assert seen[30, 30].tolist() == [255, 0, 0] and seen[30, 100].tolist() == [255, 255, 255]
+    decoded = image(path, FrameSpec(short_side=64))
+    assert decoded.shape == (64, 128, 3)
+    assert decoded[30, 30].tolist() == [255, 0, 0] and decoded[30, 100].tolist() == [255, 255, 255]
     assert image(path, FrameSpec(short_side=300, crop=200)).shape == (200, 200, 3)
     path.write_text(box.replace("viewBox", 'width="1" height="100000000" name') + "</svg>")
     with pytest.raises(TrichordError, match=r"a\.svg: a picture of 1x\d+ becomes .*; crop it or remove it"):

@@ -66,14 +66,14 @@ def test_irregular_media_give_their_expected_results(odd: dict[str, OddFile], na
     else:
         with pytest.raises(TrichordError, match=rf"{file.path.name}: has no video stream; remove it from the folder"):
             next(frames(file.path))
-    heard = waveform(file.path, notes=notes)
-    assert heard.size / 16000 == pytest.approx(file.sound_s, abs=0.15)  # encoders add some
+    samples = waveform(file.path, notes=notes)
+    assert samples.size / 16000 == pytest.approx(file.sound_s, abs=0.15)  # encoders add some
     assert all(file.note in note for note in notes) and bool(notes) == bool(file.note)
 
 
 def test_sound_that_changes_its_format_stays_in_time(odd: dict[str, OddFile]) -> None:
-    heard = waveform(odd["sound_change"].path)
-    for part in (heard[4000:20000], heard[28000:44000]):  # before and after the change: a tone of 440 Hz and more
+    samples = waveform(odd["sound_change"].path)
+    for part in (samples[4000:20000], samples[28000:44000]):  # before and after the change: a tone of 440 Hz and more
         strongest = np.abs(np.fft.rfft(part * np.hanning(part.size))).argmax() * 16000 / part.size
         assert 440 < strongest < 600 and 0.2 < np.abs(part).max() < 0.6
 
@@ -184,8 +184,10 @@ def test_one_pass_for_several_specs_is_several_passes(odd: dict[str, OddFile], n
     together = list(pictures(path, specs))
     for index, spec in enumerate(specs):
         alone = [picture for _, picture in pictures(path, [spec])]
-        mine = [picture for i, picture in together if i == index]
-        assert len(mine) == len(alone) and all(np.array_equal(x, y) for x, y in zip(mine, alone, strict=True))
+        pictures_together = [picture for i, picture in together if i == index]
+        assert len(pictures_together) == len(alone) and all(
+            np.array_equal(x, y) for x, y in zip(pictures_together, alone, strict=True)
+        )
     counts, times_s = [0, 0, 0], list[float]()
     for index, _ in together:
         times_s.append(counts[index] / rates[index])

@@ -48,27 +48,27 @@ def test_a_hole_is_silence_of_its_length(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.mkv", {20: 300.0})
     blocks = list(sound(path))
     assert max(block.size for block in blocks) == 160000
-    heard = np.concatenate(blocks)
-    assert heard.size == pytest.approx(40 * 1024 + 300 * SOUND_HZ, abs=20)
-    assert (heard[20 * 1024 + 20 : 20 * 1024 + 300 * SOUND_HZ - 20] == 0).all()
-    assert np.abs(heard[-20 * 1024 :] - tone(2.56)[20 * 1024 :]).max() < 1e-3
+    samples = np.concatenate(blocks)
+    assert samples.size == pytest.approx(40 * 1024 + 300 * SOUND_HZ, abs=20)
+    assert (samples[20 * 1024 + 20 : 20 * 1024 + 300 * SOUND_HZ - 20] == 0).all()
+    assert np.abs(samples[-20 * 1024 :] - tone(2.56)[20 * 1024 :]).max() < 1e-3
     clip = np.concatenate(list(sound(path, start_s=200.0, end_s=302.0)))
-    assert np.array_equal(clip, heard[200 * SOUND_HZ : 302 * SOUND_HZ])
+    assert np.array_equal(clip, samples[200 * SOUND_HZ : 302 * SOUND_HZ])
 
 
 def test_silence_is_created_lazily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_sound(tmp_path / "a.mkv", {20: 3000.0})
-    made = 0
+    num_created = 0
     zeros = np.zeros
 
     def counted(shape: Any, *args: Any, **kwargs: Any) -> np.ndarray:
-        nonlocal made
-        made += int(np.prod(shape))
+        nonlocal num_created
+        num_created += int(np.prod(shape))
         return zeros(shape, *args, **kwargs)
 
     monkeypatch.setattr(audio.np, "zeros", counted)
     first = list(itertools.islice(sound(path), 3))
-    assert sum(block.size for block in first) == 3 * 160000 and made <= 5 * 160000
+    assert sum(block.size for block in first) == 3 * 160000 and num_created <= 5 * 160000
 
 
 @pytest.mark.parametrize("live", ["0", "1"])
@@ -80,8 +80,8 @@ def test_a_damaged_time_stamp_does_not_become_silence(tmp_path: Path, live: str)
         at = data.index(b"\x44\x89\x88") + 3
         path.write_bytes(data[:at] + struct.pack(">d", 2560.0) + data[at + 8 :])
     notes: list[str] = []
-    heard = waveform(path, notes=notes)
-    assert heard.size == pytest.approx(40 * 1024, abs=20)
+    samples = waveform(path, notes=notes)
+    assert samples.size == pytest.approx(40 * 1024, abs=20)
     assert len(notes) == 1 and notes[0].startswith(f"{path}: its timestamps jump by +108000.0 s at 2.5 s; ")
 
 

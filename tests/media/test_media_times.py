@@ -15,12 +15,12 @@ import fake_torchcodec
 from clock_files import (
     FFMPEG,
     H264,
-    heard,
     join,
     join_fragments,
     remux,
     restamp_flv,
-    seen,
+    seconds_played,
+    seconds_shown,
     shift_fragments,
     sound_of,
     state_length,
@@ -97,14 +97,14 @@ def test_the_guess_is_ffmpegs() -> None:
 
 
 def test_files_without_plain_times_are_read_by_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = fake_torchcodec.install(monkeypatch).made
+    calls = fake_torchcodec.install(monkeypatch).calls
     path = write(tmp_path / "a.mp4", codec_options=B_FRAMES)
     subprocess.run([FFMPEG, "-v", "error", "-i", path, "-c", "copy", tmp_path / "a.avi"], check=True)
     joined = join(tmp_path / "a.ts", [write_seconds(tmp_path / f"{k}.ts", [k, k]) for k in (0, 1)])
     decoder = choose_decoder("torchcodec")
-    assert cards_at_10_hz(tmp_path / "a.avi", decoder=decoder) == cards_at_10_hz(tmp_path / "a.avi") and not made
-    assert seen(joined, decoder=decoder) == [0, 0, 1, 1] and not made
-    assert cards_at_10_hz(path, decoder=decoder) == list(range(30)) and made
+    assert cards_at_10_hz(tmp_path / "a.avi", decoder=decoder) == cards_at_10_hz(tmp_path / "a.avi") and not calls
+    assert seconds_shown(joined, decoder=decoder) == [0, 0, 1, 1] and not calls
+    assert cards_at_10_hz(path, decoder=decoder) == list(range(30)) and calls
 
 
 # ---- clocks that restart or leap
@@ -119,24 +119,24 @@ def test_time_continues_across_joined_transport_streams(tmp_path: Path, starts_s
         shift = ["-c", "copy", "-output_ts_offset", str(start_s), "-muxdelay", "0"]
         subprocess.run([FFMPEG, "-v", "error", "-i", whole, *shift, parts[-1]], check=True)
     path, notes = join(tmp_path / "a.ts", parts), list[str]()
-    assert seen(path, notes=notes) == list(range(9)) and heard(path, notes) == list(range(9))
+    assert seconds_shown(path, notes=notes) == list(range(9)) and seconds_played(path, notes) == list(range(9))
     assert probe(path).duration_s == pytest.approx(9.1, abs=0.25)
     assert len(notes) == 1 and "time continues without a gap" in notes[0]
-    assert seen(path, start_s=4.0) == [4, 5, 6, 7, 8]  # no seek by stamps that are there twice
+    assert seconds_shown(path, start_s=4.0) == [4, 5, 6, 7, 8]  # no seek by stamps that are there twice
     assert clock_can_differ(path)
 
 
 def test_many_short_parts_are_all_seen(tmp_path: Path) -> None:
     parts = [write_seconds(tmp_path / f"{k}.ts", [k]) for k in range(6)]
     path = join(tmp_path / "a.ts", parts)
-    assert seen(path) == heard(path) == list(range(6))
+    assert seconds_shown(path) == seconds_played(path) == list(range(6))
 
 
 def test_sound_alone_is_joined(tmp_path: Path) -> None:
     for k in range(3):
         whole = write_seconds(tmp_path / f"{k}.ts", [2 * k, 2 * k + 1])
         subprocess.run([FFMPEG, "-v", "error", "-i", whole, "-vn", "-c", "copy", tmp_path / f"s{k}.ts"], check=True)
-    assert heard(join(tmp_path / "a.ts", [tmp_path / f"s{k}.ts" for k in range(3)])) == list(range(6))
+    assert seconds_played(join(tmp_path / "a.ts", [tmp_path / f"s{k}.ts" for k in range(3)])) == list(range(6))
 
 
 FLV_CLOCKS = {
@@ -159,7 +159,7 @@ def test_the_duration_of_an_flv_is_that_of_its_frames(tmp_path: Path, name: str)
     path = write_seconds(tmp_path / "a.flv", range(6), flvflags="no_duration_filesize")
     restamp_flv(path, FLV_CLOCKS[name])
     notes: list[str] = []
-    assert seen(path, notes=notes)[:6] == list(range(6)) and heard(path, notes)[:6] == list(range(6))
+    assert seconds_shown(path, notes=notes)[:6] == list(range(6)) and seconds_played(path, notes)[:6] == list(range(6))
     assert probe(path).duration_s == pytest.approx(6.1, abs=0.4)
     assert all("time continues without a gap" in note for note in notes) and bool(notes) == (name != "far from zero")
 
@@ -176,7 +176,7 @@ def test_many_holes_are_bounded(tmp_path: Path) -> None:
 def test_every_stamp_at_random_ends(tmp_path: Path) -> None:
     path, random = write_seconds(tmp_path / "a.flv", range(6)), np.random.RandomState(0)
     restamp_flv(path, lambda kind, n, ms: int(random.randint(0, 2**31)))
-    assert len(seen(path)) < 3700 and len(heard(path)) < 3700
+    assert len(seconds_shown(path)) < 3700 and len(seconds_played(path)) < 3700
 
 
 # ---- lengths that are stated wrongly
@@ -187,17 +187,17 @@ def test_every_stamp_at_random_ends(tmp_path: Path) -> None:
 def test_a_stated_length_that_is_wrong_cuts_nothing(tmp_path: Path, suffix: str, stated_s: float) -> None:
     path = state_length(write_seconds(tmp_path / f"a{suffix}", range(8)), stated_s)
     notes: list[str] = []
-    assert seen(path, notes=notes) == heard(path, notes) == list(range(8))
+    assert seconds_shown(path, notes=notes) == seconds_played(path, notes) == list(range(8))
     assert not any("damaged" in note for note in notes)
     if stated_s < 8:
         assert probe(path).duration_s == pytest.approx(8.05, abs=0.15) and notes == [] and clock_can_differ(path)
-        assert seen(path, start_s=5.0) == [5, 6, 7]
+        assert seconds_shown(path, start_s=5.0) == [5, 6, 7]
 
 
 def test_an_impossible_duration_is_ignored(tmp_path: Path) -> None:
     path = state_length(write_seconds(tmp_path / "a.mkv", range(4)), 1e9)
     notes: list[str] = []
-    assert seen(path, notes=notes) == heard(path, notes) == list(range(4)) and notes == []
+    assert seconds_shown(path, notes=notes) == seconds_played(path, notes) == list(range(4)) and notes == []
     assert probe(path).duration_s == pytest.approx(4.0, abs=0.15)
 
 
@@ -217,7 +217,7 @@ def test_the_duration_of_a_flac_is_that_of_its_frames(tmp_path: Path, num_parts:
     data = bytearray(path.read_bytes())
     data[21:26] = bytes([data[21] & 0xF0]) + (stated_s * 16000).to_bytes(4, "big")  # samples that the head states
     path.write_bytes(data * num_parts)
-    assert heard(path)[:5] == ([*range(3)] * num_parts)[:5]  # FFmpeg's reader loses a little sound at a joint
+    assert seconds_played(path)[:5] == ([*range(3)] * num_parts)[:5]  # FFmpeg's reader loses a little sound at a joint
     assert probe(path).duration_s == pytest.approx(3.0 * num_parts, abs=0.4)
 
 
@@ -235,15 +235,15 @@ def test_the_length_counts_from_the_start_of_a_clock_that_does_not_begin_at_zero
     else:
         shift_fragments(path, offset_s)
     notes: list[str] = []
-    assert seen(path, notes=notes) == list(range(6)) and heard(path, notes)[:6] == list(range(6))
+    assert seconds_shown(path, notes=notes) == list(range(6)) and seconds_played(path, notes)[:6] == list(range(6))
     assert probe(path).duration_s == pytest.approx(6.0, abs=0.3) and notes == []
-    assert seen(path, start_s=3.0) == [3, 4, 5] and clock_can_differ(path)
+    assert seconds_shown(path, start_s=3.0) == [3, 4, 5] and clock_can_differ(path)
 
 
 def test_time_continues_across_joined_fragments_of_mp4(tmp_path: Path) -> None:
     parts = [write_seconds(tmp_path / f"{i}.mp4", range(3 * i, 3 * i + 3), **FRAGMENTS) for i in range(3)]
     path, notes = join_fragments(tmp_path / "joined.mp4", parts), list[str]()
-    assert seen(path, notes=notes) == list(range(9)) and heard(path)[:9] == list(range(9))
+    assert seconds_shown(path, notes=notes) == list(range(9)) and seconds_played(path)[:9] == list(range(9))
     assert probe(path).duration_s == pytest.approx(9.0, abs=0.3)
     assert len(notes) == 1 and "time continues without a gap" in notes[0]
 
@@ -253,7 +253,7 @@ def test_a_hole_of_hours_that_the_header_states_is_kept(tmp_path: Path) -> None:
     path = remux(source, tmp_path / "b.mkv", lambda kind, s: s if s < 3 else s + 4000)
     assert path.stat().st_size > 10 * 500
     notes = list[str]()
-    shown, sounds = seen(path, notes=notes), heard(path)
+    shown, sounds = seconds_shown(path, notes=notes), seconds_played(path)
     assert shown[:3] == [0, 1, 2] and shown[4003:] == [3, 4, 5] and set(shown[3:4003]) == {2}
     assert sounds[:3] == [0, 1, 2] and sounds[4003:4006] == [3, 4, 5] and set(sounds[4:4002]) == {-1}
     assert notes == []
@@ -268,15 +268,15 @@ def test_sound_whose_stamps_are_too_close_stays_in_time(tmp_path: Path, factor: 
     source = write_seconds(tmp_path / "a.mkv", range(20), sound_codec="pcm_s16le")
     path = remux(source, tmp_path / "b.mkv", lambda kind, s: s * factor if kind == "audio" else s)
     expected = [int((k + 0.5) / factor) for k in range(int(20 * factor))]
-    assert heard(path)[: len(expected)] == expected
+    assert seconds_played(path)[: len(expected)] == expected
 
 
 def test_sound_alone_that_steps_back_overlaps(tmp_path: Path) -> None:
     """Its stamps are 0.8 s early from 3 s on, and the pictures continue: the sound is at its stamps."""
     path = write_seconds(tmp_path / "a.flv", range(8))
     restamp_flv(path, lambda kind, n, ms: ms - 800 if kind == "audio" and ms >= 3000 else ms)
-    assert seen(path)[:8] == list(range(8))
-    sounds = heard(path)
+    assert seconds_shown(path)[:8] == list(range(8))
+    sounds = seconds_played(path)
     assert sounds[:3] == [0, 1, 2] and sounds[3:7] in ([4, 5, 6, 7], [3, 5, 6, 7])
 
 
@@ -291,7 +291,7 @@ def test_captions_inside_joined_files_are_on_the_same_clock(tmp_path: Path) -> N
         )
     path = join(tmp_path / "a.mkv", parts)
     captions = subtitles(path)
-    assert seen(path) == heard(path) == list(range(6))
+    assert seconds_shown(path) == seconds_played(path) == list(range(6))
     assert captions is not None and captions.text == ("caption 0", "caption 1")
     assert captions.start_s == pytest.approx([0.5, 3.5], abs=0.15)
 
@@ -309,4 +309,4 @@ def test_joined_b_frames_are_in_order(tmp_path: Path) -> None:
     options = {**H264, "x264-params": "keyint=10:bframes=3:scenecut=0"}
     parts = [write_seconds(tmp_path / f"{k}.ts", [2 * k, 2 * k + 1], codec_options=options) for k in range(3)]
     path = join(tmp_path / "a.ts", parts)
-    assert seen(path) == heard(path) == list(range(6))
+    assert seconds_shown(path) == seconds_played(path) == list(range(6))

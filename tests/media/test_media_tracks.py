@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from clock_files import FFMPEG, heard, seen, sound_of, write_seconds
+from clock_files import FFMPEG, seconds_played, seconds_shown, sound_of, write_seconds
 from paths import FIXTURES
 from trichord.errors import TrichordError
 from trichord.extraction.extract import ExtractSummary, extract
@@ -36,8 +36,8 @@ def ffmpeg(*arguments: object) -> None:
 
 def noted(path: Path) -> list[str]:
     notes: list[str] = []
-    seen(path, notes=notes)
-    heard(path, notes)
+    seconds_shown(path, notes=notes)
+    seconds_played(path, notes)
     return [note.removeprefix(f"{path}: ") for note in notes]
 
 
@@ -70,9 +70,9 @@ def test_a_track_that_can_be_decoded_is_read_beside_one_that_cannot(tmp_path: Pa
         "0",
     ]
     ffmpeg("-i", tmp_path / "0.mp4", "-i", tmp_path / "1.mp4", *copied, both)
-    assert heard(both) == [0, 1, 2]
+    assert seconds_played(both) == [0, 1, 2]
     with_codec(both, b"mp4a", b"ac-4")
-    assert probe(both).has_audio and heard(both) == [3, 4, 5]
+    assert probe(both).has_audio and seconds_played(both) == [3, 4, 5]
     expected = "the audio codec of one track (ac4) cannot be decoded by this version of FFmpeg; track 2 (aac) is read"
     assert noted(both) == [expected]
     assert [note for note in run(both.parent, tmp_path / "s") if "ac4" in note] == [f"a.mp4: {expected}"]
@@ -90,10 +90,10 @@ def test_a_codec_without_a_decoder_is_named(tmp_path: Path) -> None:
     (folder / "a.vtt").write_text("WEBVTT\n\n00:00.000 --> 00:01.000\nstir\n")
     assert f"a.mp4: {info.no_audio}; stored without spectrogram" in run(folder, tmp_path / "t")
     other = with_codec(write_seconds(tmp_path / "b.mp4", [0, 1]), b"avc1", b"zzzz")
-    assert not probe(other).has_video and heard(other)[:2] == [0, 1]
+    assert not probe(other).has_video and seconds_played(other)[:2] == [0, 1]
     message = "b.mp4: its video codec (unknown) cannot be decoded by this version of FFmpeg; convert the file to another codec"
     with pytest.raises(TrichordError, match=re.escape(message)):
-        seen(other)
+        seconds_shown(other)
 
 
 def test_sound_that_is_there_and_pictures_that_are_not(tmp_path: Path) -> None:
@@ -116,12 +116,12 @@ def test_pictures_and_sound_are_of_the_same_program(tmp_path: Path) -> None:
     order = ["-map", "1:a", "-map", "0:v", "-map", "0:a", "-map", "1:v"]
     programs = ["-program", "title=Two:program_num=7:st=0:st=3", "-program", "title=One:program_num=1:st=1:st=2"]
     ffmpeg("-i", tmp_path / "a.ts", "-i", tmp_path / "b.ts", *order, "-c", "copy", *programs, path)
-    shown = seen(path)
+    shown = seconds_shown(path)
     if shown[0] < 10:
-        assert shown[:4] == heard(path)[:4] == [0, 1, 2, 3]
+        assert shown[:4] == seconds_played(path)[:4] == [0, 1, 2, 3]
         expected = "it contains 2 programs; read: pictures and sound of program 1 (One); not read: 7 (Two)"
     else:
-        assert heard(path)[:4] == [13] * 4
+        assert seconds_played(path)[:4] == [13] * 4
         expected = "it contains 2 programs; read: pictures and sound of program 7 (Two); not read: 1 (One)"
     assert noted(path) == [expected]
 

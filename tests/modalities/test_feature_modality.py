@@ -76,7 +76,7 @@ def write_clips(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(without_chart: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(without_chart: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `clips`, the `store` and the `study` of the order vt>a>d."""
     root = tmp_path_factory.mktemp("feature_modality")
     torch.set_num_threads(1)
@@ -112,18 +112,18 @@ def figures(path: Path) -> dict[str, float]:
     return {row["direction"]: row["r5"] for row in benchmark["results"]}
 
 
-def test_a_study_trains_on_the_arrays_and_records_their_letter(made: Path) -> None:
-    content = json.loads((made / "study" / "study.json").read_text())
+def test_a_study_trains_on_the_arrays_and_records_their_letter(folder: Path) -> None:
+    content = json.loads((folder / "study" / "study.json").read_text())
     assert content["modalities"] == {"depth": "d"}
     recalls = {row["direction"]: row["r5"] for row in content["results"]}
     assert recalls["d2t"] > 60 and recalls["t2d"] > 60 and recalls["t2v"] < 60  # chance is 31
-    trichord("report", made / "study", "--direction", "d2t")
-    assert "D→T" in (made / "study" / "report" / "report.md").read_text()
+    trichord("report", folder / "study", "--direction", "d2t")
+    assert "D→T" in (folder / "study" / "report" / "report.md").read_text()
 
 
-def test_evaluate_scores_every_single_modality_against_every_other(made: Path, tmp_path: Path) -> None:
+def test_evaluate_scores_every_single_modality_against_every_other(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    trichord("evaluate", stage(made), "--store", made / "store", "--directions", "all", "--out", out,
+    trichord("evaluate", stage(folder), "--store", folder / "store", "--directions", "all", "--out", out,
              "--save-embeddings", tmp_path / "e.npz")  # fmt: skip
     recalls = figures(out / "results.json")
     assert len(recalls) == 12 and {"d2t", "t2d", "d2v", "v2d", "d2a", "a2d"} <= set(recalls)
@@ -134,8 +134,8 @@ def test_evaluate_scores_every_single_modality_against_every_other(made: Path, t
     assert figures(tmp_path / "again" / "results.json") == pytest.approx(recalls)
 
 
-def test_evaluate_scores_a_whole_study(made: Path, tmp_path: Path) -> None:
-    trichord("evaluate", made / "study", "--store", made / "store", "--orders", "vt>a>d", "--directions", "d2t,t2d",
+def test_evaluate_scores_a_whole_study(folder: Path, tmp_path: Path) -> None:
+    trichord("evaluate", folder / "study", "--store", folder / "store", "--orders", "vt>a>d", "--directions", "d2t,t2d",
              "--out", tmp_path / "out")  # fmt: skip
     assert json.loads((tmp_path / "out" / "results.json").read_text())["modalities"] == {"depth": "d"}
     trichord("report", tmp_path / "out")
@@ -143,14 +143,14 @@ def test_evaluate_scores_a_whole_study(made: Path, tmp_path: Path) -> None:
 
 
 def test_an_exported_model_embeds_arrays_as_evaluate_does(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trichord("export-model", stage(made), "--out", tmp_path / "model")
+    trichord("export-model", stage(folder), "--out", tmp_path / "model")
     assert "model: video, audio, text, depth into 32 dimensions" in capsys.readouterr().out
     card = (tmp_path / "model" / "README.md").read_text()
     assert 'model.encode_features("depth", ["clip.npy"])' in card and "modality:depth" in card and "VT→A→D" in card
-    rows = (made / "clips" / "clips.csv").read_text().splitlines()
-    table = made / "clips" / "some.csv"
+    rows = (folder / "clips" / "clips.csv").read_text().splitlines()
+    table = folder / "clips" / "some.csv"
     table.write_text("\n".join([rows[0], rows[6], *rows[-NUM_TEST:]]))
     trichord("embed", tmp_path / "model", table, "--out", tmp_path / "e.safetensors")
     assert "(17 of video, 17 of audio, 17 of text, 16 of depth)" in capsys.readouterr().out
@@ -159,9 +159,9 @@ def test_an_exported_model_embeds_arrays_as_evaluate_does(
     assert declared() == {"depth": "d"} and not embedded.valid["depth"][0]
     trichord(
         "evaluate",
-        stage(made),
+        stage(folder),
         "--store",
-        made / "store",
+        folder / "store",
         "--directions",
         "all",
         "--save-embeddings",
@@ -174,10 +174,10 @@ def test_an_exported_model_embeds_arrays_as_evaluate_does(
     trichord("evaluate", "--embeddings", tmp_path / "e.safetensors", "--directions", "d2t,t2d")
 
 
-def test_encode_features(made: Path, tmp_path: Path) -> None:
-    model = Embedder.from_run(stage(made), made / "store")
+def test_encode_features(folder: Path, tmp_path: Path) -> None:
+    model = Embedder.from_run(stage(folder), folder / "store")
     assert model.modalities == ("video", "audio", "text", "depth")
-    path = made / "clips" / "30.npy"
+    path = folder / "clips" / "30.npy"
     rows = np.load(path)
     from_file, from_rows = (
         model.encode_features("depth", path),
@@ -199,8 +199,8 @@ def test_encode_features(made: Path, tmp_path: Path) -> None:
         model.encode_features("pose", rows)
 
 
-def test_rows_of_a_table_are_cut_out_of_their_files(made: Path, tmp_path: Path) -> None:
-    model = Embedder.from_run(stage(made), made / "store")
+def test_rows_of_a_table_are_cut_out_of_their_files(folder: Path, tmp_path: Path) -> None:
+    model = Embedder.from_run(stage(folder), folder / "store")
     write_video(
         tmp_path / "v.mp4", pictures(30), 10, np.random.default_rng(0).normal(size=48_000).astype(np.float32) / 9
     )
@@ -236,16 +236,16 @@ def test_rows_of_a_table_are_cut_out_of_their_files(made: Path, tmp_path: Path) 
     ],
 )  # fmt: skip
 def test_mistakes_are_errors_of_one_line(
-    made: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if words[0] == "embed":
-        trichord("export-model", stage(made), "--out", tmp_path / "model")
-    places = {"MODEL": tmp_path / "model", "TABLE": made / "clips" / "clips.csv", "STAGE": stage(made)}
-    given = [str(places.get(word, word)) for word in words]
-    given += ["--out", str(tmp_path / ("out.npz" if words[0] == "embed" else "out"))]
-    given += [] if words[0] == "embed" else ["--store", str(made / "store")]
+        trichord("export-model", stage(folder), "--out", tmp_path / "model")
+    places = {"MODEL": tmp_path / "model", "TABLE": folder / "clips" / "clips.csv", "STAGE": stage(folder)}
+    arguments = [str(places.get(word, word)) for word in words]
+    arguments += ["--out", str(tmp_path / ("out.npz" if words[0] == "embed" else "out"))]
+    arguments += [] if words[0] == "embed" else ["--store", str(folder / "store")]
     modality._declared.clear()
     capsys.readouterr()
-    assert main(given) == 2
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

@@ -213,10 +213,10 @@ def test_passes_of_orders_with_depth_are_computed_ahead(store_path: Path, tmp_pa
     with declared():
         ready = freeze(tmp_path / "run", store_path, device="cpu")
     assert {path.name.split("-")[0] for path in ready} == {"video", "audio", "text"} and not before & set(ready)
-    said: list[str] = []
-    with passing_messages(said.append):
+    lines: list[str] = []
+    with passing_messages(lines.append):
         run.train_order(store_path, tmp_path / "run", "avt>d", 0, recipe_of(), resume=True)
-    assert not [line for line in said if line.startswith("frozen")], "nothing was left to make"
+    assert not [line for line in lines if line.startswith("frozen")], "nothing was left to make"
 
 
 def test_informative_depth_is_retrieved_by_words(tmp_path: Path) -> None:

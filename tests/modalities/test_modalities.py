@@ -142,15 +142,15 @@ def test_initial_weights_do_not_depend_on_further_modalities() -> None:
 def test_a_modality_may_have_the_name_of_a_method(tmp_path: Path) -> None:
     with declared(items="i", forward="f", type="y"):
         model = network(items=3, forward=4, type=5)
-        given = {"items": torch.randn(2, 3), "forward": torch.randn(2, 4), "type": torch.randn(2, 5)}
-        out = model(**given)
+        inputs = {"items": torch.randn(2, 3), "forward": torch.randn(2, 4), "type": torch.randn(2, 5)}
+        out = model(**inputs)
         sum(o.embedding.sum() for o in out.values()).backward()
-        assert all(p.grad is not None for m in given for p in model.encoders[m].parameters())
+        assert all(p.grad is not None for m in inputs for p in model.encoders[m].parameters())
         assert {name.split(".")[1] for name in model.state_dict()} == set(model.modalities)
         again = copy.deepcopy(model.eval())
         again.load_state_dict(model.state_dict())
         assert not again.encoders["items"].training and set(again.modalities) == set(dict(again.encoders.items()))
-        assert torch.equal(again.embed(**given)["type"], model.embed(**given)["type"])
+        assert torch.equal(again.embed(**inputs)["type"], model.embed(**inputs)["type"])
 
 
 def test_no_modality_has_the_name_of_a_tensor_of_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,14 +106,14 @@ def test_pooled_audio_in_place_of_audio() -> None:
 
 def test_parts_divide_the_network() -> None:
     model = small()
-    seen: list[int] = []
+    ids: list[int] = []
     for modality in model.modalities:
         parts = model.parts(modality)
         assert list(parts) == ["encoder", "reconstruction"]
         for module in parts.values():
-            seen += [id(t) for t in (*module.parameters(), *module.buffers())]
+            ids += [id(t) for t in (*module.parameters(), *module.buffers())]
     whole = [id(t) for t in (*model.parameters(), *model.buffers())]
-    assert len(set(seen)) == len(seen) and sorted(seen) == sorted(whole)
+    assert len(set(ids)) == len(ids) and sorted(ids) == sorted(whole)
     assert small(reconstruction_dim=None).parts("audio")["reconstruction"] is None
 
 

@@ -137,7 +137,7 @@ def test_one_process_of_a_launch_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     with passing_messages(lines.append):
         logger.info("main")
-        monkeypatch.setattr(logs, "_is_main_process", lambda: False)
+        monkeypatch.setattr(logs, "is_main_process", lambda: False)
         logger.warning("another")
     assert lines == ["main"]
 

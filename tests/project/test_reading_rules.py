@@ -73,8 +73,8 @@ def called(node: ast.AST) -> Iterator[tuple[ast.Call, str, bool]]:
 
 
 def mode_of(call: ast.Call, position: int) -> str:
-    given = [k.value for k in call.keywords if k.arg == "mode"] or call.args[position : position + 1]
-    return given[0].value if given and isinstance(given[0], ast.Constant) and isinstance(given[0].value, str) else "r"
+    modes = [k.value for k in call.keywords if k.arg == "mode"] or call.args[position : position + 1]
+    return modes[0].value if modes and isinstance(modes[0], ast.Constant) and isinstance(modes[0].value, str) else "r"
 
 
 def offences(path: Path) -> Iterator[str]:

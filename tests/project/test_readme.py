@@ -88,8 +88,8 @@ def test_every_setting_that_is_named_exists() -> None:
     from trichord.recipes import load_recipe, recipe_names
 
     settings = {f"{group}.{name}" for group, values in load_recipe("paper").to_dict().items() for name in values}
-    named = set(re.findall(r"--((?:training|data|model|loss|later_stages|evaluation)\.\w+)", DOCUMENTATION))
-    assert len(named) > 10 and named <= settings
+    documented = set(re.findall(r"--((?:training|data|model|loss|later_stages|evaluation)\.\w+)", DOCUMENTATION))
+    assert len(documented) > 10 and documented <= settings
     assert {"debug", "small", "stamps", "paper", "mcn"} <= set(recipe_names())
 
 

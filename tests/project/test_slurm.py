@@ -21,7 +21,7 @@ SLURM = {"SLURM_CPUS_PER_TASK": "32", "SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_ID":
 GIVEN = {"STORE": "/data/a store", "OUT": "/data/out", "VIDEOS": "/data/videos", "RUN": "/data/a run"}
 
 
-def commands_of(script: Path, folder: Path, **given: str) -> list[list[str]]:
+def commands_of(script: Path, folder: Path, **variables: str) -> list[list[str]]:
     """Return the words of every command that a script would start on its node."""
     for name in ("torchrun", "trichord", "srun"):
         (folder / name).write_text(
@@ -32,7 +32,7 @@ def commands_of(script: Path, folder: Path, **given: str) -> list[list[str]]:
         tool.chmod(0o755)
     log = folder / "log"
     log.write_text("")
-    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(log), **SLURM, **given}
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(log), **SLURM, **variables}
     subprocess.run(["bash", str(script)], env=environment, check=True, capture_output=True, timeout=60)
     return [line.rstrip("\0").split("\0") for line in log.read_text().splitlines()]
 
@@ -79,8 +79,8 @@ def test_scripts_run_known_commands(script: Path, tmp_path: Path, monkeypatch: p
     assert cli.main([*words[start + 1 :], "--debug"]) == 0
     (call,) = calls
     assert call[0] == GIVEN["STORE"]
-    given = {"extract_array": (GIVEN["VIDEOS"], "3/8"), "freeze_array": (GIVEN["RUN"], None, None)}
-    assert call[1:] == given[script.stem] if script.stem in given else call[1] == 4
+    expected = {"extract_array": (GIVEN["VIDEOS"], "3/8"), "freeze_array": (GIVEN["RUN"], None, None)}
+    assert call[1:] == expected[script.stem] if script.stem in expected else call[1] == 4
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

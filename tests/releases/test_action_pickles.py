@@ -38,9 +38,9 @@ def test_classes_splits_and_silence(tmp_path: Path) -> None:
     assert "features are means over time" in str(summary)
     store = Store(tmp_path / "store")
     assert store.collections() == {("ucf101", "train"): 1, ("ucf101", "test"): 2}
-    made = item(store, "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01")
-    assert store.caption_text(made, 0) == "apply eye makeup" and store.num_rows("spectrogram", made) == 250
-    np.testing.assert_array_equal(store.rows("visual_2d", made)[0], entries[0]["2d"].mean(0))
+    index = item(store, "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01")
+    assert store.caption_text(index, 0) == "apply eye makeup" and store.num_rows("spectrogram", index) == 250
+    np.testing.assert_array_equal(store.rows("visual_2d", index)[0], entries[0]["2d"].mean(0))
     full = import_actions(tmp_path, tmp_path / "full", WORDS, full_resolution=True)
     assert full.num_added == 3 and Store(tmp_path / "full").num_rows("visual_3d", 0) == 6
 

@@ -117,10 +117,10 @@ def test_a_second_import_continues(release: Path, tmp_path: Path) -> None:
 def test_an_interrupted_import_keeps_its_items(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     added = common._added
 
-    def stop(writer: Any, made: common.Made, summary: ImportSummary) -> str:
-        if made.item.video_id == "vid_c":
+    def stop(writer: Any, converted: common.Made, summary: ImportSummary) -> str:
+        if converted.item.video_id == "vid_c":
             raise KeyboardInterrupt
-        return added(writer, made, summary)
+        return added(writer, converted, summary)
 
     monkeypatch.setattr(common, "_added", stop)
     with pytest.raises(KeyboardInterrupt):

@@ -85,9 +85,9 @@ def howto(root: Path, listed: str = "{}", captioned: str = "{}", stored: str = "
         folder = root / "features" / "cooking" / name
         folder.mkdir(parents=True)
         np.savez(folder / f"{name}_2d.npz", features=np.random.default_rng(seed).random((20, 6)).astype(np.float32))
-    said = {"start": [0.0], "end": [9.0], "text": ["add pepper"]}
+    captions = {"start": [0.0], "end": [9.0], "text": ["add pepper"]}
     (root / "paths.txt").write_text("path\n" + "".join(f"cooking/{listed.format(name)}\n" for name in names))
-    (root / "caption.json").write_text(json.dumps({captioned.format(name): said for name in names}))
+    (root / "caption.json").write_text(json.dumps({captioned.format(name): captions for name in names}))
     return root
 
 
@@ -118,8 +118,8 @@ def test_howto100m_lists_that_do_not_fit_or_name_a_video_twice(tmp_path: Path) -
     paths.write_text("path\ncooking/vid0\ncooking/x1\ncooking/x2\n")
     assert "2 of its 3 ids are not in" in refused(import_howto100m, root, tmp_path)
     assert import_howto100m(root, tmp_path / "s", WORDS, allow_missing=True).num_added == 1
-    said = '{"start": [0.0], "end": [9.0], "text": ["%s"]}'
-    (root / "caption.json").write_text(f'{{"vid0": {said % "stir"}, "vid0": {said % "bake"}}}')
+    captions = '{"start": [0.0], "end": [9.0], "text": ["%s"]}'
+    (root / "caption.json").write_text(f'{{"vid0": {captions % "stir"}, "vid0": {captions % "bake"}}}')
     assert "has the key 'vid0' twice" in refused(import_howto100m, root, tmp_path)
 
 

@@ -217,8 +217,8 @@ def test_msrvtt_training_clips_have_several_captions(tmp_path: Path) -> None:
     write(tmp_path / "msrvtt_train.pkl", [clip("video7", 1)])
     text = refused(import_msrvtt, tmp_path, tmp_path / "other")
     assert "contains msrvtt_train.pkl and msrvtt_1k-A_train.pkl; choose one of them with --train" in text
-    named = import_msrvtt(tmp_path, tmp_path / "other", WORDS, train=Path("msrvtt_train.pkl"))
-    assert named.num_added == 1
+    imported = import_msrvtt(tmp_path, tmp_path / "other", WORDS, train=Path("msrvtt_train.pkl"))
+    assert imported.num_added == 1
 
 
 def test_msrvtt_of_the_original_release(tmp_path: Path) -> None:

@@ -57,8 +57,8 @@ def test_crosstask_as_published(tmp_path: Path) -> None:
     assert np.array_equal(store.rows("spectrogram", v1), -80 * rows(0, 40, 1000).astype(np.float16).T)
     assert np.array_equal(store.rows("visual_2d", v2), rows(16, 8, 6)) and store.num_rows("spectrogram", v2) == 0
     # the captions are the annotated spans, ordered by time
-    said = [store.caption_text(v1, c) for c in range(store.num_captions(v1))]
-    assert said == ["stir the salt", "pour water", "stir the salt"]
+    texts = [store.caption_text(v1, c) for c in range(store.num_captions(v1))]
+    assert texts == ["stir the salt", "pour water", "stir the salt"]
     assert store.caption_spans(v1)[0].tolist() == [1, 5, 9]
 
 

@@ -412,8 +412,8 @@ def test_the_evaluation_of_a_study(tiny_store: Path, tmp_path: Path, capsys: pyt
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_command_line(weak: Path, strong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["report", str(weak), str(strong), "--out", str(tmp_path / "r"), "--direction", "v2a", "--level", "0.9"]
-    assert main(given) == 0
+    command = ["report", str(weak), str(strong), "--out", str(tmp_path / "r"), "--direction", "v2a", "--level", "0.9"]
+    assert main(command) == 0
     assert "Retrieval on any clips, v2a, R@10: the highest is strong.npz" in capsys.readouterr().out
     words = ["report", "--compare", str(weak), str(strong), "--out", str(tmp_path / "c"), "--direction", "v2a"]
     assert main([*words, "--level", "0.9"]) == 0

@@ -241,5 +241,5 @@ def test_a_failed_report_keeps_the_earlier_one(tmp_path: Path, monkeypatch: pyte
 
 def test_a_file_in_the_folders_place(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    with pytest.raises(TrichordError, match="out: the report could not be written"):
+    with pytest.raises(TrichordError, match="out: the report cannot be written"):
         write_document(sample_document(), tmp_path / "out")

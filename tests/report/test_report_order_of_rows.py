@@ -79,8 +79,8 @@ def test_ids_with_and_without_a_suffix(tmp_path: Path) -> None:
 
 def test_several_texts_of_a_clip_are_paired_by_their_captions(tmp_path: Path) -> None:
     def several(noise: float, seed: int) -> Embedded:
-        made = planted(noise, seed)
-        return made.but(text_clip=np.arange(60) // 2, captions=[f"text {i}" for i in range(60)])
+        embedded = planted(noise, seed)
+        return embedded.but(text_clip=np.arange(60) // 2, captions=[f"text {i}" for i in range(60)])
 
     plain = benches(tmp_path / "plain", several(0.6, 0), several(1.8, 1), ("retrieval",))
     moved = benches(tmp_path / "moved", several(0.6, 0), shuffled(several(1.8, 1)), ("retrieval",))

@@ -19,7 +19,7 @@ from trichord.report.tables_training import stage_status
 from trichord.report.write import write_comparison, write_report
 
 
-def named(document: Any) -> dict[str, Table]:
+def tables_by_name(document: Any) -> dict[str, Table]:
     return {table.name: table for table in document.tables()}
 
 
@@ -32,7 +32,7 @@ def test_one_seed_marks_no_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         folder = write_study_folder(
             tmp_path / str(len(seeds)), orders=ORDERS[:2], seeds=seeds, benchmarks={"tiny": 500, "other": 400}
         )
-        tables = named(contents.build_study(read_study(folder)))
+        tables = tables_by_name(contents.build_study(read_study(folder)))
         bold = [
             cell for name in ("differences", "interactions", "orders-t2v") for row in tables[name].rows for cell in row
         ]

@@ -48,8 +48,8 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("url", SECRETS)
 def test_secrets_in_urls_are_refused_and_not_repeated(url: str, unopened: None) -> None:
-    for given in (url, Path(url)):
-        assert "secret" not in refusal(lambda given=given: location(given))  # type: ignore[misc]
+    for source in (url, Path(url)):
+        assert "secret" not in refusal(lambda source=source: location(source))  # type: ignore[misc]
     assert "secret" not in refusal(lambda: recorded_folder(url, Path("run.yaml")))
     if "://" in url:
         assert "secret" not in refusal(lambda: file_of(url))

@@ -207,12 +207,12 @@ def test_users_of_a_mapped_shard_are_notified_of_its_removal(tmp_path: Path) -> 
 
 
 def test_use_by_another_process_counts(tmp_path: Path) -> None:
-    mine, other = ShardCache(tmp_path, 250), ShardCache(tmp_path, 250)
+    cache, other = ShardCache(tmp_path, 250), ShardCache(tmp_path, 250)
     for number in (0, 1):
-        os.utime(get(mine, content(number)), (number + 1, number + 1))
-    mine._used.clear()
+        os.utime(get(cache, content(number)), (number + 1, number + 1))
+    cache._used.clear()
     other.used(checksum(content(0)))  # touches the file, so that file 1 is the oldest
-    get(mine, content(2))
+    get(cache, content(2))
     assert {p.stem for p in tmp_path.glob("*.safetensors")} == {checksum(content(0)), checksum(content(2))}
 
 

@@ -92,9 +92,9 @@ def test_extract_recomputes_only_changed_results(root: Path, monkeypatch: pytest
 def test_captions_are_taken_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = json.loads((root / "figures.json").read_text())
     monkeypatch.setattr("trichord.extraction.work.pictures", None)
-    said = "WEBVTT\n\n00:00.000 --> 00:00.500\npour the honey\n"
-    (root / "videos" / "train" / "mute.vtt").write_text(said)  # added
-    (root / "videos" / "test" / "egg.vtt").write_text(said)  # corrected
+    captions = "WEBVTT\n\n00:00.000 --> 00:00.500\npour the honey\n"
+    (root / "videos" / "train" / "mute.vtt").write_text(captions)  # added
+    (root / "videos" / "test" / "egg.vtt").write_text(captions)  # corrected
     summary = run(root / "videos", root / "store")
     assert (summary.num_present, summary.num_renewed, summary.num_skipped) == (1, 2, 0)
     store = Store(root / "store")

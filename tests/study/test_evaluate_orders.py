@@ -462,7 +462,7 @@ def test_the_command_prints_a_table_for_each_figure(
             shown = f"{figure.estimate:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
         assert f" {shown} " in lines[label]
     assert "31.25" in lines["chance"] and lines["AV→T"].rstrip("│ ").endswith(" 2")
-    assert "95% intervals over units" in printed and "Two seeds: the interval is wide" in printed
+    assert "95 % intervals over units" in printed and "Two seeds: the interval is wide" in printed
     assert main([*words, "--save-embeddings", str(tmp_path / "e.npz")]) == 2
     assert "a file of embeddings cannot contain several models; give the folder of one stage" in capsys.readouterr().err
     for more in (["--embeddings", "e.npz"], []):

@@ -11,13 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from trichord.cli import main
+from trichord.errors import printable
 from trichord.evaluation.embedded import Embedded
 from trichord.modality import Order
 from trichord.study.evaluate import evaluate
-from trichord.study.evaluation_tables import footer, order_tables, protocols_table, rows_table
+from trichord.study.evaluation_tables import footer, order_tables, protocols_table, results_table, rows_table
 from trichord.study.figures import Measure
 from trichord.tasks.protocol import Row
 from trichord.tasks.registry import protocols
+from trichord.tasks.retrieval.measure import RetrievalResult
 
 
 @pytest.mark.parametrize(("width", "with_clips"), [(80, False), (120, True)])
@@ -117,3 +119,12 @@ def test_orders_too() -> None:
     assert text.splitlines()[0].strip() == "mining: t2v" and "n = 2 " in text and "n = 60 " in text
     (table,) = order_tables([figure("av>t", "recall", 2), figure("avt", "recall", 3)], orders)
     assert printed(table).splitlines()[0].strip() == "mining: t2v, n = 2 to 3"
+
+
+@pytest.mark.parametrize("name", ["[/red]", "[bold]", "\x1b[2J", ":smile:", "a\nb"])
+def test_names_are_printed_as_text(name: str) -> None:
+    figure = Measure(name, name, name, "%", Order.parse("avt"), 10.0, None, 1, 2, None)
+    result = RetrievalResult(name, "t2v", 1.0, 2.0, 3.0, 4.0, 5.0, 6, 7, 0, "drop", 1.0, 1.0, 1.0)
+    rows = [Row(name, name, name, 1.0, 5)]
+    for table in (rows_table(name, rows), *order_tables([figure], [figure.order]), results_table([result])):
+        assert printable(name) in printed(table) and "\x1b" not in printed(table)

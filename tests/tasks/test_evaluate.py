@@ -73,9 +73,9 @@ def test_every_protocol_explains_itself() -> None:
 
 
 def test_a_model_scores_as_in_a_study(tiny_store: Path) -> None:
-    made, store = subject(tiny_store), Store(tiny_store)
+    scored_subject, store = subject(tiny_store), Store(tiny_store)
     codes = [direction.code for direction in all_directions()]
-    outcome = find_protocol("retrieval").run(made, Options(on="tiny", directions=codes))
+    outcome = find_protocol("retrieval").run(scored_subject, Options(on="tiny", directions=codes))
     plain = evaluate_retrieval(
         network(), store, find_benchmark(store, "tiny"), [Direction.parse(c) for c in codes], SETTINGS
     )
@@ -105,9 +105,11 @@ def clip_store(path: Path, collection: str, split: str, videos: list[dict[str, o
 
 def test_several_captions_make_one_clip_with_several_texts(tmp_path: Path) -> None:
     texts = [("worda wordb", "wordc", "wordd"), ("worde",), ("wordf wordg", "wordf wordg"), ("wordh",)]
-    videos = [{"id": f"video{i}", "texts": said} for i, said in enumerate(texts)] + [{"id": "mute", "audio": False}]
-    made = subject(clip_store(tmp_path / "s", "msrvtt-full", "test", videos))
-    outcome = find_protocol("msrvtt-full").run(made, Options(directions=("t2v", "v2t", "a2t", "ta2v")))
+    videos = [{"id": f"video{i}", "texts": captions} for i, captions in enumerate(texts)] + [
+        {"id": "mute", "audio": False}
+    ]
+    scored_subject = subject(clip_store(tmp_path / "s", "msrvtt-full", "test", videos))
+    outcome = find_protocol("msrvtt-full").run(scored_subject, Options(directions=("t2v", "v2t", "a2t", "ta2v")))
     rows = {row["direction"]: row for row in outcome.details["results"]}
     counts = {code: (row["num_queries"], row["num_gallery"], row["num_missing"]) for code, row in rows.items()}
     assert counts == {"t2v": (8, 5, 0), "v2t": (5, 8, 0), "a2t": (4, 7, 1), "ta2v": (7, 4, 1)}
@@ -115,7 +117,7 @@ def test_several_captions_make_one_clip_with_several_texts(tmp_path: Path) -> No
     assert outcome.arrays["msrvtt-full/v2t/truths"].tolist()[2] == 2, "a caption that stands twice"
     assert any("5 clips instead of 2,990" in note for note in outcome.notes)
     assert any("8 texts instead of 59,800" in note for note in outcome.notes)
-    e = made.embedded(ClipSet("msrvtt-full", "test", 3072, "all"), ("video",))
+    e = scored_subject.embedded(ClipSet("msrvtt-full", "test", 3072, "all"), ("video",))
     assert e.captions is not None and e.captions.tolist()[:2] == ["worda wordb", "wordc"] and e.num_clips == 5
     scores = e.embeddings["video"].astype(np.float64) @ e.embeddings["text"].astype(np.float64).T
     best = [max(scores[c][e.text_clip == c]) for c in range(5)]
@@ -135,30 +137,30 @@ def test_msrvtt_counts_missing_clips_and_1k_a_does_not(tmp_path: Path) -> None:
 
 def test_youcook2_galleries(tmp_path: Path) -> None:
     videos = [{"id": f"video-{i % 3}-abc_{i}", "rows": 1 if i in (2, 5) else 4} for i in range(10)]
-    made = subject(clip_store(tmp_path / "s", "youcook2", "val", videos))
+    scored_subject = subject(clip_store(tmp_path / "s", "youcook2", "val", videos))
     options = Options(directions=("t2v",))
-    whole = find_protocol("youcook2").run(made, options)
-    full = find_protocol("youcook2-full").run(made, options)
+    whole = find_protocol("youcook2").run(scored_subject, options)
+    full = find_protocol("youcook2-full").run(scored_subject, options)
     assert [o.details["results"][0]["num_gallery"] for o in (whole, full)] == [10, 8]
     assert "youcook2-full: 2 clips do not belong to it" in full.notes
     assert "youcook2-full: 8 clips instead of 3,339, so figures are not comparable to published ones" in full.notes
     with pytest.raises(TrichordError, match="needs a list of clips; give --gallery FILE"):
-        find_protocol("youcook2-mteb").run(made, options)
+        find_protocol("youcook2-mteb").run(scored_subject, options)
     (tmp_path / "ids.txt").write_text("video-0-abc_0\nvideo-1-abc_1\n\nelsewhere\nvideo-0-abc_0\n")
     gallery = read_gallery(tmp_path / "ids.txt")
-    some = find_protocol("youcook2-mteb").run(made, Options(directions=("t2v",), gallery=gallery))
+    some = find_protocol("youcook2-mteb").run(scored_subject, Options(directions=("t2v",), gallery=gallery))
     assert some.details["results"][0]["num_gallery"] == 2
     assert "youcook2-mteb: 1 of 3 clips of the gallery are missing" in some.notes
     with pytest.raises(
         TrichordError, match="the gallery: none of its 1 ids occurs in .* names in the gallery: 'x'; names in "
     ):
-        find_protocol("youcook2-mteb").run(made, Options(directions=("t2v",), gallery=("x",)))
+        find_protocol("youcook2-mteb").run(scored_subject, Options(directions=("t2v",), gallery=("x",)))
     few = Options(directions=("t2v",), gallery=("video-0-abc_0.mp4", "x", "y"))
     with pytest.raises(TrichordError, match="2 of its 3 ids are not in .* 'x', 'y'; .*--missing drop"):
-        find_protocol("youcook2-mteb").run(made, few)
-    kept = find_protocol("youcook2-mteb").run(made, replace(few, missing="drop"))
+        find_protocol("youcook2-mteb").run(scored_subject, few)
+    kept = find_protocol("youcook2-mteb").run(scored_subject, replace(few, missing="drop"))
     assert kept.arrays["youcook2-mteb/id"].tolist() == ["video-0-abc_0"]
-    films = find_protocol("youcook2-videos").run(made, options)
+    films = find_protocol("youcook2-videos").run(scored_subject, options)
     assert films.arrays["youcook2-videos/video"].tolist() == [f"video-{i}-abc"[:11] for i in range(3)]
     assert {row.num for row in films.rows} == {10, 3}
     (tmp_path / "pooled").mkdir()
@@ -171,10 +173,10 @@ def test_a_diverged_model_is_reported(tiny_store: Path) -> None:
     broken = network()
     with torch.no_grad():
         next(p for name, p in broken.named_parameters() if "video" in name).fill_(float("nan"))
-    made = Subject.of_model("net", broken, Store(tiny_store), SETTINGS)
+    scored_subject = Subject.of_model("net", broken, Store(tiny_store), SETTINGS)
     with pytest.raises(TrichordError, match="net: video embeddings of tiny/test are not finite"):
-        find_protocol("retrieval").run(made, Options(directions=("t2v",)))
-    assert find_protocol("retrieval").run(made, Options(directions=("t2a",))).rows
+        find_protocol("retrieval").run(scored_subject, Options(directions=("t2v",)))
+    assert find_protocol("retrieval").run(scored_subject, Options(directions=("t2a",))).rows
 
 
 def test_ranks_of_several_texts_are_read_back(tmp_path: Path) -> None:
@@ -212,9 +214,9 @@ def test_windows_are_evenly_spaced_and_short_clips_are_whole() -> None:
 
 
 def test_windows_are_embedded_by_themselves(tiny_store: Path) -> None:
-    made, store = subject(tiny_store), Store(tiny_store)
-    whole = made.embedded(ClipSet("tiny", "test"), ("video", "text"))
-    embedded = made.embedded(ClipSet("tiny", "test"), ("video", "text"), Windows(2, 3.0))
+    scored_subject, store = subject(tiny_store), Store(tiny_store)
+    whole = scored_subject.embedded(ClipSet("tiny", "test"), ("video", "text"))
+    embedded = scored_subject.embedded(ClipSet("tiny", "test"), ("video", "text"), Windows(2, 3.0))
     assert np.array_equal(embedded.embeddings["text"], whole.embeddings["text"])
     items = np.full(2, store.select("tiny", "test")[0])
     start = np.array([whole.start_s[0], whole.end_s[0] - 3.0])
@@ -247,8 +249,8 @@ def test_embeddings_score_as_their_model(run: Path, tiny_store: Path, tmp_path: 
         save_embeddings(evaluation, path)
         again = evaluate(None, None, ["retrieval"], embeddings=path, options=Options(fusion=evaluation.subject.fusion))
         assert len(evaluation.results()) == 12
-        for mine, other in zip(again.results(), evaluation.results(), strict=True):
-            assert mine == {**other, "benchmark": "retrieval"}
+        for saved, other in zip(again.results(), evaluation.results(), strict=True):
+            assert saved == {**other, "benchmark": "retrieval"}
     both = evaluate(run, str(tiny_store), ["tiny", "tiny/train"], directions="t2v")
     with pytest.raises(
         TrichordError,

@@ -171,8 +171,8 @@ def test_a_recipe_other_than_that_of_the_model_is_reported(run: Path, tiny_store
     (note,) = [n for n in evaluate(run, str(tiny_store), ["tiny"], recipe=str(changed)).notes if "--recipe" in n]
     usual = ", ".join(debug.evaluation.directions)
     assert note.endswith(f"recipe of the model: cosine is True instead of False; directions is v2t instead of {usual}")
-    named = evaluate(run, str(tiny_store), ["tiny"], recipe=str(changed), directions="t2v")
-    assert not any("directions" in note for note in named.notes)
+    explicit = evaluate(run, str(tiny_store), ["tiny"], recipe=str(changed), directions="t2v")
+    assert not any("directions" in note for note in explicit.notes)
     same = evaluate(run, str(tiny_store), ["tiny"], recipe="debug")
     assert [n for n in same.notes if "--recipe" in n] == [
         f"{run}: --recipe debug reads and scores clips in the same way as the recipe of the model"
@@ -224,8 +224,8 @@ def test_rows_that_are_not_seconds_are_reported(
 
 def test_one_template_needs_no_brackets(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = {"video": np.eye(2), "text": np.eye(2)}
-    made = Embedded.of(rows, labels={"class": ["a", "b"]}, captions=["a video, of a", "a video, of b"])
-    made.save(tmp_path / "e.npz")
+    embedded = Embedded.of(rows, labels={"class": ["a", "b"]}, captions=["a video, of a", "a video, of b"])
+    embedded.save(tmp_path / "e.npz")
     words = ["--embeddings", str(tmp_path / "e.npz"), "--benchmark", "zero-shot-classification", "--templates"]
     assert error_of([*words, "a"], capsys).startswith(
         "template 'a' has no placeholder for the class; write {} in its place"
@@ -236,7 +236,7 @@ def test_one_template_needs_no_brackets(labelled: Path, tmp_path: Path, capsys: 
 
 
 def test_one_order_and_one_seed_need_no_brackets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def given(*words: str) -> tuple[list[str], list[int]]:
+    def parsed(*words: str) -> tuple[list[str], list[int]]:
         (tmp_path / "study").mkdir(exist_ok=True)
         taken: dict[str, list] = {}
         with pytest.MonkeyPatch.context() as patch:
@@ -247,11 +247,11 @@ def test_one_order_and_one_seed_need_no_brackets(tmp_path: Path, capsys: pytest.
         assert "ZeroDivisionError" in capsys.readouterr().err
         return taken["orders"], taken["seeds"]
 
-    assert given("--orders", "av>t") == (["av>t"], [])
-    assert given("--orders", "av>t, vt>a", "--seeds", "0") == (["av>t", "vt>a"], [0])
-    assert given("--seeds", "0") == ([], [0])
-    assert given("--orders", "[av>t,vt>a]", "--seeds", "[0,1]") == (["av>t", "vt>a"], [0, 1])
-    assert given("--orders", "['av>t,avt']", "--seeds", "0,2") == (["av>t", "avt"], [0, 2])
+    assert parsed("--orders", "av>t") == (["av>t"], [])
+    assert parsed("--orders", "av>t, vt>a", "--seeds", "0") == (["av>t", "vt>a"], [0])
+    assert parsed("--seeds", "0") == ([], [0])
+    assert parsed("--orders", "[av>t,vt>a]", "--seeds", "[0,1]") == (["av>t", "vt>a"], [0, 1])
+    assert parsed("--orders", "['av>t,avt']", "--seeds", "0,2") == (["av>t", "avt"], [0, 2])
     for word in ("x", "0,x", "1.5"):
         message = error_of([str(tmp_path), "--store", "s", "--seeds", word], capsys)
         assert message == f"--seeds is {word}; give an integer, or several separated by commas, such as 0,1"

@@ -29,10 +29,10 @@ def video_scores(
 
     videos = range(int(of_clip.max()) + 1)
     s = [[Fraction(float(a @ b)) for b in clips] for a in texts]
-    mine = {v: [k for k in range(len(clips)) if of_clip[k] == v] for v in videos}
+    clips_of_video = {v: [k for k in range(len(clips)) if of_clip[k] == v] for v in videos}
     says = {v: [c for c in range(len(texts)) if of_text[c] == v] for v in videos}
-    best = [[max(row[k] for k in mine[v]) for v in videos] for row in s]
-    mean = [[sum(row[k] for k in mine[v]) / len(mine[v]) for v in videos] for row in s]
+    best = [[max(row[k] for k in clips_of_video[v]) for v in videos] for row in s]
+    mean = [[sum(row[k] for k in clips_of_video[v]) / len(clips_of_video[v]) for v in videos] for row in s]
     votes = []
     for v in videos:
         ballot = dict.fromkeys(videos, Fraction(0))

@@ -24,8 +24,8 @@ def clips(videos: list[str], spans: list[tuple[float, float]] | None = None, ids
 def test_rows_by_clip_by_video_by_plain_name_and_by_its_last_part(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("id,class,split\nclip 0,a,train\nv1,b,test\nc/v2.avi,c,\nelsewhere/v3,d,test\nx/v4,e,\ny/v4,f,\n")
-    named = clips(["v1", "v1", "train/c/v2", "v3", "v5"])
-    columns = read_labels(path).of_clips(named)
+    embedded = clips(["v1", "v1", "train/c/v2", "v3", "v5"])
+    columns = read_labels(path).of_clips(embedded)
     assert columns["class"].tolist() == ["a", "b", "c", "d", ""]
     assert columns["split"].tolist() == ["train", "test", "", "test", ""]
     with pytest.raises(
@@ -54,12 +54,12 @@ def test_a_clip_that_two_ids_may_mean_and_exact_ids_first(tmp_path: Path) -> Non
 def test_labels_of_less_than_half_of_the_clips_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("id,class\nv0,a\nw1,b\nw2,b\n")
-    table, named = read_labels(path), clips(["v0", "v1", "v2", "v3"])
+    table, embedded = read_labels(path), clips(["v0", "v1", "v2", "v3"])
     with pytest.raises(TrichordError) as caught:
-        table.of_clips(named)
+        table.of_clips(embedded)
     assert "3 of its 4 ids are not in" in str(caught.value) and "--missing drop" in str(caught.value)
     assert "'clip 1', 'clip 2', 'clip 3'" in str(caught.value) and "'w1', 'w2'" in str(caught.value)
-    assert table.of_clips(named, allow_missing=True)["class"].tolist() == ["a", "", "", ""]
+    assert table.of_clips(embedded, allow_missing=True)["class"].tolist() == ["a", "", "", ""]
 
 
 @pytest.mark.parametrize("rows", [("v,dog,", "w,cat,", "v,cat,"), ("v,cat,", "v,cat,train"), ("v,,", "v,dog,")])

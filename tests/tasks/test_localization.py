@@ -153,10 +153,10 @@ def test_recalls_against_loops(videos: list[tuple[int, int, str]]) -> None:
         return
     pooled, mean = [], []
     for name in sorted(set(task)):
-        mine = [i for i, t in enumerate(task) if t == name and present[i] > 0]
-        if mine:
-            pooled.append(100 * sum(hits[i] for i in mine) / sum(present[i] for i in mine))
-            mean.append(100 * sum(hits[i] / present[i] for i in mine) / len(mine))
+        members = [i for i, t in enumerate(task) if t == name and present[i] > 0]
+        if members:
+            pooled.append(100 * sum(hits[i] for i in members) / sum(present[i] for i in members))
+            mean.append(100 * sum(hits[i] / present[i] for i in members) / len(members))
     assert recall_pooled_per_task(hits, present, task).mean == pytest.approx(np.mean(pooled))
     assert recall_mean_over_videos(hits, present, task).mean == pytest.approx(np.mean(mean))
 

@@ -39,8 +39,8 @@ def planted(num: int = 24, noise: float = 0.1, **more: Any) -> Embedded:
     rows = {m: np.eye(4)[kind] + noise * rng.standard_normal((num, 4)) for m in ("video", "audio")}
     names = [CLASSES[k] for k in kind]
     labels = {"class": names, "split": ["test" if i % 4 == 0 else "train" for i in range(num)]}
-    given = {"labels": labels, "captions": names, "ids": [f"c{i}" for i in range(num)]} | more
-    return Embedded.of({**rows, "text": np.eye(4)[kind]}, **given)
+    fields = {"labels": labels, "captions": names, "ids": [f"c{i}" for i in range(num)]} | more
+    return Embedded.of({**rows, "text": np.eye(4)[kind]}, **fields)
 
 
 def run(name: str, embedded: Embedded, **options: Any) -> Outcome:
@@ -133,8 +133,8 @@ def test_a_probe_learns_from_training_clips_alone() -> None:
 
 
 def test_training_clips_without_a_side_are_not_used_for_it() -> None:
-    seen = [i % 3 != 2 or i % 4 == 0 for i in range(24)]  # the third class has video in its two test clips alone
-    outcome = run("linear-probe", planted(valid={"video": seen}))
+    has_video = [i % 3 != 2 or i % 4 == 0 for i in range(24)]  # the third class has video in its two test clips alone
+    outcome = run("linear-probe", planted(valid={"video": has_video}))
     assert value(outcome, "video, class")[:2] == (pytest.approx(400 / 6), pytest.approx(50 * 4 / 6))
     assert value(outcome, "audio, class")[0] == 100
 
@@ -208,10 +208,10 @@ def action_store(path: Path) -> Store:
     with StoreWriter(path, word_vectors()) as writer:
         for i in range(18):
             streams = {"visual_2d": looks[[i % 3]] + 0.01 * i}
-            said = Captions(np.zeros(1), np.full(1, 5.0), (CLASSES[i % 3],))
+            captions = Captions(np.zeros(1), np.full(1, 5.0), (CLASSES[i % 3],))
             split = "test" if i % 6 < 3 else "train"
             name = f"{'train/' if split == 'train' else ''}{CLASSES[i % 3]}/v{i}"
-            writer.add(Item(name, "acts", split, 5.0, streams, {"visual_2d": 0.0}, said))
+            writer.add(Item(name, "acts", split, 5.0, streams, {"visual_2d": 0.0}, captions))
     return Store(path)
 
 

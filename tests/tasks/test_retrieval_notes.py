@@ -11,10 +11,10 @@ from trichord.evaluation.embedded import Embedded
 from trichord.recipes import load_recipe
 from trichord.store import Store
 from trichord.study.evaluate import evaluate
+from trichord.study.evaluation_tables import results_table
 from trichord.study.ranks import fault_of_rows
 from trichord.study.run import train_order
 from trichord.study.scores import fusion_of, target_of
-from trichord.study.table import results_table
 from trichord.tasks.protocol import Options
 from trichord.tasks.registry import find_protocol
 from trichord.tasks.retrieval.measure import RetrievalResult
@@ -57,8 +57,8 @@ def test_several_captions_under_a_protocol_with_one(name: str, size: int) -> Non
 
 
 def test_one_line_where_clips_have_one_text_each() -> None:
-    said = [note for note in notes("lsmdc", clips(30, 30)) if SIZE in note]
-    assert said == [f"lsmdc: 30 clips instead of 1,000, {SIZE}"]
+    size_notes = [note for note in notes("lsmdc", clips(30, 30)) if SIZE in note]
+    assert size_notes == [f"lsmdc: 30 clips instead of 1,000, {SIZE}"]
 
 
 def test_how_to_give_the_clips_of_msrvtt_that_lack_audio() -> None:
@@ -107,8 +107,8 @@ def test_windows_are_in_the_names_of_figures_of_labels(trained: Path, tiny_store
     ]
     (tmp_path / "l.csv").write_text("\n".join(["id,class,fold-1,fold-2", *lines]))
     protocols = ["linear-probe", "knn", "clustering"]
-    given = Options(labels=str(tmp_path / "l.csv"))
-    evaluation = evaluate(trained, str(tiny_store), protocols, options=given, num_windows=2, window_s=3.0)
+    options = Options(labels=str(tmp_path / "l.csv"))
+    evaluation = evaluate(trained, str(tiny_store), protocols, options=options, num_windows=2, window_s=3.0)
     mark = "2 windows of 3 s, mean"
     for done in evaluation.benchmarks:
         rows, name = done.outcome.rows, done.name

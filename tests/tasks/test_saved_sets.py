@@ -27,8 +27,8 @@ from trichord.tasks.subject import Subject
 def evaluated(subject: Subject, names: list[str], options: Options, on: str = "") -> Evaluation:
     done = Evaluation(subject)
     for name in names:
-        protocol, mine = find_protocol(name), replace(options, on="" if find_protocol(name).clips else on)
-        done.benchmarks.append(Evaluated(name, protocol, mine, protocol.run(subject, mine)))
+        protocol, own_options = find_protocol(name), replace(options, on="" if find_protocol(name).clips else on)
+        done.benchmarks.append(Evaluated(name, protocol, own_options, protocol.run(subject, own_options)))
     return done
 
 
@@ -51,11 +51,11 @@ def same_from_file(embedded: Evaluation, path: Path, options: Options) -> Embedd
     plain = replace(options, labels="", text_encoder="", fusion=fusion)
     again = evaluate(None, None, [done.name for done in embedded.benchmarks], embeddings=path,
                      directions=options.directions, options=plain)  # fmt: skip
-    mine, other = in_order(embedded), in_order(again)
+    rows, rows_again = in_order(embedded), in_order(again)
     if path.suffix == ".npz":  # has the labels in their order
         assert [(r.of, r.measure) for r in rows_of(embedded)] == [(r.of, r.measure) for r in rows_of(again)]
-    assert [(r.of, r.measure, r.num) for r in mine] == [(r.of, r.measure, r.num) for r in other]
-    for a, b in zip(mine, other, strict=True):
+    assert [(r.of, r.measure, r.num) for r in rows] == [(r.of, r.measure, r.num) for r in rows_again]
+    for a, b in zip(rows, rows_again, strict=True):
         assert (a.value, a.chance, a.low, a.high) == pytest.approx((b.value, b.chance, b.low, b.high)), (
             a.of,
             a.measure,
@@ -119,12 +119,12 @@ def test_folders_and_splits_of_the_store(tmp_path: Path) -> None:
 def test_a_file_with_a_table_is_saved_with_its_labels(tmp_path: Path) -> None:
     store = action_store(tmp_path / "store")
     subject = subject_of(store)
-    given = subject.embedded(subject.clip_set("acts/test", "all"), ("video",))
+    clips = subject.embedded(subject.clip_set("acts/test", "all"), ("video",))
     labels = tmp_path / "labels.jsonl"
-    rows = [{"id": v, "kind": CLASSES[i % 2], "fold": ["train", "test"][i // 6]} for i, v in enumerate(given.videos)]
+    rows = [{"id": v, "kind": CLASSES[i % 2], "fold": ["train", "test"][i // 6]} for i, v in enumerate(clips.videos)]
     labels.write_text("\n".join(map(json.dumps, rows)))
     options = Options(labels=str(labels))
-    evaluation = evaluated(Subject.of_embeddings(given), ["knn"], options)
+    evaluation = evaluated(Subject.of_embeddings(clips), ["knn"], options)
     assert {"kind", "fold"} <= set(same_from_file(evaluation, tmp_path / "e.npz", options).labels)
 
 

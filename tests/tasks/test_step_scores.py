@@ -96,16 +96,16 @@ def scores_by_hand(subject: Subject, window_s: float) -> dict[str, np.ndarray]:
     model = subject.model
     assert isinstance(model, Linear)
     texts = texts_by_hand(subject, "23521")
-    seen, heard = [], []
+    video_rows, audio_rows = [], []
     spectrogram = (-80 * rows(0, 40, 1000).astype(np.float16)).astype(np.float64)
     streams = [pooled_to(rows(6, 10, 6), 10), pooled_to(rows(5, 15, 5), 10)]
     for t in range(10):
         row = np.concatenate([s[t] / np.linalg.norm(s[t]) for s in streams])
-        seen.append(row @ model.maps["video"].detach().numpy())
+        video_rows.append(row @ model.maps["video"].detach().numpy())
         begin, end = max(0.0, t - window_s / 2), min(10.0, t + window_s / 2)
         frames = spectrogram[:, time_to_frame(begin) : time_to_frame(end)][:, : round(100 * window_s)]
-        heard.append(frames.mean(axis=1) @ model.maps["audio"].detach().numpy() / 100)
-    return {"t2v": np.array(seen) @ texts.T, "t2a": np.array(heard) @ texts.T}
+        audio_rows.append(frames.mean(axis=1) @ model.maps["audio"].detach().numpy() / 100)
+    return {"t2v": np.array(video_rows) @ texts.T, "t2a": np.array(audio_rows) @ texts.T}
 
 
 @pytest.mark.parametrize("window_s", [8.0, 3.0])
@@ -229,8 +229,8 @@ def test_a_second_without_anything_is_never_chosen_before_others() -> None:
     # Second 1 of q has no picture: it gets the lowest score of q, which is -1 here, not 0.
     video = np.array([[1, 0, 0], [0, 1, 0], [0, 0, -1], [5, 5, 5], [0, 0, -0.5]], np.float32)
     valid = {"video": [True, True, True, False, True]}
-    given = given_file(embeddings={"video": video, "text": np.eye(3, dtype=np.float32)}, valid=valid)
-    subject = Subject.of_embeddings(given)
+    embedded = given_file(embeddings={"video": video, "text": np.eye(3, dtype=np.float32)}, valid=valid)
+    subject = Subject.of_embeddings(embedded)
     _, q = step_videos(subject, "", "", step_directions(subject, "", (Direction.parse("t2v"),), ""), "sum", 8)
     assert q.scores["t2v"][:, 0].tolist() == [-0.5, -1, -1]
 

@@ -38,7 +38,7 @@ CLASSES = ("RedDog", "BlueCat")
 SECONDS = 9
 
 
-class Made(NamedTuple):
+class Films(NamedTuple):
     subject: Subject
     store: Path
     encoder: str  # as given on the command line
@@ -52,10 +52,10 @@ def write_store(path: Path, encoder: str, *, step_rows: bool = False, text: bool
         for i in range(4):
             streams = {"visual_2d": rng.random((SECONDS, VIDEO_DIM)).astype(np.float32)}
             rates = {"visual_2d": 1.0}
-            said = Captions(np.zeros(1), np.full(1, float(SECONDS)), ("a small tree",))
+            captions = Captions(np.zeros(1), np.full(1, float(SECONDS)), ("a small tree",))
             if text:
-                streams["text"], rates["text"] = model.encode(said.text), PER_CAPTION
-            writer.add(Item(f"{CLASSES[i % 2]}/v{i}", "films", "test", float(SECONDS), streams, rates, said))
+                streams["text"], rates["text"] = model.encode(captions.text), PER_CAPTION
+            writer.add(Item(f"{CLASSES[i % 2]}/v{i}", "films", "test", float(SECONDS), streams, rates, captions))
         task = task_item(Task("t", STEPS), "films").item
         if step_rows:
             task = replace(task, streams={"text": model.encode(STEPS)}, rates_hz={"text": PER_CAPTION})
@@ -76,24 +76,24 @@ def subject_of(store: Path, text: str = "embeddings") -> Subject:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+def films(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Films]:
     """A store that records a model folder by its name, which is found in the working directory."""
     root = tmp_path_factory.mktemp("texts")
     tiny_transformers.bert(root / "bert")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         write_store(root / "store", "hf:bert")
-        yield Made(subject_of(root / "store"), root / "store", "hf:bert")
+        yield Films(subject_of(root / "store"), root / "store", "hf:bert")
 
 
-def joint(made: Made, texts: tuple[str, ...]) -> np.ndarray:
+def joint(films: Films, texts: tuple[str, ...]) -> np.ndarray:
     """Return (P, D) embeddings by hand, one text at a time."""
-    assert made.subject.model is not None
-    encoder, embedded = load_text_encoder(made.encoder), []
+    assert films.subject.model is not None
+    encoder, embedded = load_text_encoder(films.encoder), []
     for text in texts:
         row = torch.from_numpy(encoder.encode([text]).astype(np.float32))[None]
         with torch.no_grad():
-            out = made.subject.model.embed(text=row, text_mask=torch.ones(1, 1, dtype=torch.bool))["text"]
+            out = films.subject.model.embed(text=row, text_mask=torch.ones(1, 1, dtype=torch.bool))["text"]
         embedded.append(out[0].numpy())
     return np.stack(embedded)
 
@@ -103,60 +103,60 @@ def scores_of(subject: Subject, **options: str) -> list[np.ndarray]:
     return [v.scores["t2v"] for v in step_videos(subject, "films", "test", directions, "sum", 8.0, **options)]
 
 
-def test_steps_are_embedded_by_the_encoder_of_the_store(made: Made, tmp_path: Path) -> None:
-    texts = joint(made, STEPS)
+def test_steps_are_embedded_by_the_encoder_of_the_store(films: Films, tmp_path: Path) -> None:
+    texts = joint(films, STEPS)
     # the same videos, with embeddings of the steps in the store
-    write_store(tmp_path / "rows", made.encoder, step_rows=True)
+    write_store(tmp_path / "rows", films.encoder, step_rows=True)
     in_store = scores_of(subject_of(tmp_path / "rows"))
-    rows_of_steps = scores_of(made.subject)
+    rows_of_steps = scores_of(films.subject)
     assert len(rows_of_steps) == 4 and rows_of_steps[0].shape == (SECONDS, 3)
     for item, (scores, stored) in enumerate(zip(rows_of_steps, in_store, strict=True)):
         np.testing.assert_allclose(scores, stored, atol=1e-5)
-        seconds, _ = embed_seconds(made.subject, item, np.arange(SECONDS), SECONDS, "video", 8.0)
+        seconds, _ = embed_seconds(films.subject, item, np.arange(SECONDS), SECONDS, "video", 8.0)
         np.testing.assert_allclose(scores, seconds @ texts.T, atol=1e-5)
-    outcome = find_protocol("world-steps").run(made.subject, Options(directions=("t2v",), on="films/test"))
+    outcome = find_protocol("world-steps").run(films.subject, Options(directions=("t2v",), on="films/test"))
     assert [row.measure for row in outcome.rows][0] == PER_VIDEO and outcome.rows[0].num == 4
 
 
-def test_steps_need_no_text_stream_in_the_store(made: Made, tmp_path: Path) -> None:
-    write_store(tmp_path / "store", made.encoder, text=False)
-    for mine, other in zip(scores_of(subject_of(tmp_path / "store")), scores_of(made.subject), strict=True):
-        np.testing.assert_array_equal(mine, other)
+def test_steps_need_no_text_stream_in_the_store(films: Films, tmp_path: Path) -> None:
+    write_store(tmp_path / "store", films.encoder, text=False)
+    for scores, expected in zip(scores_of(subject_of(tmp_path / "store")), scores_of(films.subject), strict=True):
+        np.testing.assert_array_equal(scores, expected)
 
 
-def test_class_names_are_embedded_too(made: Made) -> None:
+def test_class_names_are_embedded_too(films: Films) -> None:
     options = Options(on="films/test", templates=("a {}", "the {} barks"))
-    outcome = find_protocol("zero-shot-classification").run(made.subject, options)
+    outcome = find_protocol("zero-shot-classification").run(films.subject, options)
     name = "zero-shot-classification:films/test"
-    embedded = made.subject.embedded(made.subject.clip_set("films/test", "all"), ("video",))
+    embedded = films.subject.embedded(films.subject.clip_set("films/test", "all"), ("video",))
     names = ("blue cat", "red dog")
-    classes = np.stack([joint(made, (f"a {name}", f"the {name} barks")).mean(0) for name in names])
+    classes = np.stack([joint(films, (f"a {name}", f"the {name} barks")).mean(0) for name in names])
     right = (embedded.embeddings["video"] @ classes.T).argmax(1) == [v.startswith("Red") for v in embedded.videos]
     row = next(row for row in outcome.rows if (row.of, row.measure) == ("video, class", "top-1"))
     assert (row.protocol, row.value, row.num) == (name, pytest.approx(100 * right.mean()), 4)
 
 
-def test_a_store_that_does_not_record_its_text_encoder(made: Made, tmp_path: Path) -> None:
-    write_store(tmp_path / "store", made.encoder)
+def test_a_store_that_does_not_record_its_text_encoder(films: Films, tmp_path: Path) -> None:
+    write_store(tmp_path / "store", films.encoder)
     (tmp_path / "store" / ENCODERS).unlink()
     subject = subject_of(tmp_path / "store")
     with pytest.raises(
         TrichordError, match=r"does not record the encoder .* needed for step texts; give .* --text_encoder"
     ):
         scores_of(subject)
-    for mine, other in zip(scores_of(subject, text_encoder=made.encoder), scores_of(made.subject), strict=True):
-        np.testing.assert_array_equal(mine, other)
+    for scores, expected in zip(scores_of(subject, text_encoder=films.encoder), scores_of(films.subject), strict=True):
+        np.testing.assert_array_equal(scores, expected)
     # the class names must then occur among the captions
     with pytest.raises(TrichordError, match="caption of the clips .'BlueCat' would be 'blue cat'.; add a text"):
         find_protocol("zero-shot-classification").run(subject, Options(on="films/test"))
-    named = Options(on="films/test", text_encoder=made.encoder)
-    assert find_protocol("zero-shot-classification").run(subject, named).rows
+    with_encoder = Options(on="films/test", text_encoder=films.encoder)
+    assert find_protocol("zero-shot-classification").run(subject, with_encoder).rows
 
 
-def test_encoders_that_do_not_fit_are_refused(made: Made, tmp_path: Path) -> None:
+def test_encoders_that_do_not_fit_are_refused(films: Films, tmp_path: Path) -> None:
     def error_of(**options: str) -> str:
         with pytest.raises(TrichordError) as caught:
-            scores_of(made.subject, **options)
+            scores_of(films.subject, **options)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -168,7 +168,7 @@ def test_encoders_that_do_not_fit_are_refused(made: Made, tmp_path: Path) -> Non
     gone = error_of(text_encoder="hf:/nowhere/at-all")
     assert gone.startswith("step texts need the encoder of the text embeddings, hf:/nowhere/at-all, which cannot be")
     assert "does not exist" in gone and "give its location with --text_encoder hf:FOLDER or st:FOLDER" in gone
-    write_store(tmp_path / "store", made.encoder)
+    write_store(tmp_path / "store", films.encoder)
     (tmp_path / "store" / ENCODERS).unlink()
     wide = f"hf:{tiny_transformers.clip(tmp_path / 'clip')}"
     with pytest.raises(
@@ -177,10 +177,10 @@ def test_encoders_that_do_not_fit_are_refused(made: Made, tmp_path: Path) -> Non
         scores_of(subject_of(tmp_path / "store"), text_encoder=wide)
 
 
-def test_a_moved_encoder_is_found_where_it_is_named(made: Made, tmp_path: Path) -> None:
+def test_a_moved_encoder_is_found_where_it_is_named(films: Films, tmp_path: Path) -> None:
     moved = f"hf:{tiny_transformers.bert(tmp_path / 'elsewhere')}"
-    for mine, other in zip(scores_of(made.subject, text_encoder=moved), scores_of(made.subject), strict=True):
-        np.testing.assert_array_equal(mine, other)
+    for scores, expected in zip(scores_of(films.subject, text_encoder=moved), scores_of(films.subject), strict=True):
+        np.testing.assert_array_equal(scores, expected)
 
 
 def test_an_encoder_without_effect_is_refused(tmp_path: Path) -> None:

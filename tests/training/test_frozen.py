@@ -122,9 +122,9 @@ def test_a_cached_stage_trains_as_an_uncached_one(order: str, store: Store, tmp_
     for cache in ("auto", "off"):
         summary = run.train_order(store.path, tmp_path / cache, order, 0, debug(frozen_cache=cache))
         folders[cache] = summary.model_folder
-        made = (store.path / "frozen").is_dir()
-        assert made == (cache == "auto")
-        if made:
+        is_cached = (store.path / "frozen").is_dir()
+        assert is_cached == (cache == "auto")
+        if is_cached:
             assert {p.name.split("-")[0] for p in (store.path / "frozen").iterdir() if p.is_dir()} == set(
                 stages_of(Order.parse(order))[1].frozen
             )
@@ -142,21 +142,21 @@ def test_a_cached_stage_trains_as_an_uncached_one(order: str, store: Store, tmp_
 
 def test_orders_share_the_cache_of_a_common_encoder(store: Store) -> None:
     model, stage, source, reader = parts(store)
-    said: list[str] = []
-    with passing_messages(said.append):
+    lines: list[str] = []
+    with passing_messages(lines.append):
         frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True))
-    assert [line.split(":")[0] for line in said] == ["frozen audio", "frozen video"]
+    assert [line.split(":")[0] for line in lines] == ["frozen audio", "frozen video"]
     before = {p: p.stat().st_mtime_ns for p in (store.path / "frozen").rglob("*.npy")}
     later = stages_of(Order.parse("at>v"))[1]
-    with passing_messages(said.append):
+    with passing_messages(lines.append):
         frozen_inputs(model, later, source, reader, LARGE, Accelerator(cpu=True))
-    assert [line.split(":")[0] for line in said[2:]] == ["frozen text"], "the audio was there"
+    assert [line.split(":")[0] for line in lines[2:]] == ["frozen text"], "the audio was there"
     assert {p: p.stat().st_mtime_ns for p in before} == before
     with torch.no_grad():
         next(model.encoders["audio"].parameters()).add_(1.0)
-    with passing_messages(said.append):
+    with passing_messages(lines.append):
         frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True))
-    assert [line.split(":")[0] for line in said[3:]] == ["frozen audio"], "other weights are another cache"
+    assert [line.split(":")[0] for line in lines[3:]] == ["frozen audio"], "other weights are another cache"
 
 
 def test_the_store_lists_caches_and_passes_verification(store: Store) -> None:
@@ -171,14 +171,14 @@ def test_pooled_audio_where_embeddings_are_too_large(store: Store, tmp_path: Pat
     recipe = load_recipe("debug", model={"embed_dim": 64}, training={"tensorboard": False, "device": "cpu"}, data=SMALL)
     model, stage, source, reader = parts(store, recipe=recipe)
     num_clips = list_clips(source).num_clips
-    said: list[str] = []
+    lines: list[str] = []
     limits = replace(LARGE, most_bytes=4 * 16 * num_clips)
-    with passing_messages(said.append):
+    with passing_messages(lines.append):
         rows_by_modality = frozen_inputs(model, stage, source, reader, limits, Accelerator(cpu=True))
     assert {m: rows.kind for m, rows in rows_by_modality.items()} == {"audio": "pooled"} and rows_by_modality[
         "audio"
     ].values.shape[1] == 16
-    assert any("frozen video" in line and "more than training.frozen_cache_gb" in line for line in said)
+    assert any("frozen video" in line and "more than training.frozen_cache_gb" in line for line in lines)
     plain = reader.read(source.draw(0, 0))
     reader.frozen = rows_by_modality
     batch, words = reader.read(source.draw(0, 0)), torch.from_numpy(store.word_vectors)

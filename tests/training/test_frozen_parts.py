@@ -176,11 +176,11 @@ def test_a_lost_process_loses_only_its_unfinished_part(store: Path, tmp_path: Pa
     assert lost.exitcode == -9 and other.exitcode == 0
     work = work_on(store)
     assert_whole(work)
-    made = [tuple(line.split()) for line in log.read_text().splitlines()]
-    by_lost, by_other = ({line[1:] for line in made if line[0] == word} for word in ("lost", "other"))
+    blocks = [tuple(line.split()) for line in log.read_text().splitlines()]
+    by_lost, by_other = ({line[1:] for line in blocks if line[0] == word} for word in ("lost", "other"))
     assert len(by_lost) == 6 and len(by_lost | by_other) == 24
     assert len(by_lost & by_other) == 2, "the two blocks of the part that it was at"
-    assert len(made) == 26
+    assert len(blocks) == 26
 
 
 @pytest.mark.usefixtures("_small")
@@ -195,12 +195,12 @@ def test_a_pass_continues_with_another_number_of_processes(store: Path, tmp_path
         assert process.exitcode == -9
     work = work_on(store)
     assert parts_done(work) == {0, 3} and not work.finished
-    said: list[str] = []
-    with passing_messages(said.append):
+    messages: list[str] = []
+    with passing_messages(messages.append):
         frozen_rows(work, encoder(log, word="last"))
     assert_whole(work)
     assert sum(line.startswith("last") for line in log.read_text().splitlines()) == 16
-    assert said[-1] == f"frozen video: 96 clips, 0 MB in {work.folder}"  # lines of progress may precede it
+    assert messages[-1] == f"frozen video: 96 clips, 0 MB in {work.folder}"  # lines of progress may precede it
 
 
 @pytest.mark.usefixtures("_small")
@@ -210,21 +210,21 @@ def test_a_waiting_process_takes_over_from_a_lost_one(store: Path, tmp_path: Pat
     slow.start()
     while not log.exists():
         slow.join(0.02)
-    said: list[str] = []
-    with passing_messages(said.append):
+    messages: list[str] = []
+    with passing_messages(messages.append):
         frozen_rows(work := work_on(store), encoder(log))
     slow.join()
     assert slow.exitcode == -9
-    assert any("80 of 96 clips; waiting for other processes that compute the rest" in line for line in said)
+    assert any("80 of 96 clips; waiting for other processes that compute the rest" in line for line in messages)
     assert_whole(work)
 
 
 def frozen_in_launch(rank: int, world: int, port: int, store: str, block: int, out: str) -> None:
     join_gloo(rank, world, port)
     frozen_parts.BLOCK = block
-    made, said = _frozen_of(store)
-    (Path(out) / f"{rank}.json").write_text(json.dumps(said))
-    assert made == ["audio", "video"]
+    modalities, messages = _frozen_of(store)
+    (Path(out) / f"{rank}.json").write_text(json.dumps(messages))
+    assert modalities == ["audio", "video"]
 
 
 def _frozen_of(store: str) -> tuple[list[str], list[str]]:
@@ -234,12 +234,12 @@ def _frozen_of(store: str) -> tuple[list[str], list[str]]:
     recipe = load_recipe("debug", training={"tensorboard": False, "device": "cpu"})
     stage = stages_of(Order.parse("av>t"))[1]
     source, reader = factories.build_batches(recipe, Store(store), stage, 0)
-    said: list[str] = []
+    messages: list[str] = []
     settings = FrozenSettings(True, 10**12, 10**9, "no")
     model = factories.build_model(recipe, source.store, 0)
-    with passing_messages(said.append):
+    with passing_messages(messages.append):
         rows_by_modality = frozen_inputs(model, stage, source, reader, settings, Accelerator(cpu=True))
-    return sorted(rows_by_modality), said
+    return sorted(rows_by_modality), messages
 
 
 @pytest.mark.slow
@@ -258,6 +258,6 @@ def test_a_launch_is_bit_equal_to_one_process(
         for name in ("values", "valid", "row", "begin"):
             one, several = (root / "frozen" / folder.name / f"{name}.npy" for root in (alone, store))
             assert one.read_bytes() == several.read_bytes()
-    said = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(world)]
-    assert not any(said[1:]), "the main process alone says something, unless it comes late"
-    assert {line.split(" clips")[0] for line in said[0]} <= {"frozen audio: 96", "frozen video: 96"}
+    messages = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(world)]
+    assert not any(messages[1:]), "the main process alone says something, unless it comes late"
+    assert {line.split(" clips")[0] for line in messages[0]} <= {"frozen audio: 96", "frozen video: 96"}

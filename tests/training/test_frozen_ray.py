@@ -81,10 +81,10 @@ def test_parts_of_actors_are_those_of_the_local_pass(
 ) -> None:
     store = Path(shutil.copytree(stores[0], tmp_path / "s"))
     monkeypatch.setattr(frozen_ray, "Cluster", InProcess)
-    said: list[str] = []
-    with passing_messages(said.append):
-        made = freeze_on_ray(RayOptions(), *arguments(store), Accelerator(cpu=True))
-    assert made == 6 and said == ["frozen video, text: 2 workers on Ray computed 6 parts"]
+    messages: list[str] = []
+    with passing_messages(messages.append):
+        num_parts = freeze_on_ray(RayOptions(), *arguments(store), Accelerator(cpu=True))
+    assert num_parts == 6 and messages == ["frozen video, text: 2 workers on Ray computed 6 parts"]
     assert len(list((store / "frozen").glob("*/index.json"))) == 2
     assert values(store) == stores[1]
     assert freeze_on_ray(RayOptions(), *arguments(store), Accelerator(cpu=True)) == 0

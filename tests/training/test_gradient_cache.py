@@ -117,8 +117,8 @@ def test_frozen_modalities_are_not_encoded_again() -> None:
     network = model().train()
     network.requires_grad_(False)
     network.encoders["text"].requires_grad_(True)
-    seen: list[set[str]] = []
-    network.register_forward_pre_hook(lambda _, __, given: seen.append(set(given)), with_kwargs=True)
+    input_names: list[set[str]] = []
+    network.register_forward_pre_hook(lambda _, __, kwargs: input_names.append(set(kwargs)), with_kwargs=True)
     loss = CombinedLoss(
         pairs=[("video", "text"), ("audio", "text")],
         contrast=InfoNCE(0.5),
@@ -126,7 +126,7 @@ def test_frozen_modalities_are_not_encoded_again() -> None:
     cache, given_inputs = GradientCache(network, Accelerator(cpu=True), ["text"], chunk=4), inputs(8)
     loss(cache.encode(given_inputs), valid(8))["loss"].backward()
     cache.backward(given_inputs)
-    assert seen == [set(given_inputs)] * 2 + [{"text", "text_mask"}] * 2
+    assert input_names == [set(given_inputs)] * 2 + [{"text", "text_mask"}] * 2
     assert {name.split(".")[1] for name in gradients(network)} == {"text"}
 
 

@@ -115,12 +115,12 @@ def normalised(rank: int, norm: nn.BatchNorm2d | None = None, part: slice | None
     """Return outputs, gradients and buffers of a few steps on this process's rows; the last step has a single row."""
     norm = norm or BatchNorm2d(2).double()
     set_over_processes(norm, True)
-    mine = slice(sum(SIZES[:rank]), sum(SIZES[: rank + 1])) if part is None else part
+    own_rows = slice(sum(SIZES[:rank]), sum(SIZES[: rank + 1])) if part is None else part
     tensors = {}
     for step in range(STEPS):
-        x = rows(step)[mine].requires_grad_()
+        x = rows(step)[own_rows].requires_grad_()
         y = norm(x)
-        (y * rows(step + 10)[mine]).sum().backward()
+        (y * rows(step + 10)[own_rows]).sum().backward()
         tensors |= {f"y{step}": y.detach(), f"grad{step}": x.grad}
     alone = rows(0)[:1, :, :, :1] if rank == 2 or part is not None else rows(0)[:0]
     tensors["alone"] = norm(alone).detach()

@@ -116,8 +116,8 @@ def cache_name(**changes: Any) -> str:
     clips = {"items": np.arange(5), "min_clip_s": 10.0, "published_words": False, "fingerprint": "f" * 64}
     reading = {"visual_streams": ("visual_2d",), "audio_frames": 1000, "audio_pad_db": -80.0, "max_words": 20}
     inputs = {"audio": "spectrogram", "text": "words"}
-    given = {"model": model_of(), "modality": "video", "kind": "embedding", "precision": "no"}
-    every = clips | reading | inputs | given
+    model_settings = {"model": model_of(), "modality": "video", "kind": "embedding", "precision": "no"}
+    every = clips | reading | inputs | model_settings
     assert set(changes) <= set(every)
     every |= changes
     store = SimpleNamespace(fingerprint=every["fingerprint"])

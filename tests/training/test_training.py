@@ -247,14 +247,14 @@ def test_one_switch_reaches_every_fast_path(
 ) -> None:
     kept: list[bool] = []
     monkeypatch.setattr(loop, "keep_freed_memory", lambda: kept.append(True))
-    seen: list[Any] = []
+    observed: list[Any] = []
 
     def watched(model: Any, stage: Any, loss: Any, source: Any, reader: Any, settings: Any, **options: Any) -> int:
         steps = train_stage(model, stage, loss, source, reader, settings, **options)
         davenet = model.encoders["audio"].davenet
-        seen.append((davenet.fast, loss.memory.path is None, settings.training.fast))
+        observed.append((davenet.fast, loss.memory.path is None, settings.training.fast))
         return steps
 
     monkeypatch.setattr(run, "train_stage", watched)
     run.train_order(tiny_store, tmp_path / "run", "avt", 0, debug(fast=fast, max_steps=1))
-    assert seen == [(fast,) * 3] and kept == [True] * fast
+    assert observed == [(fast,) * 3] and kept == [True] * fast

@@ -193,15 +193,15 @@ def test_the_picture_shows_the_planted_values(muddled: VideoScript) -> None:
             rng = np.random.default_rng([*muddled.seed, 1, index])
             return StepPainter(replace(step.as_seen(), **changes), place, 96, 64, rng).frame(1.5)
 
-        where, seen = planted["video"]["place"][0], planted["video"]
+        where, shown_values = planted["video"]["place"][0], planted["video"]
         for factor, values in (("object", OBJECTS), ("tool", TOOLS), ("action", ACTIONS)):
             flag = f"{factor}_shown"
             same = [v for v in values if np.array_equal(alike(where, **{factor: v, flag: True}), shown[at])]
             same += [None] * np.array_equal(alike(where, **{flag: False}), shown[at])
-            assert same == [seen[factor][0]], (index, factor)
+            assert same == [shown_values[factor][0]], (index, factor)
         assert [p for p in (*PLACES, None) if np.array_equal(alike(p), shown[at])] == [where]
         same = [n for n in (None, *range(1, 9)) if np.array_equal(alike(where, order_shown=n), shown[at])]
-        assert [n and str(n) for n in same] == [seen["order"][0]]
+        assert [n and str(n) for n in same] == [shown_values["order"][0]]
 
 
 def test_the_sound_carries_planted_values_but_not_the_object(muddled: VideoScript) -> None:
@@ -214,13 +214,13 @@ def test_the_sound_carries_planted_values_but_not_the_object(muddled: VideoScrip
     level = 0.09 / 10
     rest = track - level * 10**-0.5 * background
     for index, planted in enumerate(shown_by(muddled)):
-        heard = rest[index * num : (index + 1) * num]
+        played = rest[index * num : (index + 1) * num]
         action = planted["audio"]["action"][0]
         expected = np.zeros(num)
         if action:
             rng = np.random.default_rng([*muddled.seed, 2, index])
             expected = level * action_sound(action, None, num, SAMPLE_RATE_HZ, rng)
-        np.testing.assert_allclose(heard, expected, atol=1e-6)
+        np.testing.assert_allclose(played, expected, atol=1e-6)
 
 
 def dots(picture: np.ndarray) -> int:

@@ -77,9 +77,9 @@ def test_a_video_has_pictures_and_sound_of_the_right_length(world: Path, name: s
     assert len(shown) == 20
     assert np.mean(np.abs(shown[2].astype(int) - shown[15])) > 5  # two steps
     with av.open(str(world / name)) as container:
-        heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
-    assert abs(len(heard) / SAMPLE_RATE_HZ - 4.0) < 0.15
-    assert 0.01 < np.sqrt(np.mean(heard**2)) < 0.3
+        samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    assert abs(len(samples) / SAMPLE_RATE_HZ - 4.0) < 0.15
+    assert 0.01 < np.sqrt(np.mean(samples**2)) < 0.3
 
 
 def test_captions_are_those_of_the_script(world: Path) -> None:
@@ -272,14 +272,14 @@ def bands(sound: np.ndarray) -> np.ndarray:
 
 
 def test_actions_sound_different_for_every_object() -> None:
-    def heard(seed: int, objects: list[str]) -> dict[str, list[np.ndarray]]:
+    def bands_of_actions(seed: int, objects: list[str]) -> dict[str, list[np.ndarray]]:
         rng = np.random.default_rng(seed)
         return {a: [bands(action_sound(a, o, 5 * 16000, 16000, rng)) for o in objects] for a in ACTIONS}
 
-    means = {action: np.mean(sounds, axis=0) for action, sounds in heard(0, list(OBJECTS)[::3]).items()}
+    means = {action: np.mean(sounds, axis=0) for action, sounds in bands_of_actions(0, list(OBJECTS)[::3]).items()}
     right = [
         action == min(means, key=lambda a: float(np.linalg.norm(means[a] - sound)))
-        for action, sounds in heard(1, list(OBJECTS)[1::3]).items()
+        for action, sounds in bands_of_actions(1, list(OBJECTS)[1::3]).items()
         for sound in sounds
     ]
     assert np.mean(right) > 0.95

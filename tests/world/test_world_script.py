@@ -125,22 +125,22 @@ def test_shown_values_follow_the_profile(large: list[VideoScript]) -> None:
 
 
 def test_spoken_values_follow_the_profile(large: list[VideoScript]) -> None:
-    said: dict[str, list[bool]] = {"object": [], "tool": [], "action": []}
+    mentioned: dict[str, list[bool]] = {"object": [], "tool": [], "action": []}
     for video in large:
         for line in video.narration:
             if line.step is not None:
                 step = video.steps[line.step]
                 words = f" {line.text} "
                 forms = [form for pair in ACTIONS[step.action] for form in pair]
-                said["object"].append(any(f" {w} " in words for w in (step.object, *OBJECTS[step.object])))
-                said["tool"].append(any(f" {w} " in words for w in (step.tool, *TOOLS[step.tool])))
-                said["action"].append(any(f" {form} " in words for form in forms))
+                mentioned["object"].append(any(f" {w} " in words for w in (step.object, *OBJECTS[step.object])))
+                mentioned["tool"].append(any(f" {w} " in words for w in (step.tool, *TOOLS[step.tool])))
+                mentioned["action"].append(any(f" {form} " in words for form in forms))
     for name, expected in (
         ("object", BALANCED.object_said),
         ("tool", BALANCED.tool_said),
         ("action", BALANCED.action_said),
     ):
-        assert abs(np.mean(said[name]) - expected) < 0.02, name
+        assert abs(np.mean(mentioned[name]) - expected) < 0.02, name
 
 
 def test_values_that_are_not_said_have_no_words() -> None:
@@ -202,12 +202,12 @@ def test_each_held_out_step_has_one_caption(large: list[VideoScript]) -> None:
 # ---- recogniser's errors ----
 
 
-def edits(spoken: list[str], heard: list[str]) -> int:
+def edits(spoken: list[str], recognized: list[str]) -> int:
     """Return the Levenshtein distance in words, by the plain recurrence."""
-    row = list(range(len(heard) + 1))
+    row = list(range(len(recognized) + 1))
     for i, a in enumerate(spoken, 1):
         above, row = row, [i]
-        for j, b in enumerate(heard, 1):
+        for j, b in enumerate(recognized, 1):
             row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (a != b)))
     return row[-1]
 
@@ -226,9 +226,9 @@ def test_word_errors_come_at_the_given_rate(rate: float, fillers: float) -> None
 def test_recognition_errors_sound_similar_and_keep_a_word() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
-        heard = mishear(rng, "slice the tomato", word_error_rate=1.0, filler_rate=0.0).split()
-        assert heard and all(
-            any(word in CONFUSIONS.get(w, ()) or word == w for w in ("slice", "the", "tomato")) for word in heard
+        recognized = mishear(rng, "slice the tomato", word_error_rate=1.0, filler_rate=0.0).split()
+        assert recognized and all(
+            any(word in CONFUSIONS.get(w, ()) or word == w for w in ("slice", "the", "tomato")) for word in recognized
         )
     assert mishear(rng, "slice the tomato", word_error_rate=0.0, filler_rate=0.0) == "slice the tomato"
     assert mishear(rng, "hmm", word_error_rate=1.0, filler_rate=0.0) == "hmm"

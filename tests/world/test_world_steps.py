@@ -41,8 +41,8 @@ def write_store(path: Path, collection: str = "world") -> Path:
     """Write the two test videos as extraction names them; the training video is missing."""
     with StoreWriter(path, word_vectors_for(["add the salt"], WORDS)) as writer:
         for i in range(2):
-            made = tiny_item(i, "test", audio=False, captions=False)
-            writer.add(replace(made, video_id=f"test/test-{i:04d}", collection=collection, duration_s=20.0))
+            item = tiny_item(i, "test", audio=False, captions=False)
+            writer.add(replace(item, video_id=f"test/test-{i:04d}", collection=collection, duration_s=20.0))
     return path
 
 
@@ -55,9 +55,9 @@ def test_true_steps_join_the_videos(tmp_path: Path) -> None:
     name = "test/test-0001"
     spans = read_annotations(opened, "world")[name, name]
     assert [(s.start_s, s.end_s) for s in spans] == [(s["start_s"], s["end_s"]) for s in video["steps"]]
-    said = [opened.caption_text(step_items(opened, "world")[name], k) for k in range(4)]
-    assert said == [span.text for span in spans]
-    for text, step in zip(said, video["steps"], strict=True):
+    texts = [opened.caption_text(step_items(opened, "world")[name], k) for k in range(4)]
+    assert texts == [span.text for span in spans]
+    for text, step in zip(texts, video["steps"], strict=True):
         assert step["object"] in text and step["tool"] in text
     again = import_world_steps(tmp_path / "w", store, WORDS)
     assert (again.num_added, again.num_present) == (0, 2)

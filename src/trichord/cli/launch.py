@@ -50,9 +50,10 @@ def is_main() -> bool:
     """
     if not is_launched():
         return True
-    from trichord.parallel import is_main, leave
+    from trichord.logs import is_main_process
+    from trichord.parallel import leave
 
-    main = is_main()
+    main = is_main_process()
     leave()
     return main
 

@@ -10,7 +10,7 @@ Shape letters: N items, D joint width, T time steps or frames, H and W picture h
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,17 +30,16 @@ from trichord.embedder.arguments import (
     spans_of,
     texts_of,
 )
+from trichord.embedder.batches import embed_rows
 from trichord.embedder.encoders import FeatureEncoders
 from trichord.embedder.folder import Parts, check_target, find_folder, read_folder, write_folder
-from trichord.embedder.inputs import Inputs, audio_inputs, stream_widths, text_inputs
+from trichord.embedder.inputs import Inputs, stream_widths
 from trichord.embedder.scores import fused, similarity
 from trichord.errors import TrichordError
 from trichord.files.writing import writing_to
 from trichord.modality import in_order
-from trichord.tasks.benchmarks import CLIPS_PER_BATCH
 
 if TYPE_CHECKING:
-    import torch
     from huggingface_hub import ModelCard
 
     from trichord.store.location import Location
@@ -317,9 +316,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         """
         self._require("text")
         items = texts_of(texts)
-        rows = self.inputs.words(items, truncate)
-        batches = (rows[begin : begin + CLIPS_PER_BATCH] for begin in range(0, len(rows), CLIPS_PER_BATCH))
-        return self._concatenated([self._embed("text", **text_inputs(b, self.parts.scoring)) for b in batches])
+        return self._embed("text", self.inputs.words(items, truncate))
 
     def encode_video(
         self, videos: Any, *, rate_hz: float | None = None, start_s: Seconds = None, end_s: Seconds = None
@@ -348,21 +345,12 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             >>> embedder.encode_video(features).shape
             (1, 8)
         """
-        import torch
-
         self._require("video")
         check_rate(rate_hz, "frames")
         items = items_of(videos)
         spans = spans_of(start_s, end_s, len(items))
-        batches = []
-        for begin in range(0, len(items), CLIPS_PER_BATCH):
-            end = begin + CLIPS_PER_BATCH
-            rows = [
-                self.inputs.video(item, span, rate_hz)
-                for item, span in zip(items[begin:end], spans[begin:end], strict=True)
-            ]
-            batches.append(self._embed("video", video=torch.from_numpy(np.stack(rows))))
-        return self._concatenated(batches)
+        rows = (self.inputs.video(item, span, rate_hz) for item, span in zip(items, spans, strict=True))
+        return self._embed("video", rows)
 
     def encode_audio(
         self,
@@ -401,15 +389,8 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         check_rate(rate_hz, "samples")
         items = items_of(sounds)
         spans = spans_of(start_s, end_s, len(items))
-        batches = []
-        for begin in range(0, len(items), CLIPS_PER_BATCH):
-            end = begin + CLIPS_PER_BATCH
-            rows = [
-                self.inputs.audio(item, span, rate_hz, truncate)
-                for item, span in zip(items[begin:end], spans[begin:end], strict=True)
-            ]
-            batches.append(self._embed("audio", **audio_inputs(rows, self.parts.scoring)))
-        return self._concatenated(batches)
+        rows = (self.inputs.audio(item, span, rate_hz, truncate) for item, span in zip(items, spans, strict=True))
+        return self._embed("audio", rows)
 
     def encode_features(self, modality: str, arrays: Any) -> np.ndarray:
         """Embed a modality beyond video, audio and text that the model reads as feature arrays.
@@ -430,12 +411,8 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             >>> embedder.encode_features("depth", ["a.npy", "b.npy"]).shape
             (2, 8)
         """
-        import torch
-
         self._require(modality)
-        rows = [self.inputs.features(modality, item) for item in items_of(arrays)]
-        batches = (rows[begin : begin + CLIPS_PER_BATCH] for begin in range(0, len(rows), CLIPS_PER_BATCH))
-        return self._concatenated([self._embed(modality, **{modality: torch.from_numpy(np.stack(b))}) for b in batches])
+        return self._embed(modality, [self.inputs.features(modality, item) for item in items_of(arrays)])
 
     def fuse(self, *parts: np.ndarray) -> np.ndarray:
         """Combine the embeddings of several modalities of the same items, as in evaluation.
@@ -486,12 +463,5 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
                 f"this model was not trained on {modality}; its modalities are {', '.join(self.modalities)}"
             )
 
-    def _embed(self, modality: str, **inputs: torch.Tensor) -> np.ndarray:
-        import torch
-
-        with torch.inference_mode():
-            on_device = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-            return np.asarray(self.model.embed(**on_device)[modality].float().cpu().numpy())
-
-    def _concatenated(self, batches: list[np.ndarray]) -> np.ndarray:
-        return np.concatenate(batches) if batches else np.empty((0, self.dim), np.float32)
+    def _embed(self, modality: str, rows: Iterable[np.ndarray]) -> np.ndarray:
+        return embed_rows(self.model, modality, rows, self.parts.scoring, self.device)

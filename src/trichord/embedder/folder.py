@@ -8,6 +8,7 @@ and contains the digest of the words; `model.json` contains the digest of the we
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError, one_line
 from trichord.features.weights import offline
 from trichord.files.folders import check_no_links
-from trichord.files.reading import file_sha256, read_json_value
+from trichord.files.reading import file_sha256, missing, read_json_value
 from trichord.files.writing import replacing, write_json
 from trichord.store.words import WordVectors
 from trichord.study.files import check_sha256, read_json
@@ -266,15 +267,15 @@ def find_folder(
     if not isinstance(name, str | Path):
         raise TrichordError(f"a model must be a folder, or OWNER/NAME on the hub, not {name!r:.60}; give its name")
     folder = Path(name).expanduser()
-    if folder.is_file():
-        raise TrichordError(f"{folder}: the path is a file; give the folder of an exported model")
-    if folder.is_dir():
+    if os.path.isdir(folder):
         if revision is not None:
             raise TrichordError(f"{folder}: the path is a folder, so revision '{revision}' has no effect; omit it")
         return folder
+    if os.path.exists(folder):
+        raise missing(folder, "folder", mend="give the folder of an exported model")
     text = str(name)
     if isinstance(name, Path) or text.startswith((".", "~", "/")) or not _HUB_NAME.fullmatch(text):
-        raise TrichordError(f"{text}: does not exist; check the path, or give OWNER/NAME on the hub")
+        raise missing(text, "folder", mend="check the path, or give OWNER/NAME on the hub")
     from huggingface_hub import HfApi, constants, snapshot_download
 
     cache_only, reason = local_files_only or offline(), "local_files_only or HF_HUB_OFFLINE disables downloads"

@@ -13,6 +13,15 @@ def percent(value: float, digits: int = 2) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
+def in_percent(level: float) -> str:
+    """Format the level of intervals.
+
+    >>> in_percent(0.95)
+    '95 %'
+    """
+    return f"{100 * level:g} %"
+
+
 def spanned(estimate: float, low: float, high: float) -> str:
     """Format an estimate with its interval, with two decimals if all numbers are below ten.
 

@@ -258,7 +258,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what went wrong on one line, in the system's words if there are any."""
+    """Return the reason for an error in one line: the message of the operating system if it has one, else that of the error."""
     number = error_number(error)
     if number is not None and not isinstance(error, _WRONG_KINDS):
         return os.strerror(number)
@@ -270,13 +270,13 @@ def unreadable(path: str | Path, error: Exception, *, mend: str = "") -> Trichor
 
     Args:
         path: The file.
-        error: The error that Python or a library raised. If the library hides the system's error, the file is opened again to
-            find it.
+        error: The error that Python or a library raised. If a library hides the error of the operating system, the file is
+            opened again to find it.
         mend: What to do about a file that is missing or whose content is wrong, such as to delete and recreate it.
 
     Returns:
-        `Unavailable` if the content was never examined, because of missing permissions, a disk fault or too little memory; its
-        advice is never `mend`. TrichordError for a file that is missing, of the wrong kind or damaged.
+        `Unavailable` if the content could not be examined because of missing permissions, a disk fault or too little memory;
+        it does not use `mend`. TrichordError for a file that is missing, of the wrong kind or damaged.
     """
     if pointer := lfs_pointer_error(path):
         return pointer
@@ -297,10 +297,10 @@ def missing(path: str | Path, kind: Literal["file", "folder"], *, mend: str) -> 
 
     Args:
         path: The path.
-        kind: What should be there.
+        kind: What is expected at the path.
         mend: What the user should do.
     """
-    problem = f"is not a {kind}" if Path(path).exists() else "does not exist"
+    problem = f"is not a {kind}" if os.path.exists(path) else "does not exist"
     return TrichordError(f"{path}: {problem}; {mend}")
 
 
@@ -312,7 +312,7 @@ def reraise_unavailable(path: str | Path, error: Exception) -> None:
 
 
 def _fits_into_memory(path: str | Path) -> bool:
-    """Return whether memory for the file is available, so that a reader ran out of memory because of wrong sizes in the file."""
+    """Return whether the file fits into memory. If it does, a reader that ran out of memory was misled by sizes in the file."""
     try:
         mmap.mmap(-1, os.stat(path).st_size + _SPARE_BYTES).close()
     except (OSError, ValueError, OverflowError):
@@ -321,7 +321,7 @@ def _fits_into_memory(path: str | Path) -> bool:
 
 
 def _cause_of(path: str | Path, error: Exception) -> Exception:
-    """Return the system's error if a library hides it: safetensors reports a file without read permission as missing."""
+    """Return the error of the operating system if a library hides it: safetensors reports an unreadable file as missing."""
     if not isinstance(error, OSError) or error.errno is not None:
         return error
     try:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from trichord.errors import TrichordError
+from trichord.evaluation.printed import in_percent
 from trichord.evaluation.statistics import holm, paired_difference
 from trichord.modality import Direction
 from trichord.report.analysis import MAIN_RECALL, Target, analyse_study, targets_of
 from trichord.report.document import Block, Cell, Document, Section, Table, Text, columns, distinct_slugs, first_of
 from trichord.report.reading import Study
-from trichord.report.tables import DASH, MEASURES, difference_cell, in_percent, measure_cell, p_text
+from trichord.report.tables import DASH, MEASURES, difference_cell, measure_cell, p_text
 from trichord.study.figures import Models
 from trichord.study.units import difference_of_scoring
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from trichord.evaluation.printed import in_percent
 from trichord.modality import Direction
 from trichord.report import plots
 from trichord.report.analysis import (
@@ -34,7 +35,6 @@ from trichord.report.reading import Study
 from trichord.report.tables import (
     MEASURES,
     directions_table,
-    in_percent,
     interactions_table,
     order_table,
     published_table,

@@ -20,7 +20,7 @@ class Duel:
     Attributes:
         a: Printed name of the first system, which has the higher main measure.
         b: Printed name of the second system.
-        value_a: Values (n,) of the counted units for `a`: ranks from 1, or shares or counts, of which higher is better.
+        value_a: Values (n,) of the counted units for `a`: ranks from 1, or shares or counts, for which higher is better.
         value_b: Values (n,) of the counted units for `b`.
         ranks: Whether the values are ranks.
         what: Description of the values, for a heading.
@@ -55,12 +55,12 @@ class Duel:
         return len(self.value_a) - self.wins - self.ties
 
     def furthest(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the units on which `a`, and on which `b`, is furthest ahead.
+        """Return the units on which `a` is furthest ahead, and those on which `b` is.
 
         Ranks are compared by their ratio, and other values by their difference.
 
         Args:
-            count: Largest number of units of each.
+            count: Largest number of units for each of the two.
         """
         ahead = np.log(self.value_b) - np.log(self.value_a) if self.ranks else self.value_a - self.value_b
         units = np.argsort(-ahead, kind="stable")
@@ -71,7 +71,7 @@ class Duel:
 def duels_section(
     duels: Sequence[tuple[str, str, Duel]], colours: Mapping[str, str], intro: str, table: str
 ) -> Section | None:
-    """Return the section on single units, or None without duels.
+    """Return the section on single units, or None if there are no duels.
 
     Args:
         duels: Slug, title and duel of each benchmark.
@@ -96,7 +96,7 @@ def duels_section(
 
 
 def _units_table(name: str, title: str, duel: Duel, count: int = 8) -> Table:
-    """Return the table of the units where one of the two is furthest ahead of the other."""
+    """Return the table of the units on which one of the two is furthest ahead of the other."""
     better_a, better_b = duel.furthest(count)
     captioned = any(duel.captions)
     rows = []

@@ -7,9 +7,10 @@ import io
 import json
 import math
 import numbers
+import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -298,18 +299,43 @@ def write_document(
             raise ValueError(f"the further file {own!r} of the report is not a free file name")
         texts[Path(own)] = text
     texts[record] = json.dumps(to_json_dict(document), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
-    check_no_links(folder)
-    is_report = _is_record(folder / record) or _is_page(folder / f"{name}.html")
-    refuse_foreign([folder / path for path in texts], lambda _: is_report, "a file of a report")
+    check_target(folder, name, texts)
     try:
         stale = _parts_of(folder / record) - set(texts)
         _replace_all(folder, texts, stale)
     except OSError as error:
-        raise TrichordError(
-            f"{folder}: the report could not be written ({error.strerror or error}); "
-            "free space or change the permissions there, or choose another folder"
-        ) from error
+        raise _not_written(folder, error.strerror or str(error)) from error
     return [folder / path for path in texts]
+
+
+def check_target(folder: Path, name: str, paths: Iterable[str | Path] = ()) -> None:
+    """Check that a report can be written to a folder. This is cheap and changes nothing, so it can precede the drawing.
+
+    Args:
+        folder: Folder of the report, which may be missing.
+        name: Name of the page, the Markdown, LaTeX and JSON files.
+        paths: Further files of the report, relative to `folder`.
+
+    Raises:
+        TrichordError: The folder contains a link to a folder, or a file that no report contains, under the name of a file of
+            the report; or the folder cannot be created or written to.
+    """
+    check_no_links(folder)
+    is_report = _is_record(folder / f"{name}.json") or _is_page(folder / f"{name}.html")
+    names = (*(f"{name}.{suffix}" for suffix in ("html", "md", "tex", "json")), *paths)
+    refuse_foreign([folder / path for path in names], lambda _: is_report, "a file of a report")
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise _not_written(folder, f"{existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise _not_written(folder, f"{existing} is not writable")
+
+
+def _not_written(folder: Path, reason: str) -> TrichordError:
+    return TrichordError(
+        f"{folder}: the report cannot be written ({reason}); "
+        "free space or change the permissions there, or choose another folder"
+    )
 
 
 def _replace_all(folder: Path, texts: dict[Path, str], stale: set[Path]) -> None:

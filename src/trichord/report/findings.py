@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from trichord.evaluation.comparison import Comparison, leaders, listed
-from trichord.evaluation.printed import percent
+from trichord.evaluation.printed import in_percent, percent
 from trichord.evaluation.replication import ONE_SEED, replication_note
 from trichord.evaluation.statistics import Difference
 from trichord.report import plots
 from trichord.report.analysis import Bench, Target
 from trichord.report.document import Block, Figure, Section, Text, first_of
-from trichord.report.tables import differences_table, in_percent, is_apart, p_text
+from trichord.report.tables import differences_table, is_apart, p_text
 from trichord.study.figures import Measure, System
 
 NAMED = 6  # largest number of pairs that a sentence names
@@ -28,7 +28,7 @@ RULES = {
 
 
 def sentence(bench: Bench, several: bool, noun: str) -> str:
-    """Return the sentence of the summary on the first target of a benchmark. Systems that were not compared are not ranked."""
+    """Return the sentence of the summary about the first target of a benchmark. Systems that were not compared are not ranked."""
     target = next((target for target in bench.targets if target.main), bench.targets[0])
     figures = {name: measures[target.shown] for name, measures in target.figures.items() if target.shown in measures}
     head = f"{bench.title}, {target.name}, {target.shown}"
@@ -59,7 +59,7 @@ def _value(figure: Measure) -> str:
 
 
 def _verdict(comparison: Comparison, noun: str, best: str = "") -> str:
-    """Return sentences on the result of a comparison, only those on `best` if it is given."""
+    """Return sentences about the result of a comparison. If `best` is given, only its differences are described."""
     pairs = [pair for pair in comparison.differences if not best or best in (pair.a, pair.b)]
     apart = [pair for pair in pairs if pair.p_adjusted < 1 - pair.level]
     sentences = []
@@ -90,7 +90,7 @@ def _pairs(pairs: Sequence[Difference]) -> str:
 
 
 def warnings(systems: Sequence[System], benches: Sequence[Bench], noun: str) -> list[str]:
-    """Return the warnings on all figures: few seeds, different ways of scoring, small galleries."""
+    """Return the warnings that concern the figures: few seeds, different settings of scoring, small galleries."""
     lines = [f"{sentence}." for system in systems for sentence in system.left_out]
     alone = [system.name for system in systems if system.num_seeds == 1]
     compared = {name for bench in benches for target in bench.targets for c in target.comparisons for name in c.recalls}
@@ -99,7 +99,7 @@ def warnings(systems: Sequence[System], benches: Sequence[Bench], noun: str) -> 
         whose = f"Every {noun} has" if len(alone) == len(systems) else f"{', '.join(alone)}:"
         lines.append(
             f"{whose} one seed, so the comparison is between trained models, not between methods. Other seeds of the same method "
-            "may have other figures, so no winner is named."
+            "may give other figures, so no winner is named."
         )
         notes = [(name, "" if note == ONE_SEED else note) for name, note in notes]
     lines += [f"{line}." for line in by_note(notes, "Intervals: {}")]
@@ -113,7 +113,7 @@ def warnings(systems: Sequence[System], benches: Sequence[Bench], noun: str) -> 
 
 
 def by_note(notes: Iterable[tuple[str, str]], of_all: str = "{}") -> list[str]:
-    """Return each note once, preceded by the names that it concerns. Notes on all names are formatted with `of_all`."""
+    """Return each note once, preceded by the names that it concerns. Notes that concern all names are formatted with `of_all`."""
     names: dict[str, list[str]] = {}
     every = set()
     for name, note in notes:
@@ -200,6 +200,6 @@ def _finding(bench: Bench, noun: str) -> str:
 
 
 def of_systems(notes: Mapping[str, Iterable[str]]) -> Text | None:
-    """Return the notes on systems as a block; None if there are none."""
+    """Return the notes on systems as a block, or None if there are none."""
     lines = by_note((name, note) for name, some in notes.items() for note in [*some, ""])
     return Text(tuple(lines)) if lines else None

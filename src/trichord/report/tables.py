@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trichord.evaluation.comparison import Interaction
-from trichord.evaluation.printed import percent, spanned
+from trichord.evaluation.printed import in_percent, percent, spanned
 from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS, Recall
 from trichord.evaluation.statistics import Difference, chance_interval
 from trichord.modality import Direction
@@ -33,11 +33,6 @@ DASH = Cell("-")
 def difference_cell(estimate: float, low: float, high: float, *, strong: bool = False, note: str = "") -> Cell:
     """Return the cell of a difference with its interval."""
     return Cell(spanned(estimate, low, high), estimate, strong, note, (("low", low), ("high", high)))
-
-
-def in_percent(level: float) -> str:
-    """Return the level of intervals as text, such as `95 %`."""
-    return f"{100 * level:g} %"
 
 
 def p_text(p: float) -> str:

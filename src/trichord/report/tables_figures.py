@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trichord.evaluation.printed import percent
+from trichord.evaluation.printed import in_percent, percent
 from trichord.evaluation.replication import ONE_SEED, TWO_SEEDS
 from trichord.report.analysis import Bench, Target, rule_of
 from trichord.report.document import Cell, Column, Table
-from trichord.report.tables import DASH, in_percent, measure_cell
+from trichord.report.tables import DASH, measure_cell
 from trichord.study.figures import Measure, System
 from trichord.study.units import gallery_of
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from trichord.modality import Direction
 from trichord.report.analysis import check_comparable
 from trichord.report.compare import compare_studies
 from trichord.report.document import Document, slug
-from trichord.report.exports import write_document
+from trichord.report.exports import check_target, write_document
 from trichord.report.reading import read_study
 from trichord.report.systems import kind_of, read_systems
 
@@ -94,8 +94,9 @@ def write_evaluations(
     from trichord.report.contents import build_evaluations
 
     check_level(level)
-    document = build_evaluations(read_systems(folders), direction=_parsed(direction), level=level)
-    return _written(document, out or folder_in(Path(folders[0]), "report"), "report")
+    systems = read_systems(folders)
+    folder = _target(out, Path(folders[0]), "report", "report")
+    return _written(build_evaluations(systems, direction=_parsed(direction), level=level), folder, "report")
 
 
 @accepts_text_paths
@@ -122,9 +123,9 @@ def write_report(
 
     read = read_study(study)
     check_comparable(read)
-    document = build_study(read, direction=_parsed(direction), level=level)
     recipe = {"recipe.yaml": recipe_text(read)}
-    return _written(document, out or folder_in(Path(study), "report"), "report", recipe)
+    folder = _target(out, Path(study), "report", "report", recipe)
+    return _written(build_study(read, direction=_parsed(direction), level=level), folder, "report", recipe)
 
 
 @accepts_text_paths
@@ -149,8 +150,26 @@ def write_comparison(
     one, two = read_study(a), read_study(b)
     for study in (one, two):
         check_comparable(study)
-    document = compare_studies(one, two, direction=_parsed(direction), level=level)
-    return _written(document, out or folder_in(two.path, f"compared-with-{slug(one.name)}"), "comparison")
+    folder = _target(out, two.path, f"compared-with-{slug(one.name)}", "comparison")
+    return _written(compare_studies(one, two, direction=_parsed(direction), level=level), folder, "comparison")
+
+
+def _target(out: Path | None, owner: Path, default: str, name: str, extra: Iterable[str] = ()) -> Path:
+    """Return the folder of a report, after checking that the report can be written there.
+
+    Args:
+        out: Folder that the user gave, or None for the folder `default` in `owner`.
+        owner: Folder of a study or an evaluation.
+        default: Name of the folder of the report in `owner`.
+        name: Name of the files of the report.
+        extra: Names of further files.
+
+    Raises:
+        TrichordError: See `check_target`, and for a default folder that is a link.
+    """
+    folder = out or folder_in(owner, default)
+    check_target(folder, name, extra)
+    return folder
 
 
 def _written(document: Document, folder: Path, name: str, extra: Mapping[str, str] | None = None) -> ReportSummary:

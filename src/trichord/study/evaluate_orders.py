@@ -29,7 +29,7 @@ from trichord.study import factories
 from trichord.study.evaluate import evaluate, write_evaluation
 from trichord.study.evaluation_files import PER_QUERY, RESULTS
 from trichord.study.figures import ScoredRun
-from trichord.study.files import check_sha256, is_there, read_json
+from trichord.study.files import RUN_AGAIN, check_sha256, is_there, read_json
 from trichord.study.lock import alone_in
 from trichord.study.scores import AGAIN, read_scores
 from trichord.study.trained_runs import TrainedRun, chosen_runs, read_plan, trained_runs
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 logger = main_process_logger(__name__)
 
-CONTENTS = 3  # to be raised when the files of an evaluation contain more; older evaluations are then computed again
+CONTENTS = 3  # version of the content of the files; evaluations with another version are computed again
 RECOMPUTED = "it is computed again"
 
 
@@ -107,13 +107,13 @@ def evaluate_orders(
         store_path: Store with the clips: a folder or a URL.
         names: Benchmarks, as in `study.evaluate.evaluate`.
         out: Folder in which the evaluations are saved. None saves nothing.
-        orders: Orders to evaluate, in any spelling. If empty, all orders of the study.
+        orders: Orders to evaluate. If empty, all orders of the study.
         seeds: Seeds to evaluate. If empty, all seeds of the study.
         directions: Retrieval directions, as in `study.evaluate.evaluate`.
-        recipe: Recipe that says how clips are read and scored. None uses that of the study.
+        recipe: Recipe that defines how clips are read and scored. None uses that of the study.
         options: Further options, as in `study.evaluate.evaluate`.
         num_windows: Number of windows into which longer clips are cut. 0 embeds them whole.
-        window_s: Length of a window in seconds. None uses the shortest length of a clip in the recipe.
+        window_s: Length of a window in seconds. None uses the minimum length of clips in the recipe.
         window_pool: How the embeddings of the windows are combined: `mean` or `max`.
 
     Returns:
@@ -180,7 +180,7 @@ def _recipe_of(study: Path) -> Any:
     """Return the recipe of a study. Raise TrichordError if `study.json` does not contain it."""
     recipe = read_plan(study)[0].get("recipe")
     if not isinstance(recipe, dict):
-        raise TrichordError(f"{study / 'study.json'}: has no 'recipe'; run the study again, which trains nothing twice")
+        raise TrichordError(f"{study / 'study.json'}: has no 'recipe'; {RUN_AGAIN}")
     return recipe_from_dict(of_this_version(recipe), str(study / "study.json"))
 
 
@@ -201,7 +201,7 @@ def _check_directions(directions: Sequence[str] | str, runs: Sequence[TrainedRun
 
 
 def _require_all(evaluation: OrdersEvaluation, names: list[str]) -> None:
-    """Raise TrichordError if no model could be scored, or none on one of the given benchmarks."""
+    """Raise TrichordError if no model could be scored, or if no model could be scored on one of the given benchmarks."""
     lacking = [name for name in names if name not in evaluation.benchmarks]
     if evaluation.runs and evaluation.benchmarks and not lacking:
         return
@@ -215,8 +215,10 @@ def _require_all(evaluation: OrdersEvaluation, names: list[str]) -> None:
         "",
     )
     reason = reason or next(iter(evaluation.left_out.values()), "no benchmark")
-    what = f"benchmark {lacking[0]}: no order can be scored on it" if lacking else "no order can be scored"
-    raise TrichordError(f"{evaluation.study}: {what} ({reason}); leave it out")
+    problem, mend = "no order can be scored", "give other benchmarks or directions"
+    if lacking:
+        problem, mend = f"benchmark {lacking[0]}: {problem} on it", "leave this benchmark out"
+    raise TrichordError(f"{evaluation.study}: {problem} ({reason}); {mend}")
 
 
 @dataclass
@@ -230,7 +232,7 @@ class Index:
         study: Study folder.
         head: Content of the file except the lists of models.
         basis: Inputs that all evaluations of this call share.
-        places: Order and seed of every run, in the sequence of the plan of the study.
+        places: Order and seed of every run, in the order of the plan of the study.
         models: Entries of evaluated models by the folder of their evaluation.
         left_out: Entries of the runs of this call that cannot be evaluated, with the reason as a note.
     """
@@ -304,7 +306,7 @@ class Index:
         return digest({**self.basis, "stage": run.stage, "model": weights})
 
     def kept(self, run: TrainedRun) -> ScoredRun | None:
-        """Return the saved evaluation of a run with the same inputs, or None if it must be computed."""
+        """Return the saved evaluation of a run with the same inputs, or None if there is none."""
         entry = self.models.get(run.folder)
         if entry is None or self.out is None:
             return None

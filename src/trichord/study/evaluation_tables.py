@@ -6,14 +6,14 @@ there is a table for each benchmark and scope. Another table lists the benchmark
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from trichord.errors import printable
+from trichord.evaluation.printed import in_percent
 from trichord.modality import Order
 from trichord.study.figures import Measure, notes_of_seeds
-from trichord.study.table import results_table
+from trichord.study.printed_tables import column_width, fitting, measure_heading, num_text, printed_table
 from trichord.tasks.protocol import Row
 from trichord.tasks.registry import protocols
 from trichord.tasks.retrieval.measure import RetrievalResult
@@ -34,6 +34,20 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
     return tables + [rows_table(done.name, done.outcome.rows) for done in others]
 
 
+def results_table(results: Sequence[RetrievalResult]) -> Table:
+    """Return a table of retrieval results for a terminal, with a row per benchmark and direction."""
+    rows = []
+    for r in results:
+        fusion = f"{r.fusion} + dual softmax" if r.dual_softmax else r.fusion
+        fusion += f", {r.windows}" if r.windows else ""
+        missing = f"{r.num_missing} ({r.missing})" if r.num_missing else "0"
+        ranks = [f"{r.medr:.1f}", f"{r.meanr:.1f}", str(r.num_queries), missing, f"{r.chance_r10:.2f}"]
+        rows.append([r.benchmark, r.direction, fusion, *(f"{recall:.2f}" for recall in (r.r1, r.r5, r.r10)), *ranks])
+    names = ["benchmark", "direction", "fusion"]
+    measures = ["R@1", "R@5", "R@10", "MedR", "MeanR", "queries", "missing", "chance R@10"]
+    return printed_table(names + measures, rows, num_left=3)
+
+
 def rows_table(title: str, rows: Sequence[Row]) -> Table:
     """Return a table of figures for a terminal, with a row per scope and a column per measure, which includes chance.
 
@@ -43,43 +57,30 @@ def rows_table(title: str, rows: Sequence[Row]) -> Table:
         title: Title of the table.
         rows: Figures.
     """
-    from rich.table import Table
-
-    measures = list(dict.fromkeys(row.measure for row in rows))
-    units = {row.measure: row.unit for row in rows}
-    of_each = list(dict.fromkeys(row.of for row in rows))
-    alike = all(len({row.num for row in rows if row.of == scope}) == 1 for scope in of_each)
-    nums = {measure: {row.num for row in rows if row.measure == measure} for measure in measures}
-    in_head = {measure for measure in measures if not alike and len(nums[measure]) == 1}
-    out = Table(title=title, title_justify="left")
-    out.add_column("of")
-    for measure in measures:
-        heading = measure if units[measure] in ("%", "rank") else f"{measure} ({units[measure]})"
-        out.add_column(f"{heading}\n{_num_text(nums[measure])}" if measure in in_head else heading, justify="right")
-    if alike:
-        out.add_column("n", justify="right")
-    for scope in of_each:
-        mine = {row.measure: row for row in rows if row.of == scope}
-        cells = [_cell(mine.get(measure), with_num=not alike and measure not in in_head) for measure in measures]
-        out.add_row(scope, *cells, *([f"{next(iter(mine.values())).num:,}"] if alike else []))
-    return out
+    scopes: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        scopes.setdefault(row.of, {})[row.measure] = row
+    alike = all(len({row.num for row in scope.values()}) == 1 for scope in scopes.values())
+    headings: list[list[str]] = []
+    with_num = {}
+    for measure, unit in {row.measure: row.unit for row in rows}.items():
+        nums = {row.num for row in rows if row.measure == measure}
+        with_num[measure] = not alike and len(nums) > 1
+        headings.append([measure_heading(measure, unit), *([] if alike or with_num[measure] else [num_text(nums)])])
+    lines = []
+    for name, scope in scopes.items():
+        cells = [_cell(scope.get(measure), with_num[measure]) for measure in with_num]
+        lines.append([name, *cells, *([f"{next(iter(scope.values())).num:,}"] if alike else [])])
+    return printed_table(["of", *headings, *(["n"] if alike else [])], lines, title=title)
 
 
-def _cell(row: Row | None, with_num: bool = False) -> str:
+def _cell(row: Row | None, with_num: bool) -> str:
     if row is None:
         return ""
     value = f"{row.value:.1f}" if row.unit == "rank" else f"{row.value:.2f}"
     notes = [] if row.chance is None else [f"chance {row.chance:.2f}"]
-    notes += [_num_text([row.num])] if with_num else []
+    notes += [num_text([row.num])] if with_num else []
     return f"{value} ({', '.join(notes)})" if notes else value
-
-
-def _num_text(nums: Collection[int]) -> str:
-    """Return the number of units as text: `n = 8`, or `n = 8 to 60` if it differs."""
-    return f"n = {min(nums):,}" if len(set(nums)) == 1 else f"n = {min(nums):,} to {max(nums):,}"
-
-
-WIDTH = 100  # of the columns of figures; with order, seeds and borders, a table then fits 120 columns
 
 
 def order_tables(figures: Sequence[Measure], orders: Sequence[Order]) -> list[Table]:
@@ -91,69 +92,41 @@ def order_tables(figures: Sequence[Measure], orders: Sequence[Order]) -> list[Ta
         figures: Figures of all orders.
         orders: Orders of the rows.
     """
-    tables = []
-    for name, scope in dict.fromkeys((f.benchmark, f.of) for f in figures):
-        mine = [f for f in figures if (f.benchmark, f.of) == (name, scope)]
-        tables += [_order_table(name, scope, part, orders) for part in _fitting(mine)]
-    return tables
+    scopes: dict[tuple[str, str], dict[str, list[Measure]]] = {}
+    for f in figures:
+        scopes.setdefault((f.benchmark, f.of), {}).setdefault(f.measure, []).append(f)
+    return [
+        _order_table(f"{name}: {scope}", {measure: columns[measure] for measure in group}, orders)
+        for (name, scope), columns in scopes.items()
+        for group in fitting({measure: column_width(measure, _texts(column)) for measure, column in columns.items()})
+    ]
 
 
-def _fitting(figures: Sequence[Measure]) -> Iterator[list[Measure]]:
-    """Yield groups of figures whose columns are at most WIDTH wide. The figures of a measure are in the same group."""
-    part: list[Measure] = []
-    used = 0
-    for measure in dict.fromkeys(f.measure for f in figures):
-        column = [f for f in figures if f.measure == measure]
-        width = 3 + _width(measure, column)
-        if part and used + width > WIDTH:
-            yield part
-            part, used = [], 0
-        part, used = [*part, *column], used + width
-    yield part
-
-
-def _order_table(name: str, scope: str, figures: Sequence[Measure], orders: Sequence[Order]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    measures = {f.measure: f.unit for f in figures}
-    nums = {measure: frozenset(f.num for f in figures if f.measure == measure) for measure in measures}
-    alike = len(set(nums.values())) == 1
-    title = printable(f"{name}: {scope}, {_num_text(next(iter(nums.values())))}" if alike else f"{name}: {scope}")
-    out = Table(title=Text(title), title_justify="left", min_width=min(len(title), WIDTH))
-    out.add_column("order")
-    for measure, unit in measures.items():
-        heading = measure if unit in ("%", "rank") else f"{measure} ({unit})"
-        width = _width(heading, [f for f in figures if f.measure == measure])
-        lines = wrap(printable(heading), width) + ([] if alike else [_num_text(nums[measure])])
-        out.add_column(Text("\n".join(lines)), justify="right")
-    out.add_column("seeds", justify="right")
+def _order_table(title: str, columns: Mapping[str, Sequence[Measure]], orders: Sequence[Order]) -> Table:
+    nums = {num_text([f.num for f in column]) for column in columns.values()}
+    headings, rows = [], []
+    for measure, column in columns.items():
+        *_, num = texts = _texts(column)
+        heading = wrap(measure_heading(measure, column[0].unit), column_width(measure, texts))
+        headings.append(heading if len(nums) == 1 else [*heading, num])
     for order in orders:
-        mine = {f.measure: f for f in figures if f.order == order}
-        seeds = ", ".join(dict.fromkeys(f.seeds for f in mine.values()))
-        out.add_row(str(order), *(_order_cell(mine.get(m)) for m in measures), seeds or "-")
-    chances = {m: [f.chance for f in figures if f.measure == m and f.chance is not None] for m in measures}
-    if any(chances.values()):
-        out.add_section()
-        cells = (f"{sum(values) / len(values):.2f}" if values else "" for values in chances.values())
-        out.add_row("chance", *cells, "", style="dim")
-    return out
+        cells = [next((f for f in column if f.order == order), None) for column in columns.values()]
+        seeds = ", ".join(dict.fromkeys(f.seeds for f in cells if f is not None))
+        rows.append([str(order), *("-" if f is None else f.text for f in cells), seeds or "-"])
+    chances = [[f.chance for f in column if f.chance is not None] for column in columns.values()]
+    if any(chances):
+        rows.append(["chance", *(f"{sum(values) / len(values):.2f}" if values else "" for values in chances), ""])
+    title = f"{title}, {nums.pop()}" if len(nums) == 1 else title
+    return printed_table(["order", *headings, "seeds"], rows, title=title, chance=any(chances))
 
 
-def _width(heading: str, column: Sequence[Measure]) -> int:
-    """Return the width of a column. Its heading is wrapped between words, and the number of units is below it."""
-    return max(len(text) for text in (*map(_order_cell, column), *heading.split(), _num_text([f.num for f in column])))
-
-
-def _order_cell(figure: Measure | None) -> str:
-    if figure is None:
-        return "-"
-    return figure.text
+def _texts(column: Sequence[Measure]) -> list[str]:
+    return [*(f.text for f in column), num_text([f.num for f in column])]
 
 
 def order_caption(figures: Sequence[Measure]) -> str:
     """Return the lines that explain the figures of `order_tables`."""
-    levels = sorted({f"{f.interval.level:.0%}" for f in figures if f.interval is not None})
+    levels = sorted({in_percent(f.interval.level) for f in figures if f.interval is not None})
     ranked = any(f.unit == "rank" for f in figures)
     sentences = ["Figures and chance are means over seeds, in percent unless another unit is given."]
     sentences += ["MedR is the median over all seeds and queries; ranks start at 1."] if ranked else []
@@ -172,18 +145,18 @@ def protocols_table(width: int) -> Table:
     from rich.padding import Padding
     from rich.table import Table
 
-    known = list(protocols().values())
-    clips = {protocol.name: protocol.clips for protocol in known}
-    columns = [[f"  {p.name}" for p in known], [p.title for p in known], [clips[p.name] for p in known]]
-    fits = sum(max(map(len, column)) + 2 for column in columns) - 2 <= width
+    kinds: dict[str, list[tuple[str, str, str]]] = {}
+    for protocol in protocols().values():
+        kinds.setdefault(protocol.kind, []).append((f"  {protocol.name}", protocol.title, protocol.clips))
+    columns = zip(*(line for lines in kinds.values() for line in lines), strict=True)
+    num_columns = 3 if sum(max(map(len, column)) + 2 for column in columns) - 2 <= width else 2
     out = Table.grid(padding=(0, 2), pad_edge=False)
-    for number in range(3 if fits else 2):
+    for number in range(num_columns):
         out.add_column(no_wrap=number != 1)
-    for kind in dict.fromkeys(protocol.kind for protocol in known):
-        out.add_row(Padding(f"[bold]{kind}[/bold]", (0 if kind == known[0].kind else 1, 0, 0, 0)))
-        for protocol in known:
-            if protocol.kind == kind:
-                out.add_row(*(f"  {protocol.name}", protocol.title, protocol.clips)[: 3 if fits else 2])
+    for number, (kind, lines) in enumerate(kinds.items()):
+        out.add_row(Padding(f"[bold]{kind}[/bold]", (min(number, 1), 0, 0, 0)))
+        for line in lines:
+            out.add_row(*line[:num_columns])
     return out
 
 

@@ -18,9 +18,9 @@ from trichord.files.folders import remove_folder
 from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import read_json_value
 from trichord.files.writing import refuse_foreign, write_text, writing_to
-from trichord.logs import deprecated_callback, main_process_logger
+from trichord.logs import deprecated_callback, is_main_process, main_process_logger
 from trichord.modality import Direction, Order
-from trichord.parallel import is_main, on_main
+from trichord.parallel import on_main
 from trichord.recipes import Recipe
 from trichord.study import factories
 from trichord.study.calls import CALLS, begin_call, end_call
@@ -284,10 +284,10 @@ def _train(planned: PlannedStage, out: Path, store: Store, recipe: Recipe) -> in
     try:
         steps = _run_stage(planned, out, store, recipe)
     except Diverged as error:
-        if is_main():
+        if is_main_process():
             note_divergence(folder, error)
         raise
-    if is_main():
+    if is_main_process():
         (folder / DIVERGED).unlink(missing_ok=True)
         remove_folder(folder / divergence.FOLDER, divergence.FILES)
     return steps

@@ -16,12 +16,11 @@ from trichord.files.writing import replacing, write_text
 from trichord.modality import Direction, Order
 from trichord.study.drawing import drawing
 from trichord.study.figures import Measure, ScoredRun, notes_of_seeds, order_figures
+from trichord.study.printed_tables import printed_table
 from trichord.study.scores import target_of
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from trichord.tasks.retrieval.measure import RetrievalResult
 
 TABLE_FILES = ("table.md", "table.csv", "table.tex", "orders.png")
 MAX_TITLE = 60  # largest number of characters of the title of a panel
@@ -92,17 +91,12 @@ class StudyTable:
 
     def lines(self) -> list[list[str]]:
         """Return the rows as text: the label, then three recalls per benchmark. The last row is chance."""
-        out, cells, chances = [], self.cells, self.chance
-        for order in self.orders:
-            row = [str(order)]
-            for name in self.benchmarks:
-                recalls = cells.get((order, name))
-                row += [cell.text for cell in recalls] if recalls else ["-"] * 3
-            out.append(row)
-        chance = ["chance"]
-        for name in self.benchmarks:
-            chance += [f"{value:.2f}" for value in chances[name]] if name in chances else ["-"] * 3
-        return [*out, chance]
+        texts = {(str(order), name): [cell.text for cell in cells] for (order, name), cells in self.cells.items()}
+        texts |= {("chance", name): [f"{value:.2f}" for value in values] for name, values in self.chance.items()}
+        return [
+            [label, *(text for name in self.benchmarks for text in texts.get((label, name), ["-"] * 3))]
+            for label in (*map(str, self.orders), "chance")
+        ]
 
     @property
     def caption(self) -> str:
@@ -184,7 +178,7 @@ def to_latex(table: StudyTable) -> str:
     """Return the table in LaTeX, for the package booktabs."""
     groups = " & ".join(rf"\multicolumn{{3}}{{c}}{{{_escape(title)}}}" for title in table.titles)
     rules = "".join(rf"\cmidrule(lr){{{2 + 3 * i}-{4 + 3 * i}}}" for i in range(len(table.titles)))
-    body = [" & ".join([_order_latex(label), *figures]) + r" \\" for label, *figures in table.lines()]
+    body = [" & ".join([label.replace("→", r"$\rightarrow$"), *figures]) + r" \\" for label, *figures in table.lines()]
     recalls = " & ".join(["R@1 & R@5 & R@10"] * len(table.titles))
     return "\n".join(
         [
@@ -210,46 +204,11 @@ def _escape(text: str) -> str:
     return "".join("\\" + c if c in "&%$#_{}" else words.get(c, c) for c in printable(text))
 
 
-def _order_latex(label: str) -> str:
-    return label.replace("→", r"$\rightarrow$")
-
-
 def to_rich(table: StudyTable) -> Table:
     """Return the table for a terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
-    out = Table()
-    out.add_column("order")
-    for title in table.titles:
-        for recall in ("R@1", "R@5", "R@10"):
-            out.add_column(Text(f"{printable(title)}\n{recall}"), justify="right")
-    *orders, chance = table.lines()
-    for order, *cells in orders:
-        out.add_row(order, *(cell.replace(" [", "\n[") for cell in cells))
-    out.add_section()
-    out.add_row(*chance, style="dim")
-    return out
-
-
-def results_table(results: Sequence[RetrievalResult]) -> Table:
-    """Return a table of retrieval results for a terminal, with a row per benchmark and direction."""
-    from rich.table import Table
-    from rich.text import Text
-
-    out = Table()
-    for name in ("benchmark", "direction", "fusion"):
-        out.add_column(name)
-    for name in ("R@1", "R@5", "R@10", "MedR", "MeanR", "queries", "missing", "chance R@10"):
-        out.add_column(name, justify="right")
-    for r in results:
-        recalls = [f"{value:.2f}" for value in (r.r1, r.r5, r.r10)]
-        missing = f"{r.num_missing} ({r.missing})" if r.num_missing else "0"
-        ranks = [f"{r.medr:.1f}", f"{r.meanr:.1f}", str(r.num_queries), missing, f"{r.chance_r10:.2f}"]
-        marked = f"{r.fusion} + dual softmax" if r.dual_softmax else r.fusion
-        marked += f", {r.windows}" if r.windows else ""
-        out.add_row(Text(printable(r.benchmark)), r.direction, marked, *recalls, *ranks)
-    return out
+    headings = [(title, recall) for title in table.titles for recall in ("R@1", "R@5", "R@10")]
+    rows = [[cell.replace(" [", "\n[").split("\n") for cell in row] for row in table.lines()]
+    return printed_table(["order", *headings], rows, chance=True)
 
 
 def write_table(table: StudyTable, folder: Path) -> None:
@@ -266,6 +225,7 @@ def write_table(table: StudyTable, folder: Path) -> None:
         draw_orders(table, partial)
 
 
+@drawing()
 def draw_orders(table: StudyTable, path: Path) -> None:
     """Draw R@10 of every order as bars, with a panel per benchmark and chance as a line.
 
@@ -273,11 +233,6 @@ def draw_orders(table: StudyTable, path: Path) -> None:
         table: Table.
         path: PNG file to write.
     """
-    with drawing():
-        _draw_orders(table, path)
-
-
-def _draw_orders(table: StudyTable, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,6 +1,6 @@
-"""Checks whether two evaluations can be compared in a figure. They need the same units, true items and choices.
+"""Check whether a figure of two evaluations can be compared. Both need the same units, true items and settings of scoring.
 
-Units are matched by name, in any sequence, and with or without the suffixes of media files (`trichord.ids`). If a file of
+Units are matched by name, in any order, and with or without the suffixes of media files (`trichord.ids`). If a file of
 embeddings has no ids, its units are matched by number.
 """
 
@@ -22,7 +22,7 @@ One = tuple[Scores, Scored]
 
 
 def difference_of_scoring(a: One, b: One, target: str, measure: str) -> str:
-    """Describe how two evaluations with the same figure differ.
+    """Describe how the scoring of a figure differs between two evaluations.
 
     Args:
         a: First evaluation and benchmark.
@@ -31,7 +31,7 @@ def difference_of_scoring(a: One, b: One, target: str, measure: str) -> str:
         measure: Name of the measure.
 
     Returns:
-        The first difference in words, or '' if the evaluations can be compared.
+        A description of the first difference, or '' if the figures can be compared.
     """
     one, two = _choices(a, target, measure), _choices(b, target, measure)
     for what in {**one, **two}:
@@ -90,7 +90,7 @@ def places_of_units(a: One, row_a: Measured, b: One, row_b: Measured) -> np.ndar
 
 
 def _keys(scores: Scores, scored: Scored, row: Measured, names: np.ndarray) -> list[Any] | None:
-    """Return the name and the caption of each unit, which identify the texts of a clip, or None if captions are unknown."""
+    """Return the name and the caption of each unit, which together identify a text. None if captions are unknown."""
     captions = _captions(scores, scored, row, len(names))
     return None if captions is None else list(zip(names.tolist(), captions.tolist(), strict=True))
 
@@ -107,12 +107,12 @@ def are_numbered(scores: Scores, scored: Scored) -> bool:
 
 
 def named_truth(one: One, row: Measured, truth: dict[str, np.ndarray]) -> dict[str, list[tuple[str, ...]]]:
-    """Return the true items of the units by name instead of number, sorted independently of the sequence of the units.
+    """Return the true items of the units by name instead of by number. They are sorted, so the order of the units has no effect.
 
     Args:
         one: Evaluation and benchmark.
         row: Figure.
-        truth: Arrays that contain the true items, by what they contain.
+        truth: Arrays of true items by description, as `_truth` returns them.
     """
     scores, scored = one
     ids, videos = (scores.named(f"{scored.head}/{part}", "U") for part in ("id", "video"))
@@ -153,7 +153,7 @@ def _difference_of_units(*names: np.ndarray) -> str:
 
 
 def _alone(what: str, one: Sequence[str], two: Sequence[str]) -> str:
-    """Describe an item that only one side has, or return '' if both have the same items in any sequence."""
+    """Describe an item that only one side has, or return '' if both have the same items in any order."""
     for here, there, side in ((one, two, "one"), (two, one, "the other")):
         if more := Counter(here) - Counter(there):
             return f"{what} differ: '{_short(next(iter(more)))}' is only in {side}"
@@ -198,7 +198,7 @@ def _choices(one: One, target: str, measure: str) -> dict[str, Any]:
 
 
 def choices(scored: Scored, row: Measured) -> dict[str, Any]:
-    """Return all choices that affect a figure, by name, except the size of the gallery (`gallery_of`)."""
+    """Return all settings of scoring that affect a figure, by name, except the size of the gallery (`gallery_of`)."""
     options, kind = scored.options, scored.kind
     fusion, scale = fusion_of(kind, row.of)
     policy = str(options.get("missing", "auto"))
@@ -212,7 +212,7 @@ def choices(scored: Scored, row: Measured) -> dict[str, Any]:
     else:
         chosen["the policy for missing clips"] = "drop" if policy == "auto" else policy
     if kind == "localization":
-        chosen["the sound around a second (audio_window_s)"] = options.get("audio_window_s")
+        chosen["the length of the sound around a second (audio_window_s)"] = options.get("audio_window_s")
     else:
         chosen["the windows"] = _windows(options.get("windows"))
     if kind == "classification":
@@ -221,7 +221,7 @@ def choices(scored: Scored, row: Measured) -> dict[str, Any]:
             " | ".join(map(str, templates)) if isinstance(templates, list) and templates else "none"
         )
     if kind == "probe":
-        chosen["the seed of random numbers"] = options.get("seed", 0)
+        chosen["the random seed"] = options.get("seed", 0)
     return chosen
 
 
@@ -232,7 +232,7 @@ def gallery_of(scores: Scores, scored: Scored, row: Measured) -> int | None:
 
 
 def _ranked_head(scored: Scored, row: Measured) -> str:
-    """Return the prefix of the names of the arrays of a retrieval figure: direction, and way of pooling clips to videos."""
+    """Return the prefix of the array names of a retrieval figure: the direction, and how clips are pooled into videos."""
     code, _, rest = row.of.partition(",")
     way = rest.partition(": ")[2].replace(", ", "-").replace(" ", "-")
     return f"{scored.head}/{code}/{way}" if way else f"{scored.head}/{code}"
@@ -245,7 +245,7 @@ def _windows(windows: object) -> str:
 
 
 def _truth(one: One, row: Measured) -> dict[str, np.ndarray]:
-    """Return the arrays that contain the true items of the units, by what they contain."""
+    """Return the arrays of the true items of the units by description, such as `the queries' clips`."""
     scores, scored = one
     if scored.kind in ("retrieval", "localization"):
         ranked = _ranked_head(scored, row)

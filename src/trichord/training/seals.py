@@ -1,4 +1,4 @@
-"""JSON files with a digest of their content, which reveals changes. The last entry, `sha256`, is the digest of all others.
+"""JSON files with a digest of their content, which reveals changes. The last entry, `sha256`, is the digest of all other entries.
 
 Files of early versions have no digest and are read without this check.
 """
@@ -17,12 +17,12 @@ _EXPORTED = "config.json"  # file next to the weights of a model that `trichord 
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content with its digest added, ready to be written to a file."""
+    """Return the content with its digest as the last entry."""
     return {**content, SEAL: digest(content)}
 
 
 def was_changed(content: Mapping[str, Any]) -> bool:
-    """Return whether the content of a file differs from what was written. Content without a digest is never reported."""
+    """Return whether the content of a file was changed after it was written. Content without a digest counts as unchanged."""
     if SEAL not in content:
         return False
     expected = digest({key: value for key, value in content.items() if key != SEAL})
