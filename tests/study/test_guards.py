@@ -100,6 +100,21 @@ def test_a_bad_feature_is_named_and_the_step_is_seen_again(
     assert f"{modality}: 4 of 32 rows are not finite" in printed and f"video '{video}'" in printed
 
 
+def test_a_step_with_noise_and_learned_temperatures_is_seen_again(store: Path, tmp_path: Path) -> None:
+    """Its inputs have noise, and the reconstruction targets of its video features have none."""
+    poison(store, 3, "spectrogram", float("nan"))
+    recipe = load_recipe(
+        "debug",
+        training={"tensorboard": False, "device": "cpu", "max_steps": 4},
+        model={"dropout": 0.5, "time_mask": 20},
+        loss={"contrast": "info_nce", "temperature": 0.2, "learn_temperature": True, "cluster_weight": 0},
+    )
+    _, dump = diverge(store, tmp_path / "run", "avt", recipe)
+    reproduced = reproduce(dump)
+    assert reproduced.same and np.isfinite(reproduced.before["reconstruction_V"])
+    assert reproduced.before == pytest.approx(reproduced.now, rel=1e-5, nan_ok=True)
+
+
 def test_the_dump_holds_the_state_before_the_step(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds the weights, running statistics and batch from before the step, and no pickle."""
     calls: list[CombinedLoss] = []

@@ -23,6 +23,7 @@ class Batch:
         valid: By modality, mask of shape (B,), bool, of the clips that have it.
         embeddings: By frozen modality, embeddings of shape (B, D) that were computed beforehand (`data.frozen`) and replace its
             inputs.
+        targets: By modality whose inputs were changed (`training.noise`), the reconstruction targets (B, P) without the change.
         positives: Mask of shape (B', B'), bool, over the batch of all processes, of the texts that count as positives (MIL-NCE), or
             None.
         first_half: Mask of shape (B',), bool, over the batch of all processes, of the first half of the clips of each video, or
@@ -34,6 +35,7 @@ class Batch:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     valid: dict[str, Tensor] = field(default_factory=dict)
     embeddings: dict[str, Tensor] = field(default_factory=dict)
+    targets: dict[str, Tensor] = field(default_factory=dict)
     positives: Tensor | None = None
     first_half: Tensor | None = None
     step_clips: int = 0
@@ -49,6 +51,7 @@ class Batch:
             {name: move(tensor) for name, tensor in self.inputs.items()},
             {name: mask.to(device) for name, mask in self.valid.items()},
             {name: move(tensor) for name, tensor in self.embeddings.items()},
+            {name: move(tensor) for name, tensor in self.targets.items()},
             None if self.positives is None else move(self.positives),
             None if self.first_half is None else move(self.first_half),
             self.step_clips,

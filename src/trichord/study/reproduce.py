@@ -258,6 +258,9 @@ def _encode(dump: Dump, device: torch.device) -> dict[str, Encoded]:
         if name.startswith("embedding."):
             rows_BD = torch.cat([batch[name] for batch in dump.batches]).to(device)
             whole[name.removeprefix("embedding.")] = Encoded(rows_BD, rows_BD, None)
+        elif name.startswith("target."):
+            modality = name.removeprefix("target.")
+            whole[modality] = whole[modality]._replace(target=torch.cat([b[name] for b in dump.batches]).to(device))
     return whole
 
 

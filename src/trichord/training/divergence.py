@@ -5,7 +5,7 @@
 | `divergence.json` | position, value that was not finite, loss terms, settings, arguments of the network |
 | `model.safetensors` | weights and buffers before the step |
 | `memory.safetensors` | queue, counters and centroids that the loss used (after a refit in this step) |
-| `batch-N.safetensors` | inputs of process N (`input.*`, `embedding.*`, `valid.*`); those of process 0 include `positives` |
+| `batch-N.safetensors` | inputs of process N (`input.*`, `embedding.*`, `target.*`, `valid.*`); those of process 0 include `positives` |
 | `clips-N.json` | clips of these rows, and those of their inputs that are not finite |
 
 Nothing is pickled. A step draws no random numbers, so no random state is needed. The folder is renamed into place when it is
@@ -146,6 +146,7 @@ def _write_batch(
 ) -> None:
     tensors = {f"input.{name}": tensor for name, tensor in inputs.items()}
     tensors |= {f"embedding.{name}": tensor for name, tensor in batch.embeddings.items()}
+    tensors |= {f"target.{name}": tensor for name, tensor in batch.targets.items()}
     tensors |= {f"valid.{name}": tensor for name, tensor in batch.valid.items()}
     for name in ("positives", "first_half") if rank == 0 else ():
         if (tensor := getattr(batch, name)) is not None:

@@ -193,13 +193,12 @@ def train_stage(
             if loss.memory is not None and settings.reset_clusters_every_epoch and position.epoch_step == 0:
                 loss.memory.reset_centroids()
             for batch in islice(drawn, source.steps_per_epoch - position.epoch_step):
-                clean = batch.to(accelerator.device)
-                batch = noise.applied(clean, position.step)
+                batch = noise.applied(batch.to(accelerator.device), position.step)
                 inputs = batch.model_inputs(word_vectors)
                 guard.begin(position, batch, inputs)
                 cached = chunks if batch.step_clips > training.chunk_clips * accelerator.num_processes else None
                 outputs = cached.encode(inputs) if cached else _encode(network, inputs, accelerator)
-                outputs = noise.with_clean_targets(outputs, clean)
+                outputs = outputs | {m: outputs[m]._replace(target=t) for m, t in batch.targets.items()}
                 outputs = outputs | {m: Encoded(e, e, None) for m, e in batch.embeddings.items()}
                 terms = loss(outputs, batch.valid, batch.positives, batch.first_half, model.temperatures(stage.pairs))
                 guard.check_loss(terms)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from trichord.data.batch import Batch
-from trichord.layers.encoders import Encoded
 from trichord.modalities.base import Noise
 from trichord.modalities.registry import modality_of_tensor, specification
 
@@ -36,28 +35,20 @@ class InputNoise:
         self.seed, self.process, self.num_processes = seed, process, num_processes
 
     def applied(self, batch: Batch, step: int) -> Batch:
-        """Return a batch with changed inputs.
+        """Return a batch with changed inputs, and with the unchanged ones as targets where they are reconstructed.
 
         Args:
             batch: Batch of this process, whose `step_clips` is the number of clips of all processes.
             step: Number of the step.
         """
-        changed = dict(batch.inputs)
+        changed, targets = dict(batch.inputs), {}
         for modality, noise in self.noises.items():
             own = {name: tensor for name, tensor in batch.inputs.items() if modality_of_tensor(name) == modality}
             if own:
                 changed |= specification(modality).with_noise(own, noise, self._draws(batch, step, modality))
-        return replace(batch, inputs=changed)
-
-    def with_clean_targets(self, outputs: dict[str, Encoded], batch: Batch) -> dict[str, Encoded]:
-        """Return the outputs of the network with reconstruction targets without noise, where these are inputs of the network.
-
-        Args:
-            outputs: Outputs by modality for inputs with noise.
-            batch: Batch without noise.
-        """
-        clean = {m: batch.inputs.get(specification(m).target_input) for m in self.noises if m in outputs}
-        return outputs | {m: outputs[m]._replace(target=target) for m, target in clean.items() if target is not None}
+            if (name := specification(modality).target_input) in own:
+                targets[modality] = own[name]
+        return replace(batch, inputs=changed, targets=targets)
 
     def _draws(self, batch: Batch, step: int, modality: str) -> _Draws:
         digest = hashlib.sha256(f"{self.seed} {step} {modality}".encode()).digest()
