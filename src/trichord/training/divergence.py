@@ -5,7 +5,7 @@
 | `divergence.json` | position, value that was not finite, loss terms, settings, arguments of the network |
 | `model.safetensors` | weights and buffers before the step |
 | `memory.safetensors` | queue, counters and centroids that the loss used (after a refit in this step) |
-| `batch-N.safetensors` | inputs of process N (`input.*`, `embedding.*`, `target.*`, `valid.*`); those of process 0 include `positives` |
+| `batch-N.safetensors` | inputs of process N (`input.*`, `embedding.*`, `target.*`, `valid.*`); of process 0 also `positives` |
 | `clips-N.json` | clips of these rows, and those of their inputs that are not finite |
 
 Nothing is pickled. A step draws no random numbers, so no random state is needed. The folder is renamed into place when it is
