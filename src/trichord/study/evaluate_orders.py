@@ -26,7 +26,8 @@ from trichord.parallel import on_main
 from trichord.recipes import load_recipe, of_this_version, recipe_from_dict
 from trichord.store.names import ANNOTATIONS
 from trichord.study import factories
-from trichord.study.evaluate import evaluate, write_evaluation
+from trichord.study.evaluate import evaluate
+from trichord.study.evaluation import write_evaluation
 from trichord.study.evaluation_files import PER_QUERY, RESULTS
 from trichord.study.figures import ScoredRun
 from trichord.study.files import check_sha256, is_there, read_json

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -33,25 +33,37 @@ def retrieval_outcome(
         missing: Policy for queries that lack a modality: `drop` or `miss`.
         options: Options of the user.
     """
-    outcome = Outcome(arrays=clip_arrays(name, embedded))
     clips = embedded.embeddings, embedded.valid, None if embedded.one_text_each else embedded.text_clip
     scored = score_directions(
         name, *clips, directions, fusion, missing, block=options.block, dual_softmax=options.dual_softmax
     )
-    results = [replace(result, windows=options.windows_label) for result in scored]
+    outcome = outcome_of(name, embedded, [replace(result, windows=options.windows_label) for result in scored])
+    if options.dual_softmax:
+        outcome.notes.append(
+            f"{name}: the dual softmax (scale {options.dual_softmax:g}) uses all queries to rank each of them; figures are not "
+            "comparable to those without it"
+        )
+    return outcome
+
+
+def outcome_of(name: str, embedded: Embedded, results: Sequence[RetrievalResult]) -> Outcome:
+    """Return the rows and arrays of results that have ranks.
+
+    Args:
+        name: Name of the rows.
+        embedded: Clips. Only their names and numbers are used.
+        results: Result of each direction.
+    """
+    outcome = Outcome(arrays=clip_arrays(name, embedded))
     for result in results:
         assert result.ranks is not None
         outcome.rows += retrieval_rows(result, embedded)
         outcome.arrays |= result.ranks.to_arrays(f"{name}/{result.direction}")
     outcome.details["results"] = [result.to_dict() for result in results]
     if missed := {r.num_missing for r in results if r.num_missing}:
-        treatment = "counted as errors" if missing == "miss" else "left out"
-        outcome.notes.append(f"{name}: up to {max(missed):,} queries lack a modality and are {treatment} ({missing})")
-    if options.dual_softmax:
-        outcome.notes.append(
-            f"{name}: the dual softmax (scale {options.dual_softmax:g}) uses all queries to rank each of them; figures are not "
-            "comparable to those without it"
-        )
+        policy = results[0].missing
+        treatment = "counted as errors" if policy == "miss" else "left out"
+        outcome.notes.append(f"{name}: up to {max(missed):,} queries lack a modality and are {treatment} ({policy})")
     return outcome
 
 
