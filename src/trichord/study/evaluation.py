@@ -103,7 +103,7 @@ class Evaluation:
 
     def scores(self) -> Scores:
         """Return the scores, equal to those that `study.scores.read_scores` reads from the written files."""
-        return scores_of(Path(self.subject.name) / RESULTS, self.content(), arrays=self.arrays())
+        return scores_of(Path(self.subject.name) / RESULTS, self.content(), self.arrays())
 
 
 def results_content(

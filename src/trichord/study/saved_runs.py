@@ -76,20 +76,23 @@ class SavedRun:
             raise damaged(self.path, "it does not name the stage of its figures", RUN_AGAIN)
         return {key: value for key, value in identity.items() if key != "benchmarks"}
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """Names of the benchmarks."""
-        names = self.content.get("identity", {}).get("benchmarks") if self.is_earlier else list(self._entries)
+        if not self.is_earlier:
+            return list(self._entries)
+        names = self.content.get("identity", {}).get("benchmarks")
         return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
-    @property
+    @cached_property
     def _entries(self) -> dict[str, dict[str, Any]]:
-        entries = self.content.get("benchmarks")
-        every = entries if isinstance(entries, list) else [None]
-        names = [entry.get("name") if isinstance(entry, dict) else None for entry in every]
-        if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-            raise damaged(self.path, "its benchmarks are not a list of objects with different names", RUN_AGAIN)
-        return dict(zip(names, every, strict=True))
+        benchmarks = self.content.get("benchmarks")
+        entries: dict[str, dict[str, Any]] = {}
+        for entry in benchmarks if isinstance(benchmarks, list) else [None]:
+            if not isinstance(entry, dict) or not isinstance(name := entry.get("name"), str) or name in entries:
+                raise damaged(self.path, "its benchmarks are not a list of objects with different names", RUN_AGAIN)
+            entries[name] = entry
+        return entries
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -132,31 +135,14 @@ class SavedRun:
         """
         known = [about for about in benchmarks if about["name"] in self.names]
         if not self.is_earlier:
-            entries = [self._entries[about["name"]] for about in known]
-            return scores_on(self.path, self.content, entries)
+            return scores_of(
+                self.path, {**self.content, "benchmarks": [self._entries[about["name"]] for about in known]}
+            )
         saved = [self.benchmark(about) for about in known]
-        arrays = {key: array for _, own in saved for key, array in own.items()}
-        scores = scores_on(self.path, {**self.content, **head}, [entry for entry, _ in saved], arrays)
+        content = {**self.content, **head, "benchmarks": [entry for entry, _ in saved]}
+        scores = scores_of(self.path, content, {key: array for _, own in saved for key, array in own.items()})
         scores.file = self.arrays_path
         return scores
-
-
-def scores_on(
-    path: Path, content: Mapping[str, Any], entries: list[dict[str, Any]], arrays: dict[str, np.ndarray] | None = None
-) -> Scores:
-    """Return the scores of those entries of benchmarks that have figures. An order may lack the modalities of all directions.
-
-    Args:
-        path: `results.json`.
-        content: Content of the file.
-        entries: Entries of benchmarks.
-        arrays: Arrays. None reads them from the file when they are needed.
-
-    Raises:
-        TrichordError: The results are damaged.
-    """
-    kept = [entry for entry in entries if entry.get("rows") != []]
-    return scores_of(path, {**content, "benchmarks": kept}, arrays=arrays, mend=RUN_AGAIN)
 
 
 def geometry_of(scores: Scores, benchmark: str) -> Geometry | None:

@@ -23,7 +23,8 @@ from trichord.study.files import RUN_AGAIN, damaged, mended_by_deleting
 from trichord.study.places import check_stage, identity_of
 from trichord.study.plan import PlannedOrder
 from trichord.study.protocols import study_protocol
-from trichord.study.saved_runs import Saved, SavedRun, geometry_of, scores_on
+from trichord.study.saved_runs import Saved, SavedRun, geometry_of
+from trichord.study.scores import scores_of
 from trichord.study.trained_runs import TrainedRun
 from trichord.tasks.benchmarks import Benchmark, find_benchmark
 from trichord.tasks.protocol import Options
@@ -101,22 +102,19 @@ def evaluate_order(
         if evaluation is not None:
             entries = zip(evaluation.benchmarks, evaluation.entries(), strict=True)
             saved = saved | {done.name: (entry, done.outcome.kept()) for done, entry in entries}
-            write_results(
-                folder,
-                {**head, "benchmarks": [entry for entry, _ in saved.values()]},
-                _arrays(saved.values()),
-                seal=True,
-            )
-        asked = [saved[b.name] for b in benchmarks]
-        return ScoredRun(run, scores_on(folder / RESULTS, head, [entry for entry, _ in asked], _arrays(asked)))
+            write_results(folder, *_merged(head, saved.values()), seal=True)
+        return ScoredRun(run, scores_of(folder / RESULTS, *_merged(head, [saved[b.name] for b in benchmarks])))
 
     lacking = on_main(look)
     evaluation = _evaluate(planned, out, store, recipe, lacking, directions, device) if lacking else None
     return on_main(keep)
 
 
-def _arrays(saved: Iterable[Saved]) -> dict[str, np.ndarray]:
-    return {key: array for _, arrays in saved for key, array in arrays.items()}
+def _merged(head: dict[str, Any], saved: Iterable[Saved]) -> Saved:
+    """Return the content of `results.json` with the entries of benchmarks, and all arrays."""
+    benchmarks = list(saved)
+    arrays = {key: array for _, own in benchmarks for key, array in own.items()}
+    return {**head, "benchmarks": [entry for entry, _ in benchmarks]}, arrays
 
 
 def kept_results(folder: Path, head: dict[str, Any], store: Store) -> Kept:
@@ -156,14 +154,15 @@ def kept_results(folder: Path, head: dict[str, Any], store: Store) -> Kept:
 
 def _check(saved: SavedRun, head: dict[str, Any], entry: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Raise an error if the saved results of a benchmark are damaged or lack a part."""
-    scores = scores_on(saved.path, head, [entry], arrays)
+    scores = scores_of(saved.path, *_merged(head, [(entry, arrays)]))
     scores.file = saved.arrays_path
     for scored in scores.benchmarks:
         for row in scored.rows:
             scores.each(row)
             scores.units(row)
         for result in scored.results:
-            scores.ranks(scored, result["direction"])
+            if scores.ranks(scored, result["direction"]) is None:
+                raise damaged(saved.arrays_path, f"{scored.head}/{result['direction']} is missing", RUN_AGAIN)
     geometry_of(scores, entry["name"])
     if f"{entry['name']}/caption" not in arrays:
         raise damaged(saved.arrays_path, f"{entry['name']}/caption is missing", RUN_AGAIN)

@@ -17,7 +17,7 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.study.evaluation_files import PER_QUERY, RESULTS
-from trichord.study.files import check_sha256, damaged, read_arrays, read_json
+from trichord.study.files import RUN_AGAIN, check_sha256, damaged, read_arrays, read_json
 from trichord.study.ranks import fault_of_rows, finite_number, ranks_from_arrays
 from trichord.tasks.protocol import MEDIAN_RANK
 from trichord.tasks.retrieval.measure import QueryRanks
@@ -137,12 +137,11 @@ class Scores:
         path: `results.json`. The arrays are next to it.
         content: Content of `results.json`.
         benchmarks: Benchmarks of the content.
-        mend: Advice for the case that the arrays are damaged.
     """
 
-    def __init__(self, path: Path, content: dict[str, Any], benchmarks: tuple[Scored, ...], mend: str) -> None:
+    def __init__(self, path: Path, content: dict[str, Any], benchmarks: tuple[Scored, ...]) -> None:
         self.path, self.benchmarks = path.parent, benchmarks
-        self.file, self.mend = path.parent / PER_QUERY, mend
+        self.file, self.mend = path.parent / PER_QUERY, _advice(content)
         self.subject: str = content["subject"]
         self.store: dict[str, Any] | None = content.get("store")
         self.notes: tuple[str, ...] = tuple(content.get("notes", ()))
@@ -262,27 +261,29 @@ def read_scores(folder: Path) -> Scores:
     return scores_of(folder / RESULTS, read_json(folder / RESULTS, mend=AGAIN))
 
 
-def scores_of(
-    path: Path, content: dict[str, Any], *, arrays: dict[str, np.ndarray] | None = None, mend: str = AGAIN
-) -> Scores:
+def scores_of(path: Path, content: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> Scores:
     """Return the scores of a `results.json`.
 
     Args:
         path: The file. The arrays are next to it.
         content: Content of the file. It lists no benchmark if the model lacks a modality that each of them needs.
         arrays: Arrays. None reads them from the file when they are needed.
-        mend: Advice for the case that the content is damaged.
 
     Raises:
         TrichordError: A part is missing or has another type.
     """
     try:
-        scores = Scores(path, content, _benchmarks(content), mend)
+        scores = Scores(path, content, _benchmarks(content))
     except ValueError as error:
-        raise damaged(path, one_line(error), mend) from None
+        raise damaged(path, one_line(error), _advice(content)) from None
     if arrays is not None:
         scores.arrays = arrays
     return scores
+
+
+def _advice(content: Mapping[str, Any]) -> str:
+    """Return the advice for damaged files of an evaluation, or of a run of a study."""
+    return RUN_AGAIN if "identity" in content else AGAIN
 
 
 def _benchmarks(content: dict[str, Any]) -> tuple[Scored, ...]:
@@ -300,7 +301,10 @@ def _benchmarks(content: dict[str, Any]) -> tuple[Scored, ...]:
     if not isinstance(settings, dict):
         raise ValueError("its settings are not an object")
     settings = {key: value for key, value in settings.items() if key not in ("directions", "block")}
-    return tuple(_benchmark(entry, settings) for entry in content["benchmarks"])
+    entries = content["benchmarks"]
+    if identity:  # an order of a study may lack the modalities of all directions
+        entries = [entry for entry in entries if not isinstance(entry, dict) or entry.get("rows") != []]
+    return tuple(_benchmark(entry, settings) for entry in entries)
 
 
 def _texts(value: object) -> bool:

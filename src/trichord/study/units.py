@@ -19,6 +19,7 @@ from trichord.study.pairing import places_of
 from trichord.study.scores import Measured, Scored, Scores, fusion_of
 
 One = tuple[Scores, Scored]
+SETTING = "evaluation."  # prefix of choices that are settings of the recipe of a study
 
 
 def difference_of_scoring(a: One, b: One, target: str, measure: str) -> str:
@@ -34,8 +35,9 @@ def difference_of_scoring(a: One, b: One, target: str, measure: str) -> str:
         The first difference in words, or '' if the evaluations can be compared.
     """
     one, two = _choices(a, target, measure), _choices(b, target, measure)
+    settings_known = bool(a[1].settings) and bool(b[1].settings)  # only a run of a study contains settings
     for what in {**one, **two}:
-        if one.get(what) != two.get(what):
+        if (settings_known or not what.startswith(SETTING)) and one.get(what) != two.get(what):
             return f"{what} is {one.get(what)} in one and {two.get(what)} in the other"
     rows = [scored.row(target, measure) for _, scored in (a, b)]
     assert rows[0] is not None and rows[1] is not None
@@ -202,7 +204,7 @@ def choices(scored: Scored, row: Measured) -> dict[str, Any]:
     options, kind = scored.options, scored.kind
     fusion, scale = fusion_of(kind, row.of)
     policy = str(options.get("missing", "auto"))
-    chosen: dict[str, Any] = {f"evaluation.{key}": value for key, value in scored.settings.items()}
+    chosen: dict[str, Any] = {f"{SETTING}{key}": value for key, value in scored.settings.items()}
     chosen["the fusion rule"] = fusion or scored.fusion or str(options.get("fusion", "auto"))
     if kind == "retrieval":
         result = scored.result(row.of) or {}
