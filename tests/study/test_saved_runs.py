@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from report_helpers import as_earlier, captions_in, write_study_folder
 from tiny import VIDEO_DIM, word_vectors
 from trichord.captions import Captions
+from trichord.embedder.results import figures_of_study
 from trichord.errors import TrichordError
 from trichord.logs import passing_messages
 from trichord.recipes import Recipe, load_recipe
@@ -26,7 +28,7 @@ from trichord.study.evaluate import evaluate
 from trichord.study.evaluate_orders import evaluate_orders
 from trichord.study.evaluation import write_evaluation
 from trichord.study.files import read_arrays
-from trichord.study.scores import read_scores
+from trichord.study.scores import Scored, read_scores
 from trichord.tasks.subject import ClipSet, Subject
 
 pytestmark = pytest.mark.usefixtures("without_chart", "undrawn")
@@ -82,6 +84,18 @@ def tables_of(folder: Path) -> dict[str, list[list[tuple[str, Any]]]]:
     check_comparable(read)
     document = build_study(read)
     return {t.name: [[(cell.text, cell.value) for cell in row] for row in t.rows] for t in document.tables()}
+
+
+def same(*benchmarks: tuple[Scored, ...]) -> bool:
+    """Compare everything except what earlier versions did not save: intervals, and options at their defaults."""
+    one, two = (
+        [
+            replace(scored, options={}, rows=tuple(replace(row, low=None, high=None) for row in scored.rows))
+            for scored in own
+        ]
+        for own in benchmarks
+    )
+    return one == two != []
 
 
 # ---- one format
@@ -177,8 +191,7 @@ def test_an_earlier_study_has_the_same_report(tmp_path: Path) -> None:
     assert now == earlier and len(now) > 8
     for one, two in zip(*(read_study(folder).done for folder in folders), strict=True):
         assert one.scores is not None and two.scores is not None
-        for mine, other in zip(one.scores.benchmarks, two.scores.benchmarks, strict=True):
-            assert {**vars(mine), "options": {}} == {**vars(other), "options": {}}
+        assert same(one.scores.benchmarks, two.scores.benchmarks)
 
 
 def test_earlier_runs_are_compared_with_new_ones(own: Path, tiny_store: Path, scored: list[str]) -> None:
@@ -190,6 +203,15 @@ def test_earlier_runs_are_compared_with_new_ones(own: Path, tiny_store: Path, sc
     run.run_study(tiny_store, own, ORDERS, [0, 1], quick())
     assert scored == [] and files == {path: path.read_bytes() for path in own.glob("orders/*/seed-*.*")} and files
     assert tables_of(own) == whole
+
+
+def test_a_model_of_an_earlier_study_is_exported_with_the_same_figures(own: Path) -> None:
+    (stage,) = own.glob("stages/vt-a.seed1.*")
+    figures = figures_of_study(stage)
+    assert len(figures) == 2 * 4 and all(figure["low"] is not None for figure in figures)
+    assert {figure["clips"] for figure in figures} == {"tiny/test"}
+    as_earlier(own / "orders" / "vt-a" / "seed-1")
+    assert figures_of_study(stage) == figures
 
 
 def test_a_benchmark_joins_those_of_an_earlier_run(own: Path, tiny_store: Path, scored: list[str]) -> None:
@@ -263,8 +285,6 @@ def test_several_captions_of_a_clip_in_an_earlier_study(tmp_path: Path) -> None:
     assert first.arrays["mine/text_id"].tolist().count("v8") == 3 and len(first.arrays["mine/id"]) == 6
     as_earlier(runs_of(out)[0])
     earlier = read_study(out).runs[0].scores
-    assert earlier is not None and earlier.benchmarks == tuple(
-        type(one)(**{**vars(one), "options": earlier.benchmarks[0].options}) for one in first.benchmarks
-    )
+    assert earlier is not None and same(earlier.benchmarks, first.benchmarks)
     assert all(np.array_equal(earlier.arrays[key], a, equal_nan=a.dtype.kind == "f") for key, a in first.arrays.items())
     assert tables_of(out) == whole

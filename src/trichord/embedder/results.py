@@ -16,6 +16,7 @@ Folders of earlier versions lack `clips`, `collection`, `split` and `how`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from trichord.report.reading import read_study
 from trichord.study.evaluation_files import RESULTS
 from trichord.study.files import damaged, is_there, read_json
 from trichord.study.scores import AGAIN, Measured, Scored, Scores, scores_of
+from trichord.tasks.protocol import interval_over_units
 from trichord.tasks.retrieval.measure import FUSIONS
 
 Figure = dict[str, Any]
@@ -72,16 +74,23 @@ def figures_of_study(model_folder: Path) -> list[Figure]:
         return []
     study = read_study(root)
     runs = [run for run in study.done if run.stages[-1] == model_folder.resolve().name]
-    return [figure for run in runs[:1] for figure in _figures_of(study.scores(run))]
+    return [figure for run in runs[:1] for figure in _figures_of(study.scores(run), intervals=True)]
 
 
-def _figures_of(scores: Scores) -> list[Figure]:
+def _figures_of(scores: Scores, *, intervals: bool = False) -> list[Figure]:
+    """Return the figures of an evaluation. With `intervals`, those that were not saved are computed."""
     return [
-        _of_row(scores, scored, row)
+        _of_row(scores, scored, _with_interval(scores, row) if intervals else row)
         for scored in scores.benchmarks
         for row in scored.rows
         if scored.kind != "retrieval" or row.measure != _NOT_SHOWN
     ]
+
+
+def _with_interval(scores: Scores, row: Measured) -> Measured:
+    if row.low is not None or (ends := interval_over_units(scores.each(row), row.measure, row.unit)) is None:
+        return row
+    return replace(row, low=ends.low, high=ends.high)
 
 
 def figures_of_evaluation(folder: Path) -> list[Figure]:

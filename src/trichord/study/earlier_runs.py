@@ -31,7 +31,12 @@ CLIP_PARTS = ("video_id", "start_s", "end_s")
 
 
 def converted(
-    path: Path, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]
+    path: Path,
+    content: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    about: Mapping[str, Any],
+    *,
+    intervals: bool,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the entry of a benchmark in `results.json` and its arrays in `queries.npz`.
 
@@ -40,6 +45,7 @@ def converted(
         content: Content of this file.
         arrays: Arrays of the file next to it.
         about: Benchmark as described in `study.json`.
+        intervals: Whether to compute the interval of each row, which earlier versions did not save.
 
     Raises:
         TrichordError: The figures, the ranks or the captions are damaged.
@@ -66,9 +72,8 @@ def converted(
         captions=read_queries(path.parents[2], name, len(videos)),
         source=str(file),
     )
-    outcome = outcome_of(
-        name, embedded, [_result(path, row, own, embedded) for row, own in zip(rows, ranks, strict=True)]
-    )
+    results = [_result(path, row, own, embedded) for row, own in zip(rows, ranks, strict=True)]
+    outcome = outcome_of(name, embedded, results, intervals=intervals)
     head = f"{name}/geometry/"
     outcome.arrays |= {key: array for key, array in arrays.items() if key.startswith(head)}
     outcome.details["labels"] = str(labels.get(name, ""))

@@ -104,17 +104,18 @@ class SavedRun:
         check_sha256(self.arrays_path, self.content.get("arrays_sha256"), mend=RUN_AGAIN)
         return read_arrays(self.arrays_path, mend=RUN_AGAIN)
 
-    def benchmark(self, about: Mapping[str, Any]) -> Saved:
+    def benchmark(self, about: Mapping[str, Any], *, intervals: bool = True) -> Saved:
         """Return the entry of a benchmark and its arrays.
 
         Args:
             about: Benchmark as described in `study.json`, whose name is one of `names`.
+            intervals: Whether to compute intervals that an earlier version did not save.
 
         Raises:
             TrichordError: They are damaged.
         """
         if self.is_earlier:
-            return converted(self.path, self.content, self.arrays, about)
+            return converted(self.path, self.content, self.arrays, about, intervals=intervals)
         # The names of arrays begin with that of their benchmark. With benchmarks `a` and `a/val`, the longest match counts.
         arrays = {
             key: array
@@ -138,7 +139,7 @@ class SavedRun:
             return scores_of(
                 self.path, {**self.content, "benchmarks": [self._entries[about["name"]] for about in known]}
             )
-        saved = [self.benchmark(about) for about in known]
+        saved = [self.benchmark(about, intervals=False) for about in known]
         content = {**self.content, **head, "benchmarks": [entry for entry, _ in saved]}
         scores = scores_of(self.path, content, {key: array for _, own in saved for key, array in own.items()})
         scores.file = self.arrays_path
