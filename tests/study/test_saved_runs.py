@@ -277,12 +277,15 @@ def test_several_captions_of_a_clip_in_an_earlier_study(tmp_path: Path) -> None:
             rows = np.random.default_rng([3, index]).random((9, VIDEO_DIM)).astype(np.float32)
             texts = ("worda", "wordb", "wordc")[: 1 + index % 3]
             said = Captions(np.zeros(len(texts)), np.full(len(texts), 9.0), texts)
+            if index == 10:  # two clips with the same times
+                said = Captions(np.full(2, 2.0), np.full(2, 7.0), ("wordd", "worde"))
             split = "train" if index < 6 else "test"
             writer.add(Item(f"v{index}", "mine", split, 9.0, {"visual_2d": rows}, {"visual_2d": 1.0}, said))
     out = tmp_path / "study"
     run.run_study(tmp_path / "store", out, ["vt"], [0, 1], quick("t2v", "v2t"))
     whole, first = tables_of(out), read_scores(runs_of(out)[0])
-    assert first.arrays["mine/text_id"].tolist().count("v8") == 3 and len(first.arrays["mine/id"]) == 6
+    assert first.arrays["mine/text_id"].tolist().count("v8") == 3
+    assert first.arrays["mine/id"].tolist() == ["v6", "v7", "v8", "v9", "v10@2.00-7.00", "v10@2.00-7.00#2", "v11"]
     as_earlier(runs_of(out)[0])
     earlier = read_study(out).runs[0].scores
     assert earlier is not None and same(earlier.benchmarks, first.benchmarks)

@@ -16,6 +16,7 @@ from tiny import VIDEO_DIM, WORD_DIM, word_vectors
 from trichord.captions import Captions
 from trichord.data.batches import clips_of_texts, evaluation_clips
 from trichord.errors import TrichordError
+from trichord.files import arrays
 from trichord.modality import Direction
 from trichord.nn import MCN
 from trichord.releases import export_store, import_npy
@@ -110,11 +111,15 @@ def test_a_study_keeps_the_ranks_of_every_text(tmp_path: Path) -> None:
     protocol = study_protocol(find_benchmark(store, "mine"), num_clusters=2)
     subject = Subject.of_model("model", network(), store, SETTINGS, ("video", "text"))
     outcome = protocol.run(subject, Options(directions=("t2v", "v2t")))
-    arrays = outcome.kept()
-    assert arrays["mine/video_id"].tolist() == ["v0", "v1", "v2"]
-    assert arrays["mine/text_id"].tolist() == ["v0", "v0", "v1", "v2", "v2", "v2"]
-    assert arrays["mine/t2v/text"].tolist() == [0, 1, 2, 3, 4, 5] and arrays["mine/v2t/clip"].tolist() == [0, 1, 2]
-    write_arrays(tmp_path / "ranks.npz", arrays)
+    kept_arrays = outcome.kept()
+    assert kept_arrays["mine/video_id"].tolist() == ["v0", "v1", "v2"]
+    assert kept_arrays["mine/text_id"].tolist() == ["v0", "v0", "v1", "v2", "v2", "v2"]
+    assert kept_arrays["mine/t2v/text"].tolist() == [0, 1, 2, 3, 4, 5] and kept_arrays["mine/v2t/clip"].tolist() == [
+        0,
+        1,
+        2,
+    ]
+    write_arrays(tmp_path / "ranks.npz", kept_arrays)
     for result in outcome.details["results"]:
         kept = read_ranks(tmp_path / "ranks.npz", "mine", result["direction"])
         assert 100 * kept.hits(1).mean() == pytest.approx(result["r1"])
@@ -130,6 +135,22 @@ def test_rows_of_texts_hold_each_clip_as_an_evaluation_does(tmp_path: Path) -> N
     for modality, made in rows.embedded.embeddings.items():
         np.testing.assert_allclose(made, embedded.embeddings[modality], rtol=1e-5)
         assert rows.embedded.valid[modality].tolist() == embedded.valid[modality].tolist()
+
+
+def test_a_caption_far_longer_than_the_others_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = write(tmp_path / "s", [whole("worda"), whole("wordb " * 5000), whole("wordc")])
+    monkeypatch.setattr(arrays, "FREE_BYTES", 100)
+    monkeypatch.setattr(arrays, "LARGEST_RATIO", 1)
+    with pytest.raises(TrichordError, match="has 29,999 characters, so an array of all texts would take 359,988 bytes"):
+        arrays.text_array(["worda", ("wordb " * 5000).strip(), "wordc"], "captions")
+    subject = Subject.of_model("model", network(), store, SETTINGS)
+    for embedded in (
+        subject.embedded(ClipSet("mine", "test"), ("text",)),
+        subject.text_rows(ClipSet("mine", "test"), ("text",)).embedded,
+    ):
+        assert embedded.captions is not None
+        assert embedded.captions.tolist() == ["worda", "wordb wo", "wordc"]
+    assert arrays.shortened([]) == [] and arrays.shortened(["", "x" * 30]) == ["", "x" * 12]
 
 
 def test_clips_without_captions_are_an_error_that_names_them(tmp_path: Path) -> None:

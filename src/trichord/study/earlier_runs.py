@@ -15,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 
 from trichord.evaluation.embedded import Embedded
+from trichord.files.arrays import shortened
 from trichord.modality import Direction
 from trichord.study.evaluation import Evaluated
 from trichord.study.files import RUN_AGAIN, damaged, is_there, read_json
@@ -59,7 +60,11 @@ def converted(
         raise damaged(file, why, RUN_AGAIN)
     videos, start_s, end_s = (arrays[f"{name}/{part}"] for part in CLIP_PARTS)
     ranks = [ranks_from_arrays(arrays, f"{name}/{row['direction']}", file, RUN_AGAIN) for row in rows]
-    text_clip = _clips_of_rows(videos, start_s, end_s, ranks)
+    for row, own in zip(rows, ranks, strict=True):
+        if len(own.clip) and not 0 <= own.clip.min() <= own.clip.max() < len(videos):
+            head = f"{name}/{row['direction']}"
+            raise damaged(file, f"{head}/clip contains numbers of clips that do not exist", RUN_AGAIN)
+    text_clip = _clips_of_rows(videos, start_s, end_s, rows, ranks)
     first = np.unique(text_clip, return_index=True)[1]
     spans = videos[first], start_s[first], end_s[first]
     embedded = Embedded.of(
@@ -83,18 +88,30 @@ def converted(
     return done.entry(f"{benchmark.collection}/{benchmark.split}".strip("/")), outcome.kept()
 
 
-def _clips_of_rows(videos: np.ndarray, start_s: np.ndarray, end_s: np.ndarray, ranks: list[QueryRanks]) -> np.ndarray:
+def _clips_of_rows(
+    videos: np.ndarray,
+    start_s: np.ndarray,
+    end_s: np.ndarray,
+    results: list[dict[str, Any]],
+    ranks: list[QueryRanks],
+) -> np.ndarray:
     """Return the index (M,) of the clip of each row.
 
     Neighbouring rows with the same video and times are texts of one clip if the benchmark has clips with several texts, i.e. if
-    a direction has different numbers of queries and gallery items.
+    a direction has different numbers of queries and gallery items. Clips that are queries themselves are separate.
     """
-    rows = np.arange(len(videos))
     if all(len(own.clip) == own.num_gallery for own in ranks):
-        return rows
+        return np.arange(len(videos))
     is_new = np.ones(len(videos), bool)
     is_new[1:] = (videos[1:] != videos[:-1]) | (start_s[1:] != start_s[:-1]) | (end_s[1:] != end_s[:-1])
+    for result, own in zip(results, ranks, strict=True):
+        if not _asks_texts(result):
+            is_new[own.clip] = True
     return np.cumsum(is_new) - 1
+
+
+def _asks_texts(result: Mapping[str, Any]) -> bool:
+    return "text" in Direction.parse(result["direction"]).query
 
 
 def _result(path: Path, row: Mapping[str, Any], ranks: QueryRanks, embedded: Embedded) -> RetrievalResult:
@@ -103,14 +120,12 @@ def _result(path: Path, row: Mapping[str, Any], ranks: QueryRanks, embedded: Emb
     result = RetrievalResult(**{name: row[name] for name in FIGURES if name in row})
     if target_of("retrieval", result.of) != result.direction:
         raise damaged(path, f"the fusion rule of {head} is invalid", RUN_AGAIN)
-    if len(ranks.clip) and not 0 <= ranks.clip.min() <= ranks.clip.max() < embedded.num_texts:
-        raise damaged(path.with_suffix(".npz"), f"{head}/clip contains numbers of clips that do not exist", RUN_AGAIN)
     num_errors = result.num_missing if result.missing == "miss" else 0
     if len(ranks.clip) + num_errors != result.num_queries:
         raise damaged(
             path.with_suffix(".npz"), f"the ranks and the figures of {head} differ in the number of queries", RUN_AGAIN
         )
-    text = None if embedded.one_text_each or "text" not in Direction.parse(result.direction).query else ranks.clip
+    text = None if embedded.one_text_each or not _asks_texts(row) else ranks.clip
     return replace(result, ranks=replace(ranks, clip=embedded.text_clip[ranks.clip], text=text))
 
 
@@ -151,4 +166,4 @@ def read_queries(out: Path, benchmark: str, num_clips: int) -> list[str] | None:
     captions = [q["caption"] for q in queries if isinstance(q, dict) and isinstance(q.get("caption"), str)]
     if not len(queries) == len(captions) == num_clips:
         raise damaged(path, f"it has {len(captions)} captions for {num_clips} clips", mend)
-    return captions
+    return shortened(captions)

@@ -13,6 +13,7 @@ from trichord.data.batches import clips_of_texts, evaluation_clips
 from trichord.data.reader import Clips, require_modalities
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.embedded import Embedded
+from trichord.files.arrays import shortened
 from trichord.modality import MODALITIES, in_order
 from trichord.store.overlap import check_overlap
 from trichord.tasks.benchmarks import Benchmark, ScoringSettings, benchmark_names, embed_clips, find_benchmark
@@ -340,11 +341,13 @@ def distinct_spans(texts: Clips) -> tuple[Clips, np.ndarray]:
 
 
 def captions_of(store: Store, texts: Clips) -> list[str]:
-    """Return the captions of each clip, joined by spaces."""
-    return [
-        " ".join(store.caption_text(int(item), int(c)) for c in captions)
-        for item, captions in zip(texts.item, texts.captions, strict=True)
-    ]
+    """Return the captions of each clip, joined by spaces, as texts that fit in an array (`files.arrays.shortened`)."""
+    return shortened(
+        [
+            " ".join(store.caption_text(int(item), int(c)) for c in captions)
+            for item, captions in zip(texts.item, texts.captions, strict=True)
+        ]
+    )
 
 
 def clip_ids(store: Store, clips: Clips) -> list[str]:
