@@ -162,6 +162,17 @@ def test_studies_of_other_clips_in_another_order_are_refused(tmp_path: Path) -> 
         compare_studies(read_study(a), read_study(b))
 
 
+def test_studies_of_other_times_in_another_order_are_refused(tmp_path: Path) -> None:
+    a, b = (write_study_folder(tmp_path / name, orders=["avt"], seeds=[0], earlier=name == "b") for name in "ab")
+    shuffle_study(b)
+    for path in b.glob("orders/*/*.npz"):
+        arrays = dict(np.load(path))
+        arrays["tiny/end_s"][arrays["tiny/video_id"] == "v7"] = 6.0
+        np.savez_compressed(path, **arrays)
+    with pytest.raises(TrichordError, match=r"the ends of the clips differ: 'v7: 5\.0' is only in A"):
+        compare_studies(read_study(a), read_study(b))
+
+
 def test_texts_of_a_clip_are_paired_by_caption_or_position() -> None:
     assert places_of([("a", "x"), ("a", "y")], [("a", "y"), ("a", "x")]).tolist() == [1, 0]  # type: ignore[union-attr]
     assert places_of(["a", "a", "b"], ["b", "a", "a"]).tolist() == [1, 2, 0]  # type: ignore[union-attr]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,23 @@ def test_runs_on_other_clips_are_refused(earlier: Path) -> None:
     np.savez_compressed(path, **arrays)
     with pytest.raises(TrichordError, match="units differ: 'v7' is only in one"):
         check_comparable(read_study(earlier))
+
+
+def test_runs_on_other_times_of_the_same_videos_are_refused(own: Path) -> None:
+    path = own / "orders" / "vt-a" / "seed-1" / "queries.npz"
+    arrays = dict(np.load(path))
+    times = arrays["tiny/end_s"].copy()
+    for end, refused in ((5.0001, False), (6.0, True)):
+        times[7] = end
+        np.savez_compressed(path, **{**arrays, "tiny/end_s": times})
+        with (
+            nullcontext()
+            if not refused
+            else pytest.raises(
+                TrichordError, match="the ends of the clips differ: number 7 is '5.0' in one and '6.0' in the other"
+            )
+        ):
+            check_comparable(read_study(own))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from trichord.study.pairing import places_of
 from trichord.study.scores import Measured, Scored, Scores, fusion_of
 
 One = tuple[Scores, Scored]
+TIMES = {"the starts of the clips": "start_s", "the ends of the clips": "end_s"}
 SETTING = "evaluation."  # prefix of choices that are settings of the recipe of a study
 
 
@@ -123,6 +124,10 @@ def named_truth(one: One, row: Measured, truth: dict[str, np.ndarray]) -> dict[s
     if texts is not None:
         rows = [texts.tolist()] if captions is None else [texts.tolist(), captions.tolist()]
         named["captions"] = [(without_media_suffix(name), *rest) for name, *rest in zip(*rows, strict=True)]
+    for what in TIMES:
+        if what in truth and ids is not None:
+            spelt = map(without_media_suffix, ids.tolist())
+            named[what] = list(zip(spelt, map(str, truth[what].tolist()), strict=True))
     for what, table in (("the queries' clips", ids), ("the queries' videos", videos)):
         if what in truth and table is not None:
             named[what] = [(without_media_suffix(name),) for name in table[truth[what]].tolist()]
@@ -265,7 +270,12 @@ def _truth(one: One, row: Measured) -> dict[str, np.ndarray]:
             for name in parts
             if (part := name.rpartition("/")[2]) in wanted
         }
-    return {what: array for what, name in names.items() if (array := scores.named(name, "Uiu")) is not None}
+    ids = scores.named(f"{scored.head}/id", "U")
+    times: dict[str, np.ndarray | None] = {}
+    if scored.settings and ids is not None:  # the clips of a run of a study have times
+        times = {what: scores.named(f"{scored.head}/{part}", "f", len(ids)) for what, part in TIMES.items()}
+    truth = {what: np.round(array, 3) for what, array in times.items() if array is not None}
+    return truth | {what: array for what, name in names.items() if (array := scores.named(name, "Uiu")) is not None}
 
 
 def _difference(what: str, one: np.ndarray, two: np.ndarray) -> str:
