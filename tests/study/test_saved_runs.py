@@ -220,6 +220,7 @@ def test_a_benchmark_joins_those_of_an_earlier_run(own: Path, tiny_store: Path, 
     as_earlier(folder)
     run.run_study(tiny_store, own, ["vt"], [0], quick(), benchmarks=["tiny/train"])
     assert scored == ["VT seed 0 tiny/train"]
+    assert not list(folder.parent.glob("seed-0.*")), "the folder has taken their place"
     kept, other = content_of(folder)["benchmarks"]
     for part in ("name", "protocol", "title", "kind", "paragraph", "clips", "rows", "results", "notes", "labels"):
         assert kept[part] == before[0][part], part

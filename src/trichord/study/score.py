@@ -103,6 +103,8 @@ def evaluate_order(
             entries = zip(evaluation.benchmarks, evaluation.entries(), strict=True)
             saved = saved | {done.name: (entry, done.outcome.kept()) for done, entry in entries}
             write_results(folder, *_merged(head, saved.values()), seal=True)
+            for suffix in (".json", ".npz"):  # of an earlier version, which would have replaced them
+                folder.with_suffix(suffix).unlink(missing_ok=True)
         return ScoredRun(run, scores_of(folder / RESULTS, *_merged(head, [saved[b.name] for b in benchmarks])))
 
     lacking = on_main(look)
