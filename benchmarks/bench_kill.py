@@ -64,7 +64,7 @@ def content(out: Path) -> dict[str, Any]:
     for path in sorted(out.glob("stages/*/metrics.jsonl")):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         found[str(path.relative_to(out))] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-    for path in sorted(out.glob("orders/*/*.npz")):
+    for path in sorted(out.glob("orders/*/*/queries.npz")):
         found[str(path.relative_to(out))] = {k: a.tobytes() for k, a in read_arrays(path).items()}
     found["results"] = json.loads((out / "study.json").read_text())["results"]
     found["hidden"] = sorted(str(path.relative_to(out)) for path in out.rglob(".*"))

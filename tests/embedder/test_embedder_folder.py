@@ -225,7 +225,7 @@ def test_the_card_has_the_studys_figures_in_the_hubs_form(study: Path, exported:
     card = ModelCard.load(exported / "README.md", ignore_metadata_errors=False)
     assert (card.data.library_name, card.data.license, card.data.model_name) == ("trichord", "cc-by-4.0", "my_model")
     assert {"trichord", "modality:video", "modality:audio", "modality:text"} <= set(card.data.tags)
-    rows = json.loads((study / "orders" / "av-t" / "seed-0.json").read_text())["results"]
+    rows = json.loads((study / "orders" / "av-t" / "seed-0" / "results.json").read_text())["benchmarks"][0]["results"]
     figures = {(r.dataset_args["direction"], r.metric_type): r for r in card.data.eval_results}
     assert len(rows) == 3 and len(figures) == 12
     for row in rows:

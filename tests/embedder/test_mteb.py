@@ -31,7 +31,7 @@ from trichord.modality import Direction
 from trichord.nn import MCN
 from trichord.store import Store, WordVectors
 from trichord.store.encoders import read_encoders
-from trichord.tasks.benchmarks import ScoringSettings, benchmark_clips, find_benchmark
+from trichord.tasks.benchmarks import ScoringSettings, find_benchmark
 from trichord.tasks.retrieval.measure import QueryRanks, score_direction
 from trichord.tasks.subject import ClipSet, Subject
 from trichord.training.models import TrainedModel
@@ -341,9 +341,9 @@ def test_mteb_and_our_evaluation_agree_on_the_world_in_all_directions(world: tup
     store = Store(world[1])
     model, settings, joint = world_model(store, fusion == "mean_normalized")
     benchmark = find_benchmark(store, "videos")
-    clips = benchmark_clips(store, benchmark, settings)
     subject = Subject.of_model("model", model, store, settings)
     rows = subject.text_rows(ClipSet.of_benchmark(benchmark), ("video", "audio", "text"))
+    clips = rows.texts
     parts = [
         {"path": str(world[0] / f"{store.video_id(item)}.mp4"), "start_s": float(start), "end_s": float(end)}
         for item, start, end in zip(clips.item, clips.start_s, clips.end_s, strict=True)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from trichord.errors import TrichordError
 from trichord.evaluation.geometry import Geometry, cluster_points, measure_geometry, principal_plane, unit_rows
-from trichord.study.ranks import write_arrays
+from trichord.study.files import write_arrays
 
 ALL = ("video", "audio", "text")
 PAIRS = {"VA": ("video", "audio"), "VT": ("video", "text"), "AT": ("audio", "text")}

@@ -16,7 +16,7 @@ from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.files.writing import refuse_foreign
 from trichord.report.exports import write_document
-from trichord.study.evaluate import Evaluation, write_evaluation
+from trichord.study.evaluation import Evaluation, write_evaluation
 from trichord.study.evaluation_files import PER_QUERY, RESULTS
 from trichord.study.run import _check_new
 from trichord.study.table import TABLE_FILES

@@ -237,7 +237,8 @@ def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 OF_A_STUDY = [
-    "model.safetensors", "model.json", "centroids.safetensors", "../vt", "study.json", "run.yaml", "seed-0.json", "seed-0.npz",
+    "model.safetensors", "model.json", "centroids.safetensors", "../vt", "study.json", "run.yaml", "seed-0/results.json",
+    "seed-0/queries.npz",
 ]  # fmt: skip
 
 

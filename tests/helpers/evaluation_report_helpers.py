@@ -14,7 +14,8 @@ from trichord.evaluation.embedded import Embedded
 from trichord.report.contents import build_evaluations
 from trichord.report.markdown import to_markdown
 from trichord.report.systems import read_systems
-from trichord.study.evaluate import evaluate, write_evaluation
+from trichord.study.evaluate import evaluate
+from trichord.study.evaluation import write_evaluation
 from trichord.tasks.protocol import Options
 
 CLASSES = ("stir", "fry", "cut", "boil")

@@ -37,7 +37,6 @@ from trichord.report.reading import read_study
 from trichord.store import Store
 from trichord.store.inspect import verify
 from trichord.study.evaluate import evaluate
-from trichord.study.ranks import read_clips, read_ranks
 from trichord.study.run import run_study
 
 Content = dict[str, str]
@@ -151,12 +150,14 @@ def read_figures(folder: Path) -> Content:
     content: Content = {}
     for run in study.done:
         for row in run.results:
-            ranks = read_ranks(run.path.with_suffix(".npz"), row["benchmark"], row["direction"])
-            clips = [part.tolist() for part in read_clips(run.path.with_suffix(".npz"), row["benchmark"])]
-            figures = [row, ranks.clip.tolist(), ranks.greater.tolist(), ranks.equal.tolist(), ranks.num_gallery]
+            arrays = study.scores(run).arrays
+            head = f"{row['benchmark']}/{row['direction']}"
+            figures = [
+                row,
+                *(arrays[f"{head}/{part}"].tolist() for part in ("clip", "greater", "equal", "num_gallery")),
+            ]
+            clips = [arrays[f"{row['benchmark']}/{part}"].tolist() for part in ("id", "start_s", "end_s", "caption")]
             content[f"{run} {row['benchmark']} {row['direction']}"] = _hash([figures, clips])
-    for benchmark in study.benchmarks:
-        study.captions(benchmark["name"])
     for stage in study.stages.values():
         study.curves(stage)
     for direction in study.directions:

@@ -9,8 +9,10 @@ from trichord.modality import Direction
 from trichord.nn import MCN
 from trichord.store import Store
 from trichord.study.evaluate import evaluate
+from trichord.study.files import read_arrays
+from trichord.study.ranks import ranks_from_arrays
 from trichord.tasks.benchmarks import Benchmark, ScoringSettings
-from trichord.tasks.retrieval.measure import RetrievalResult, score_directions
+from trichord.tasks.retrieval.measure import QueryRanks, RetrievalResult, score_directions
 from trichord.tasks.subject import ClipSet, Subject
 
 
@@ -28,6 +30,12 @@ def evaluate_retrieval(
     """Embed the clips of a benchmark and score them, as a study does."""
     modalities = tuple(m for d in directions for m in d.modalities)
     subject = Subject.of_model("model", model, store, settings)
-    clip_rows = subject.text_rows(ClipSet.of_benchmark(benchmark), modalities).by_clip()
+    embedded = subject.text_rows(ClipSet.of_benchmark(benchmark), modalities).embedded
     missing = benchmark.missing if settings.missing == "auto" else settings.missing
-    return score_directions(benchmark.name, *clip_rows, directions, subject.fusion, missing)
+    clips = embedded.embeddings, embedded.valid, None if embedded.one_text_each else embedded.text_clip
+    return score_directions(benchmark.name, *clips, directions, subject.fusion, missing)
+
+
+def read_ranks(path: Path, benchmark: str, direction: str) -> QueryRanks:
+    """Return the ranks in `queries.npz`."""
+    return ranks_from_arrays(read_arrays(path), f"{benchmark}/{direction}", path, "")

@@ -33,7 +33,7 @@ def scores_of_rows(
                 Measured(row.of, row.measure, row.value, row.num, row.chance, row.unit, each, row.each_of, row.shares)
             )
         benchmarks.append(Scored(name, name, name, "retrieval", "", name, {}, tuple(measured), (), ()))
-    scores = Scores(Path("made"), {"subject": "made", "notes": list(notes)}, tuple(benchmarks))
+    scores = Scores(Path("made/results.json"), {"subject": "made", "notes": list(notes)}, tuple(benchmarks))
     scores.arrays = kept
     return scores
 

@@ -24,6 +24,7 @@ from evaluation_report_helpers import (
     write_orders,
 )
 from report_helpers import write_study_folder
+from scoring_helpers import read_ranks
 from trichord.cli import main
 from trichord.errors import TrichordError
 from trichord.evaluation.statistics import mean_interval, median_rank_interval
@@ -34,7 +35,6 @@ from trichord.report.contents import build_evaluations
 from trichord.report.queries import clearest_duel, curve_of
 from trichord.report.systems import read_systems
 from trichord.report.write import write_evaluations, write_reports
-from trichord.study.ranks import read_ranks
 from trichord.study.run import run_study
 
 pytestmark = pytest.mark.usefixtures("without_chart")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from report_helpers import ORDERS, SKILL, result_of, targets, write_study_folder
+from report_helpers import ORDERS, SKILL, captions_in, result_of, targets, write_study_folder
 from trichord.errors import TrichordError
 from trichord.modality import Direction, Order
 from trichord.report.analysis import MAIN_RECALL, Target, analyse_study, check_comparable, interactions, untouched
@@ -38,6 +39,11 @@ def own(tmp_path: Path) -> Path:
     return write_study_folder(tmp_path / "own", orders=["av>t", "vt>a"], seeds=[0, 1])
 
 
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    return write_study_folder(tmp_path / "earlier", orders=["av>t", "vt>a"], seeds=[0, 1], earlier=True)
+
+
 def edit(path: Path, change: Any) -> None:
     content = json.loads(path.read_text())
     change(content)
@@ -60,7 +66,7 @@ def test_a_study_is_read_with_all_its_runs(folder: Path) -> None:
     assert stage.seconds == pytest.approx(4.0) and stage.finished
     curve = study.curves(stage)["contrast_VT"]
     assert curve.steps.tolist() == list(range(1, 41)) and curve.values[0] > curve.values[-1]
-    assert study.captions("tiny")[3] == "cut the 3 onions" and study.captions("none") == []
+    assert captions_in(study, "tiny")[3] == "cut the 3 onions"
     assert study.geometry(study.done[0], "tiny") is not None and study.geometry(study.done[0], "none") is None
 
 
@@ -171,13 +177,13 @@ def test_unfinished_and_diverged_runs_are_listed_and_left_out(own: Path) -> None
 
 
 def test_figures_of_another_training_are_not_taken(own: Path) -> None:
-    edit(own / "orders" / "av-t" / "seed-0.json", lambda c: c["identity"].update(stage="other"))
+    edit(own / "orders" / "av-t" / "seed-0" / "results.json", lambda c: c["identity"].update(stage="other"))
     run = read_study(own).runs[0]
     assert run.status == "unfinished" and "belong to another training" in run.why
 
 
 def test_a_study_without_finished_runs_is_an_error(own: Path) -> None:
-    for path in own.glob("orders/*/*.json"):
+    for path in own.glob("orders/*/*/results.json"):
         path.unlink()
     with pytest.raises(TrichordError, match="no finished run to report .AV→T seed 0: unfinished .not evaluated"):
         read_study(own)
@@ -192,50 +198,74 @@ def test_a_study_without_finished_runs_is_an_error(own: Path) -> None:
     ],
 )
 def test_runs_under_other_policies_are_refused(own: Path, key: str, value: Any, message: str) -> None:
-    edit(own / "orders" / "vt-a" / "seed-1.json", lambda c: c["results"][0].update({key: value}))
+    edit(
+        own / "orders" / "vt-a" / "seed-1" / "results.json",
+        lambda c: c["benchmarks"][0]["results"][0].update({key: value}),
+    )
     with pytest.raises(TrichordError, match=f"AV→T seed 0 and VT→A seed 1 cannot be compared on tiny t2v: {message}"):
         check_comparable(read_study(own))
 
 
 def test_runs_scored_otherwise_are_refused(own: Path) -> None:
-    edit(own / "orders" / "vt-a" / "seed-1.json", lambda c: c["identity"]["evaluation"].update(cosine="yes"))
+    edit(
+        own / "orders" / "vt-a" / "seed-1" / "results.json", lambda c: c["identity"]["evaluation"].update(cosine="yes")
+    )
     with pytest.raises(
         TrichordError, match="evaluation.cosine is auto in one and yes in the other; run the study again"
     ):
         check_comparable(read_study(own))
 
 
-def test_runs_on_other_clips_are_refused(own: Path) -> None:
-    path = own / "orders" / "vt-a" / "seed-1.npz"
+def test_runs_on_other_clips_are_refused(earlier: Path) -> None:
+    path = earlier / "orders" / "vt-a" / "seed-1.npz"
     arrays = dict(np.load(path))
     arrays["tiny/video_id"] = np.array(["x" if v == "v7" else v for v in arrays["tiny/video_id"]])
     np.savez_compressed(path, **arrays)
-    with pytest.raises(TrichordError, match="units differ: 'v7@0.000-5.000' is only in one"):
-        check_comparable(read_study(own))
+    with pytest.raises(TrichordError, match="units differ: 'v7' is only in one"):
+        check_comparable(read_study(earlier))
+
+
+def test_runs_on_other_times_of_the_same_videos_are_refused(own: Path) -> None:
+    path = own / "orders" / "vt-a" / "seed-1" / "queries.npz"
+    arrays = dict(np.load(path))
+    times = arrays["tiny/end_s"].copy()
+    for end, refused in ((5.0001, False), (6.0, True)):
+        times[7] = end
+        np.savez_compressed(path, **{**arrays, "tiny/end_s": times})
+        with (
+            nullcontext()
+            if not refused
+            else pytest.raises(
+                TrichordError, match="the ends of the clips differ: number 7 is '5.0' in one and '6.0' in the other"
+            )
+        ):
+            check_comparable(read_study(own))
 
 
 @pytest.mark.parametrize(
     ("row", "arrays", "message"),
     [
         ({"num_queries": 10**300}, {}, "the ranks and the figures of tiny/t2v differ in the number of queries"),
-        ({"r10": 10**390}, {}, "the r10 of tiny/t2v is not a number"),
+        ({"r10": 10**390}, {}, "the r10 of a row is invalid"),
         ({"r10": 99.0}, {}, "R@10/each does not match results.json, where the R@10 of .* is 99"),
-        ({"fusion": ["x"]}, {}, "the fusion rule of tiny/t2v is invalid"),
+        ({"fusion": ["x"]}, {}, "the fusion of a row is invalid"),
+        ({"fusion": "a, b: c"}, {}, "the fusion rule of tiny/t2v is invalid"),
+        ({"missing": "lost"}, {}, "the missing of a row is neither drop nor miss"),
         ({}, {"equal": 0}, "the ranks of tiny/t2v do not fit its gallery of 60"),
         ({}, {"clip": -1}, "tiny/t2v/clip contains numbers of clips that do not exist"),
         ({"direction": "t2"}, {}, "direction 't2' is not of the form query2target.*; run the study again"),
     ],
 )
 def test_figures_that_do_not_fit_their_ranks_are_refused(
-    own: Path, row: dict[str, Any], arrays: dict[str, int], message: str
+    earlier: Path, row: dict[str, Any], arrays: dict[str, int], message: str
 ) -> None:
-    path = own / "orders" / "vt-a" / "seed-1.json"
+    path = earlier / "orders" / "vt-a" / "seed-1.json"
     edit(path, lambda c: c["results"][0].update(row))
     kept = dict(np.load(path.with_suffix(".npz")))
     kept |= {f"tiny/t2v/{part}": np.full_like(kept[f"tiny/t2v/{part}"], value) for part, value in arrays.items()}
     np.savez_compressed(path.with_suffix(".npz"), **kept)
     with pytest.raises(TrichordError, match=f"seed-1.*{message}"):
-        check_comparable(read_study(own))
+        check_comparable(read_study(earlier))
 
 
 def test_an_unknown_direction_lists_the_known_ones(own: Path) -> None:
@@ -281,7 +311,7 @@ def test_studies_on_other_galleries_are_refused(tmp_path: Path) -> None:
 
 
 def test_one_query_alone_has_figures_without_intervals(tmp_path: Path) -> None:
-    folder = write_study_folder(tmp_path / "s", orders=["av>t", "vt>a"], benchmarks={"tiny": 60})
+    folder = write_study_folder(tmp_path / "s", orders=["av>t", "vt>a"], benchmarks={"tiny": 60}, earlier=True)
     for path in folder.glob("orders/*/*.npz"):
         arrays = dict(np.load(path))
         for part in ("clip", "greater", "equal"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from export_helpers import write_store
-from report_helpers import write_study_folder
+from report_helpers import captions_in, write_study_folder
 from table_helpers import table_of_rows
 from trichord.captions import Captions
 from trichord.cli import main
@@ -123,6 +123,6 @@ def test_names_reach_a_terminal_as_text(
 def test_captions_reach_the_page_as_text(tmp_path: Path) -> None:
     hostile = '<script>alert("{n}")</script>'
     folder = write_study_folder(tmp_path / "s", orders=["av>t", "vt>a"], seeds=[0, 1], caption=hostile)
-    assert read_study(folder).captions("tiny")[3] == hostile.format(n=3)
+    assert captions_in(read_study(folder), "tiny")[3] == hostile.format(n=3)
     page = to_html(build_study(read_study(folder)))
     assert "&lt;script&gt;alert(&#34;" in page and "<script" not in page

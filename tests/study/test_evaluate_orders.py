@@ -23,8 +23,9 @@ from trichord.recipes import load_recipe
 from trichord.store import Store
 from trichord.store.annotations import StepSpan, write_annotations
 from trichord.study import evaluate_orders as module
-from trichord.study.evaluate import evaluate, write_evaluation
+from trichord.study.evaluate import evaluate
 from trichord.study.evaluate_orders import evaluate_orders
+from trichord.study.evaluation import write_evaluation
 from trichord.study.evaluation_tables import order_caption
 from trichord.study.figures import ScoredRun, order_figures
 from trichord.study.run import run_study

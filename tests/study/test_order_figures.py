@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from trichord.study.evaluate_orders import OrdersEvaluation
 from trichord.study.evaluation_tables import order_tables
 from trichord.study.figures import ScoredRun, notes_of_seeds, order_figures
 from trichord.study.plan import first_stage_label
-from trichord.study.run_scores import RunScores
+from trichord.study.scores import read_scores
 from trichord.study.trained_runs import TrainedRun
 from trichord.tasks.protocol import Row
 
@@ -112,9 +111,8 @@ def test_seeds_make_one_figure() -> None:
 
 def test_the_scores_of_a_run_reach_the_other_processes_of_a_launch(tmp_path: Path) -> None:
     folder = write_study_folder(tmp_path / "s", orders=["avt"], seeds=[0])
-    path = folder / "orders" / "avt" / "seed-0.json"
-    rows = json.loads(path.read_text())["results"]
-    run = ScoredRun(TrainedRun(Order.parse("avt"), 0, "s", "f"), RunScores(path, rows, [{"name": "tiny"}]).loaded())
-    path.with_suffix(".npz").unlink()
+    path = folder / "orders" / "avt" / "seed-0"
+    run = ScoredRun(TrainedRun(Order.parse("avt"), 0, "s", "f"), read_scores(path).loaded())
+    (path / "queries.npz").unlink()
     received = pickle.loads(pickle.dumps(run))
-    assert order_figures([received]) == order_figures([run]) and len(order_figures([run])) == 2 * 4
+    assert order_figures([received]) == order_figures([run]) and len(order_figures([run])) == 2 * 5

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from report_helpers import result_of, write_study_folder
+from report_helpers import captions_in, result_of, write_study_folder
 from trichord.errors import Diverged, TrichordError
 from trichord.logs import passing_messages
 from trichord.modality import Direction, Order
@@ -19,13 +19,13 @@ from trichord.recipes import Recipe, load_recipe
 from trichord.report.analysis import analyse_study
 from trichord.report.reading import Study, read_study
 from trichord.study import factories, folder, run
-from trichord.study.files import is_there, queries_path, read_arrays
+from trichord.study.files import is_there, read_arrays
 from trichord.tasks.subject import ClipSet, Subject
 
 pytestmark = pytest.mark.usefixtures("without_chart")
 
-NPZ = "orders/vt/seed-0.npz"
-ROWS = "orders/vt/seed-0.json"
+NPZ = "orders/vt/seed-0/queries.npz"
+ROWS = "orders/vt/seed-0/results.json"
 
 
 def quick(**training: Any) -> Recipe:
@@ -43,8 +43,6 @@ def go_on(store: Path, out: Path, orders: list[str] | None = None, **options: An
 def read_all(path: Path) -> Study:
     """Read everything that a report reads."""
     study = read_study(path)
-    for benchmark in study.benchmarks:
-        study.captions(benchmark["name"])
     for one in study.done:
         study.scores(one).loaded()
         for row in one.results:
@@ -93,8 +91,9 @@ def old_stages(content: dict[str, Any]) -> None:
 MENDED: dict[str, Callable[[Path], Any]] = {
     "torn figures": lambda p: (p / ROWS).write_text('{"identity": {'),
     "figures are a list": lambda p: (p / ROWS).write_text("[]"),
-    "a row without its figure": lambda p: edit(p / ROWS, lambda c: c["results"][0].pop("r5") and None),
-    "no labels": lambda p: edit(p / ROWS, lambda c: c.update(labels=[])),
+    "a row without its figure": lambda p: edit(p / ROWS, lambda c: c["benchmarks"][0]["results"][0].pop("r5") and None),
+    "no labels": lambda p: edit(p / ROWS, lambda c: c["benchmarks"][0].update(labels=[])),
+    "no benchmarks": lambda p: edit(p / ROWS, lambda c: c.update(benchmarks=3)),
     "cut arrays": lambda p: (p / NPZ).write_bytes((p / NPZ).read_bytes()[:3000]),
     "empty arrays": lambda p: (p / NPZ).write_bytes(b""),
     "text for arrays": lambda p: (p / NPZ).write_bytes(b"hello" * 100),
@@ -102,9 +101,6 @@ MENDED: dict[str, Callable[[Path], Any]] = {
     "no ranks": lambda p: without(p / NPZ, "tiny/t2v/greater"),
     "no spans": lambda p: without(p / NPZ, "tiny/start_s"),
     "no part of the geometry": lambda p: without(p / NPZ, "tiny/geometry/num_clusters"),
-    "torn queries": lambda p: (p / "queries/tiny.json").write_text('[{"cap'),
-    "short queries": lambda p: (p / "queries/tiny.json").write_text('[{"caption": "x"}]'),
-    "queries of no kind": lambda p: (p / "queries/tiny.json").write_text("[1, 2]"),
     "torn plan": lambda p: (p / "study.json").write_text('{"orders"'),
     "no plan": lambda p: (p / "study.json").write_text("null"),
     "a plan as it was": lambda p: edit(p / "study.json", old_stages),
@@ -130,13 +126,6 @@ def test_the_report_lists_damage_that_a_second_run_repairs(name: str, study: Pat
     before, after = read_arrays(study / NPZ), read_arrays(own / NPZ)
     assert before.keys() == after.keys() and all(np.array_equal(before[key], after[key]) for key in before)
     assert any(str(own) in line for line in lines), "it is said that something was made anew"
-
-
-def test_missing_queries_are_written_again(study: Path, own: Path, tiny_store: Path) -> None:
-    (own / "queries" / "tiny.json").unlink()
-    assert read_all(own).captions("tiny") == []
-    go_on(tiny_store, own)
-    assert read_all(own).captions("tiny") == read_all(study).captions("tiny") != []
 
 
 LASTING: dict[str, tuple[str, str, str]] = {
@@ -228,12 +217,9 @@ def test_a_folder_without_permissions_is_not_a_defect(tmp_path: Path, monkeypatc
 # ---- other benchmarks
 
 
-def test_benchmarks_have_files_of_their_own(tmp_path: Path) -> None:
-    names = ["a/b", "a-b", "a%2Fb", "A b", "日本"]
-    assert len({queries_path(tmp_path, name) for name in names}) == len(names)
-    assert all(queries_path(tmp_path, name).parent == tmp_path / "queries" for name in names)
-    path = write_study_folder(tmp_path / "s", orders=["vt"], seeds=[0], benchmarks={"a/b": 30, "a-b": 40})
-    assert [len(read_all(path).captions(name)) for name in ("a/b", "a-b")] == [30, 40]
+def test_benchmarks_with_similar_names_have_arrays_of_their_own(tmp_path: Path) -> None:
+    path = write_study_folder(tmp_path / "s", orders=["vt"], seeds=[0], benchmarks={"a/b": 30, "a-b": 40, "a": 50})
+    assert [len(captions_in(read_all(path), name)) for name in ("a/b", "a-b", "a")] == [30, 40, 50]
 
 
 def test_another_benchmark_joins_the_earlier_ones(
@@ -256,7 +242,7 @@ def test_another_benchmark_joins_the_earlier_ones(
     both = read_all(own)
     assert [b["name"] for b in both.benchmarks] == ["tiny", "tiny/train"]
     assert [row["benchmark"] for row in both.done[0].results] == ["tiny", "tiny/train"]
-    assert len(both.captions("tiny/train")) > len(both.captions("tiny")) > 0
+    assert len(captions_in(both, "tiny/train")) > len(captions_in(both, "tiny")) > 0
     assert result_of(both.done[0], "tiny", "t2v") == result_of(read_study(study).done[0], "tiny", "t2v")
     before, after = read_arrays(study / NPZ), read_arrays(own / NPZ)
     assert all(np.array_equal(before[key], after[key]) for key in before)

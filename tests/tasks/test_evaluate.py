@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from process_helpers import free_port, join_gloo
-from scoring_helpers import evaluate_retrieval
+from scoring_helpers import evaluate_retrieval, read_ranks
 from tiny import VIDEO_DIM, WORD_DIM, word_vectors
 from trichord.captions import Captions
 from trichord.cli import main
@@ -26,9 +26,9 @@ from trichord.nn import MCN
 from trichord.recipes import load_recipe
 from trichord.store import Item, Store, StoreWriter
 from trichord.study import evaluate as module
-from trichord.study.evaluate import evaluate, save_embeddings, write_evaluation
+from trichord.study.evaluate import evaluate, save_embeddings
+from trichord.study.evaluation import write_evaluation
 from trichord.study.evaluation_files import read_gallery
-from trichord.study.ranks import read_ranks
 from trichord.study.run import train_order
 from trichord.tasks.benchmarks import ScoringSettings, embed_clips, find_benchmark
 from trichord.tasks.protocol import Options

@@ -18,7 +18,8 @@ from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.releases import import_crosstask, import_mining_youtube
 from trichord.store import Store
-from trichord.study.evaluate import Evaluated, Evaluation, evaluate, save_embeddings
+from trichord.study.evaluate import evaluate, save_embeddings
+from trichord.study.evaluation import Evaluated, Evaluation
 from trichord.tasks.protocol import Options, Row
 from trichord.tasks.registry import find_protocol
 from trichord.tasks.subject import Subject

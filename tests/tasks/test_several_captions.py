@@ -11,20 +11,21 @@ import torch
 
 from export_helpers import write_store
 from release_helpers import WORDS
-from scoring_helpers import evaluate_retrieval
+from scoring_helpers import evaluate_retrieval, read_ranks
 from tiny import VIDEO_DIM, WORD_DIM, word_vectors
 from trichord.captions import Captions
 from trichord.data.batches import clips_of_texts, evaluation_clips
 from trichord.errors import TrichordError
+from trichord.files import arrays
 from trichord.modality import Direction
 from trichord.nn import MCN
 from trichord.releases import export_store, import_npy
 from trichord.store import Item, Store, StoreWriter
-from trichord.study.ranks import rank_arrays, read_ranks, write_arrays
+from trichord.study.files import write_arrays
+from trichord.study.protocols import study_protocol
 from trichord.tasks.benchmarks import ScoringSettings, find_benchmark
 from trichord.tasks.protocol import Options
 from trichord.tasks.registry import find_protocol
-from trichord.tasks.retrieval.measure import score_directions
 from trichord.tasks.subject import ClipSet, Subject, clip_ids
 
 SETTINGS = ScoringSettings(audio_frames=300, max_words=8, min_clip_s=4.0)
@@ -107,30 +108,49 @@ def test_timed_captions_stay_clips_of_their_own(
 
 def test_a_study_keeps_the_ranks_of_every_text(tmp_path: Path) -> None:
     store = write(tmp_path / "s", [whole("worda", "wordb"), whole("wordc"), whole("wordd", "worde", "wordf")])
-    benchmark = find_benchmark(store, "mine")
-    subject = Subject.of_model("model", network(), store, SETTINGS)
-    ranked = subject.text_rows(ClipSet.of_benchmark(benchmark), ("video", "text"))
-    directions = [Direction.parse("t2v"), Direction.parse("v2t")]
-    scored = score_directions("mine", *ranked.by_clip(), directions, "sum", "drop")
-    arrays = rank_arrays(store, benchmark, ranked.texts, scored, ranked.first)
-    assert arrays["mine/video_id"].tolist() == ["v0", "v0", "v1", "v2", "v2", "v2"]
-    assert arrays["mine/t2v/clip"].tolist() == [0, 1, 2, 3, 4, 5] and arrays["mine/v2t/clip"].tolist() == [0, 2, 3]
-    write_arrays(tmp_path / "ranks.npz", arrays)
-    for result in scored:
-        kept = read_ranks(tmp_path / "ranks.npz", "mine", result.direction)
-        assert 100 * kept.hits(1).mean() == pytest.approx(result.r1)
+    protocol = study_protocol(find_benchmark(store, "mine"), num_clusters=2)
+    subject = Subject.of_model("model", network(), store, SETTINGS, ("video", "text"))
+    outcome = protocol.run(subject, Options(directions=("t2v", "v2t")))
+    kept_arrays = outcome.kept()
+    assert kept_arrays["mine/video_id"].tolist() == ["v0", "v1", "v2"]
+    assert kept_arrays["mine/text_id"].tolist() == ["v0", "v0", "v1", "v2", "v2", "v2"]
+    assert kept_arrays["mine/t2v/text"].tolist() == [0, 1, 2, 3, 4, 5] and kept_arrays["mine/v2t/clip"].tolist() == [
+        0,
+        1,
+        2,
+    ]
+    write_arrays(tmp_path / "ranks.npz", kept_arrays)
+    for result in outcome.details["results"]:
+        kept = read_ranks(tmp_path / "ranks.npz", "mine", result["direction"])
+        assert 100 * kept.hits(1).mean() == pytest.approx(result["r1"])
 
 
 def test_rows_of_texts_hold_each_clip_as_an_evaluation_does(tmp_path: Path) -> None:
     store = write(tmp_path / "s", [whole("worda", "wordb"), whole("wordc"), whole("wordd", "worde", "wordf")])
     subject = Subject.of_model("model", network(), store, SETTINGS)
     clip_set = ClipSet.of_benchmark(find_benchmark(store, "mine"))
-    embedded, rows = (embed(clip_set, ("video", "text")) for embed in (subject.embedded, subject.text_rows))
-    vectors, valid, text_clip = rows.by_clip()
-    assert text_clip is not None and text_clip.tolist() == embedded.text_clip.tolist() == [0, 0, 1, 2, 2, 2]
-    for modality, made in vectors.items():
+    embedded, rows = subject.embedded(clip_set, ("video", "text")), subject.text_rows(clip_set, ("video", "text"))
+    assert rows.embedded.text_clip.tolist() == embedded.text_clip.tolist() == [0, 0, 1, 2, 2, 2]
+    assert rows.embedded.ids.tolist() == embedded.ids.tolist() == ["v0", "v1", "v2"]
+    for modality, made in rows.embedded.embeddings.items():
         np.testing.assert_allclose(made, embedded.embeddings[modality], rtol=1e-5)
-        assert valid[modality].tolist() == embedded.valid[modality].tolist()
+        assert rows.embedded.valid[modality].tolist() == embedded.valid[modality].tolist()
+
+
+def test_a_caption_far_longer_than_the_others_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = write(tmp_path / "s", [whole("worda"), whole("wordb " * 5000), whole("wordc")])
+    monkeypatch.setattr(arrays, "FREE_BYTES", 100)
+    monkeypatch.setattr(arrays, "LARGEST_RATIO", 1)
+    with pytest.raises(TrichordError, match="has 29,999 characters, so an array of all texts would take 359,988 bytes"):
+        arrays.text_array(["worda", ("wordb " * 5000).strip(), "wordc"], "captions")
+    subject = Subject.of_model("model", network(), store, SETTINGS)
+    for embedded in (
+        subject.embedded(ClipSet("mine", "test"), ("text",)),
+        subject.text_rows(ClipSet("mine", "test"), ("text",)).embedded,
+    ):
+        assert embedded.captions is not None
+        assert embedded.captions.tolist() == ["worda", "wordb wo", "wordc"]
+    assert arrays.shortened([]) == [] and arrays.shortened(["", "x" * 30]) == ["", "x" * 12]
 
 
 def test_clips_without_captions_are_an_error_that_names_them(tmp_path: Path) -> None:

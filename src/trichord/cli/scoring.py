@@ -202,7 +202,8 @@ def _evaluate_orders(console: Console, run: Path, *subject: Any, out: Path | Non
 
 
 def _evaluate_model(console: Console, *subject: Any, save_to: Path | None, out: Path | None, **settings: Any) -> int:
-    from trichord.study.evaluate import evaluate, save_embeddings, write_evaluation
+    from trichord.study.evaluate import evaluate, save_embeddings
+    from trichord.study.evaluation import write_evaluation
     from trichord.study.evaluation_tables import evaluation_tables, footer
 
     evaluation = evaluate(*subject, **settings)

@@ -16,18 +16,17 @@ Folders of earlier versions lack `clips`, `collection`, `split` and `how`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError, one_line
-from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS
-from trichord.evaluation.statistics import Interval, median_rank_interval, recall_interval
 from trichord.report.reading import read_study
 from trichord.study.evaluation_files import RESULTS
 from trichord.study.files import damaged, is_there, read_json
-from trichord.study.ranks import read_ranks
 from trichord.study.scores import AGAIN, Measured, Scored, Scores, scores_of
-from trichord.tasks.retrieval.measure import FUSIONS, QueryRanks
+from trichord.tasks.protocol import interval_over_units
+from trichord.tasks.retrieval.measure import FUSIONS
 
 Figure = dict[str, Any]
 TEXTS, NUMBERS = ("benchmark", "title", "protocol", "kind", "of", "measure", "unit"), ("value", "num")
@@ -75,15 +74,23 @@ def figures_of_study(model_folder: Path) -> list[Figure]:
         return []
     study = read_study(root)
     runs = [run for run in study.done if run.stages[-1] == model_folder.resolve().name]
-    benchmarks = {str(b["name"]): b for b in study.benchmarks}
-    figures: list[Figure] = []
-    for run in runs[:1]:
-        for row in run.results:
-            about = benchmarks.get(row["benchmark"], {})
-            figures += _of_study(
-                row, about, read_ranks(run.path.with_suffix(".npz"), row["benchmark"], row["direction"])
-            )
-    return figures
+    return [figure for run in runs[:1] for figure in _figures_of(study.scores(run), intervals=True)]
+
+
+def _figures_of(scores: Scores, *, intervals: bool = False) -> list[Figure]:
+    """Return the figures of an evaluation. With `intervals`, those that were not saved are computed."""
+    return [
+        _of_row(scores, scored, _with_interval(scores, row) if intervals else row)
+        for scored in scores.benchmarks
+        for row in scored.rows
+        if scored.kind != "retrieval" or row.measure != _NOT_SHOWN
+    ]
+
+
+def _with_interval(scores: Scores, row: Measured) -> Measured:
+    if row.low is not None or (ends := interval_over_units(scores.each(row), row.measure, row.unit)) is None:
+        return row
+    return replace(row, low=ends.low, high=ends.high)
 
 
 def figures_of_evaluation(folder: Path) -> list[Figure]:
@@ -93,7 +100,8 @@ def figures_of_evaluation(folder: Path) -> list[Figure]:
         TrichordError: The folder cannot be read, or contains the figures of several models.
 
     Example:
-        >>> from trichord.study.evaluate import evaluate, write_evaluation
+        >>> from trichord.study.evaluate import evaluate
+        >>> from trichord.study.evaluation import write_evaluation
         >>> write_evaluation(evaluate(Path("my_run"), "my_store", ["retrieval:my_videos/test"]), Path("my_results"))
         >>> figure = figures_of_evaluation(Path("my_results"))[0]
         >>> figure["of"], figure["measure"], figure["num"]
@@ -108,12 +116,7 @@ def figures_of_evaluation(folder: Path) -> list[Figure]:
         )
     scores = scores_of(path, content)
     try:
-        figures = [
-            _of_row(scores, scored, row)
-            for scored in scores.benchmarks
-            for row in scored.rows
-            if scored.kind != "retrieval" or row.measure != _NOT_SHOWN
-        ]
+        figures = _figures_of(scores)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise damaged(path, f"the options or results of a benchmark are incomplete: {one_line(error)}", AGAIN) from None
     if not figures or not all(map(is_figure, figures)):
@@ -173,33 +176,3 @@ def _how(scope: str, protocol: str, kind: str, options: dict[str, Any], result: 
         home, colon, name = encoder.rpartition(":")
         chosen_options["text_encoder"] = home + colon + (Path(name).name if Path(name).is_absolute() else name)
     return chosen_options
-
-
-def _of_study(row: dict[str, Any], about: dict[str, Any], ranks: QueryRanks | None) -> list[Figure]:
-    """Return the recalls and the median rank of one direction, with intervals if the ranks were saved."""
-    collection, split = str(about.get("collection", "")), str(about.get("split", ""))
-    how = {"protocol": row["benchmark"], "direction": row["direction"], "fusion": row.get("fusion", "auto")}
-    how |= {"missing": row["missing"], "ties": row.get("ties", "expected")}
-    common = {
-        "benchmark": row["benchmark"], "title": str(about.get("title") or row["benchmark"]),
-        "protocol": str(about.get("protocol", "")), "kind": "retrieval", "clips": f"{collection}/{split}".strip("/"),
-        "collection": collection, "split": split,
-        "of": ", ".join([row["direction"]] + [row["fusion"]] * ("fusion" in row)),
-        "num": int(row["num_queries"]), "gallery": int(row["num_gallery"]), "how": how,
-    }  # fmt: skip
-    missed = int(row["num_missing"]) if row["missing"] == "miss" else 0
-    each = ranks.each(missed) if ranks is not None and len(ranks.clip) + missed > 1 else {}
-    figures = [
-        {
-            **common, "measure": measure, "unit": "%", "value": float(row[key]),
-            **_interval(recall_interval(each[measure]) if each else None), "chance": float(row[f"chance_{key}"]),
-        }
-        for measure, key, _ in RECALLS
-    ]  # fmt: skip
-    interval = median_rank_interval(each[MEDIAN_RANK]) if each else None
-    rank = {"measure": MEDIAN_RANK, "unit": "rank", "value": float(row["medr"]), **_interval(interval), "chance": None}
-    return [*figures, {**common, **rank}]
-
-
-def _interval(interval: Interval | None) -> dict[str, float | None]:
-    return {"low": None, "high": None} if interval is None else {"low": interval.low, "high": interval.high}

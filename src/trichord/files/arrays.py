@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 import struct
 import zipfile
 import zlib
@@ -167,6 +168,17 @@ def text_array(texts: Sequence[str], source: str) -> np.ndarray:
             f"{num_bytes:,} bytes; shorten that text"
         )
     return np.array(texts, np.str_) if len(texts) else np.empty(0, np.str_)
+
+
+def shortened(texts: Sequence[str]) -> list[str]:
+    """Return texts that `text_array` accepts. Texts that are far longer than most others are cut.
+
+    Args:
+        texts: The texts.
+    """
+    length = statistics.median_low(map(len, texts)) if texts else 0
+    most = max(FREE_BYTES // (4 * max(len(texts), 1)), LARGEST_RATIO // 8 * length)
+    return [text[:most] for text in texts]
 
 
 def plain_dtype(name: object) -> np.dtype | None:

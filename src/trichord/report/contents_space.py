@@ -49,7 +49,8 @@ def _space_blocks(
     geometries: list[tuple[Order, list[Geometry]]],
     colours: dict[Order, str],
 ) -> list[Block]:
-    label = next((run.labels.get(name, "") for run in study.done if run.labels.get(name)), "")
+    every = (scored for run in study.done for scored in study.scores(run).benchmarks)
+    label = next((scored.labels for scored in every if scored.name == name and scored.labels), "")
     scatter = [
         plots.ScatterPanel(str(o), several[0].coordinates, several[0].cluster, several[0].explained.tolist())
         for o, several in geometries

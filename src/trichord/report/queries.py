@@ -9,11 +9,8 @@ from trichord.evaluation.replication import Runs
 from trichord.report.analysis import Bench, Target
 from trichord.report.duels import Duel
 from trichord.study.figures import Models
-from trichord.study.ranks import ranks_from_arrays
-from trichord.study.scores import Scored, Scores
 from trichord.study.units import captions_of_units, names_of_units
 from trichord.tasks.protocol import MEDIAN_RANK
-from trichord.tasks.retrieval.measure import QueryRanks
 
 POINTS = 120  # largest number of points of a curve
 
@@ -89,15 +86,6 @@ def _captions(models: Models, target: Target) -> np.ndarray:
     return captions
 
 
-def ranks_of(scores: Scores, scored: Scored, code: str) -> QueryRanks | None:
-    """Return the ranks of a direction, or None if they were not saved."""
-    head = f"{scored.head}/{code}"
-    if f"{head}/greater" not in scores.arrays:
-        return None
-    ranks = ranks_from_arrays(scores.arrays, head, scores.file, scores.mend)
-    return ranks if len(ranks.clip) else None
-
-
 def curve_of(models: Models, target: Target) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Return the recall at K for K from 1 to the size of the gallery, as means over seeds.
 
@@ -114,8 +102,8 @@ def curve_of(models: Models, target: Target) -> tuple[np.ndarray, np.ndarray, np
     at: np.ndarray | None = None
     for scores, scored in zip(models.scores, models.scored, strict=True):
         row = scored.row(target.name, target.main)
-        ranks = ranks_of(scores, scored, target.name) if row is not None else None
-        if ranks is None or row is None or (at is not None and at[-1] != ranks.num_gallery):
+        ranks = scores.ranks(scored, target.name) if row is not None else None
+        if ranks is None or row is None or not len(ranks.clip) or (at is not None and at[-1] != ranks.num_gallery):
             return None
         if at is None:
             at = np.unique(np.round(np.geomspace(1, ranks.num_gallery, POINTS)).astype(np.int64))

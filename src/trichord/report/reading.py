@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -22,21 +22,11 @@ from trichord.files.reading import open_regular, read_bytes, unreadable
 from trichord.modality import Direction, Order
 from trichord.study.calls import is_call
 from trichord.study.figures import ScoredRun, System, systems_of
-from trichord.study.files import (
-    RUN_AGAIN,
-    check_sha256,
-    damaged,
-    deleting,
-    is_there,
-    queries_path,
-    read_arrays,
-    read_json,
-    read_queries,
-)
+from trichord.study.files import RUN_AGAIN, damaged, deleting, is_there, read_json
 from trichord.study.folder import PlanEntry, divergence_of, is_benchmark
 from trichord.study.places import check_stage, identity_of_entry
-from trichord.study.ranks import fault_of_rows, read_clips
-from trichord.study.run_scores import RunScores
+from trichord.study.saved_runs import SavedRun, geometry_of
+from trichord.study.scores import Scores
 from trichord.study.trained_runs import TrainedRun, read_plan
 
 Status = Literal["done", "diverged", "unfinished"]
@@ -86,10 +76,7 @@ class Run:
         stages: Names of its stage folders, starting with the first.
         status: `done`, `diverged` or `unfinished`.
         why: Reason why the run is not done, or ''.
-        path: File of its figures.
-        results: Rows of figures.
-        labels: Kind of the labels of the clips of each benchmark.
-        evaluation: Settings that it was scored with.
+        scores: Its scores. None if it is not done.
         directions: Directions in which it was scored.
     """
 
@@ -98,14 +85,16 @@ class Run:
     stages: tuple[str, ...]
     status: Status
     why: str
-    path: Path
-    results: tuple[dict[str, Any], ...] = ()
-    labels: dict[str, str] = field(default_factory=dict)
-    evaluation: dict[str, Any] = field(default_factory=dict)
+    scores: Scores | None = None
     directions: tuple[Direction, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.order} seed {self.seed}"
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """Rows of figures."""
+        return [] if self.scores is None else self.scores.results(order=self.order.code, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -121,8 +110,6 @@ class Study:
 
     def __init__(self, path: Path, content: dict[str, Any], plan: Sequence[PlanEntry], runs: tuple[Run, ...]) -> None:
         self.path, self.content, self.plan, self.runs = path, content, plan, runs
-        self._scores: dict[tuple[Order, int], RunScores] = {}
-        self._captions: dict[str, list[str]] = {}
 
     @property
     def name(self) -> str:
@@ -171,14 +158,10 @@ class Study:
             for number, stage in enumerate(entry.stages)
         }
 
-    def scores(self, run: Run) -> RunScores:
-        """Return the figures of a run with the results of its queries. They are read once."""
-        if (key := (run.order, run.seed)) not in self._scores:
-            self._scores[key] = RunScores(
-                run.path, run.results, self.content["benchmarks"], subject=str(run), store=self.content["store"],
-                settings=run.evaluation, captions=self.captions,
-            )  # fmt: skip
-        return self._scores[key]
+    def scores(self, run: Run) -> Scores:
+        """Return the figures of a done run with the results of its queries."""
+        assert run.scores is not None
+        return run.scores
 
     @cached_property
     def systems(self) -> tuple[System, ...]:
@@ -189,21 +172,7 @@ class Study:
 
     def geometry(self, run: Run, benchmark: str) -> Geometry | None:
         """Return the geometry of the joint space of a run on a benchmark, or None if it was not measured."""
-        path, head = run.path.with_suffix(".npz"), f"{benchmark}/geometry"
-        arrays = read_arrays(path, lambda name: name.startswith(f"{head}/"))
-        try:
-            return Geometry.from_arrays(arrays, head)
-        except (TrichordError, ValueError, TypeError):
-            raise damaged(path, f"a part of {head} is missing or has another type", RUN_AGAIN) from None
-
-    def captions(self, benchmark: str) -> list[str]:
-        """Return the caption of each clip of a benchmark, or [] if captions were not saved."""
-        if benchmark not in self._captions:
-            scored = [run for run in self.done if any(row["benchmark"] == benchmark for row in run.results)]
-            there = scored and is_there(queries_path(self.path, benchmark))
-            num_clips = len(read_clips(scored[0].path.with_suffix(".npz"), benchmark)[0]) if there else 0
-            self._captions[benchmark] = read_queries(self.path, benchmark, num_clips) if there else []
-        return self._captions[benchmark]
+        return geometry_of(self.scores(run), benchmark)
 
     def curves(self, stage: StageRecord) -> dict[str, Curve]:
         """Return the loss, its terms, the gradient norm and the learning rate over the steps of a stage."""
@@ -227,7 +196,7 @@ def read_study(path: Path | str) -> Study:
     path = Path(path)
     content, plan = read_plan(path)
     _check_content(path / "study.json", content)
-    study = Study(path, content, plan, tuple(_read_run(path, entry) for entry in plan))
+    study = Study(path, content, plan, tuple(_read_run(path, entry, content) for entry in plan))
     if not study.done:
         reasons = "; ".join(f"{run}: {run.status}{f' ({run.why})' if run.why else ''}" for run in study.runs[:3])
         if study.runs and all(run.status == "diverged" for run in study.runs):
@@ -260,31 +229,18 @@ def _check_content(path: Path, content: dict[str, Any]) -> None:
         raise TrichordError(f"{path}: later_stages of its recipe is not an object; {RUN_AGAIN}")
 
 
-def _read_run(study: Path, entry: PlanEntry) -> Run:
-    path = study / "orders" / entry.order.slug / f"seed-{entry.seed}.json"
-    kept = read_json(path) if is_there(path) else {}
-    identity = kept.get("identity", {})
-    if not isinstance(identity, dict):
-        raise damaged(path, "it does not name the stage of its figures", RUN_AGAIN)
-    status, why = _status(study, entry, path, identity)
-    if status != "done":
-        return Run(entry.order, entry.seed, entry.folders, status, why, path)
-    check_sha256(path.with_suffix(".npz"), kept.get("arrays_sha256"))
-    labels, evaluation = kept.get("labels", {}), identity.get("evaluation", {})
-    if why := fault_of_rows(kept.get("results")):
-        raise damaged(path, why, RUN_AGAIN)
-    if not isinstance(labels, dict) or not isinstance(evaluation, dict):
-        raise damaged(path, "its labels or settings are not objects", RUN_AGAIN)
-    try:
-        directions = tuple(map(Direction.parse, dict.fromkeys(row["direction"] for row in kept["results"])))
-    except TrichordError as error:
-        raise damaged(path, str(error), RUN_AGAIN) from None
-    return Run(
-        entry.order, entry.seed, entry.folders, status, "", path, tuple(kept["results"]), labels, evaluation, directions
-    )  # fmt: skip
+def _read_run(study: Path, entry: PlanEntry, content: dict[str, Any]) -> Run:
+    saved = SavedRun.read(study / "orders" / entry.order.slug / f"seed-{entry.seed}")
+    status, why = _status(study, entry, saved)
+    run = Run(entry.order, entry.seed, entry.folders, status, why)
+    if status != "done" or saved is None:
+        return run
+    scores = saved.scores({"subject": str(run), "store": content["store"]}, content["benchmarks"])
+    directions = map(Direction.parse, dict.fromkeys(row["direction"] for row in scores.results()))
+    return replace(run, scores=scores, directions=tuple(directions))
 
 
-def _status(study: Path, entry: PlanEntry, path: Path, identity: dict[str, Any]) -> tuple[Status, str]:
+def _status(study: Path, entry: PlanEntry, saved: SavedRun | None) -> tuple[Status, str]:
     folders = [study / "stages" / folder for folder in entry.folders]
     if why := next(filter(None, map(divergence_of, folders)), ""):
         return "diverged", why
@@ -292,11 +248,11 @@ def _status(study: Path, entry: PlanEntry, path: Path, identity: dict[str, Any])
         return "unfinished", f"stage {missing[0]} has not been trained"
     for folder, stage in zip(folders, entry.stages, strict=True):
         check_stage(folder, identity_of_entry(stage))
-    if not identity or not is_there(path.with_suffix(".npz")):
+    if saved is None or not saved.identity or not is_there(saved.arrays_path):
         return "unfinished", "not evaluated"
-    if identity.get("stage") != entry.stages[-1]["key"]:
+    if saved.identity.get("stage") != entry.stages[-1]["key"]:
         return "unfinished", "its figures belong to another training; run the study again"
-    if "ranks" in identity or "contents" not in identity:
+    if "ranks" in saved.identity or "contents" not in saved.identity:
         return "unfinished", "evaluated by an older version; run the study again, which trains nothing twice"
     return "done", ""
 

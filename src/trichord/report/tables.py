@@ -23,7 +23,6 @@ from trichord.report.published import (
     published_rows,
 )
 from trichord.study.figures import Measure
-from trichord.study.run_scores import num_errors
 
 MEASURES = tuple(recall.measure for recall in RECALLS)
 NAME = Column("order", numeric=False)
@@ -97,7 +96,7 @@ def _chance(target: Target, recall: Recall, level: float) -> Cell:
     """Return the cell of chance, scaled by the share of the queries that can be found at all."""
     row = target.result
     queries = int(row["num_queries"])
-    share = (queries - num_errors(row)) / queries
+    share = (queries - (row["num_missing"] if row["missing"] == "miss" else 0)) / queries
     chance = chance_interval(recall.k, row["num_gallery"], round(queries * share), level)
     return difference_cell(chance.estimate * share, chance.low * share, chance.high * share)
 

@@ -1,30 +1,24 @@
-"""Evaluation of a model, or of embeddings from a file, on benchmarks (`trichord evaluate`), and the files of its results."""
+"""Evaluation of a model, or of embeddings from a file, on benchmarks (`trichord evaluate`)."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.embedded import Embedded
-from trichord.files.folders import check_no_links
 from trichord.files.paths import accepts_text_paths
-from trichord.files.writing import write_json, writing_to
-from trichord.modality import Direction, further_letters
+from trichord.modality import Direction
 from trichord.parallel import on_main
 from trichord.recipes import of_this_version, recipe_from_dict
 from trichord.settings import DRAW_SEED
 from trichord.study import factories
-from trichord.study.evaluation_files import PER_QUERY, RESULTS, check_target
+from trichord.study.evaluation import Evaluated, Evaluation
 from trichord.study.loading import items_trained_on, load_for_scoring
-from trichord.study.ranks import write_arrays
-from trichord.study.scores import Scores, scores_of
-from trichord.tasks.protocol import Options, Outcome, Protocol
+from trichord.tasks.protocol import Options, Protocol
 from trichord.tasks.registry import default_names, resolve
 from trichord.tasks.retrieval.measure import FUSIONS, all_directions
 from trichord.tasks.saved_sets import scored_sets
@@ -38,56 +32,6 @@ if TYPE_CHECKING:
 
 ALL = "all"
 BY_PRODUCTS = ("retrieval", "localization", "classification")  # kinds of tasks that score pairs of embeddings
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A benchmark that was scored.
-
-    Attributes:
-        name: Name that the user gave.
-        protocol: Protocol of the benchmark.
-        options: Options under which it was scored.
-        outcome: Figures and arrays of the benchmark.
-    """
-
-    name: str
-    protocol: Protocol
-    options: Options
-    outcome: Outcome
-
-
-@dataclass
-class Evaluation:
-    """An evaluation of a model or of embeddings.
-
-    Attributes:
-        subject: The model or the embeddings.
-        benchmarks: Benchmarks, in the order in which the user named them.
-        notes: Notes on the subject.
-    """
-
-    subject: Subject
-    benchmarks: list[Evaluated] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def results(self) -> list[dict[str, Any]]:
-        """Return the rows of all benchmarks: of retrieval one per direction, as in a study, and of others one per figure."""
-        return [
-            row
-            for done in self.benchmarks
-            for row in done.outcome.details.get("results") or [row.to_dict() for row in done.outcome.rows]
-        ]
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays with a value for each query, video or item, by the names under which they are saved."""
-        return {name: array for done in self.benchmarks for name, array in done.outcome.kept().items()}
-
-    def scores(self) -> Scores:
-        """Return the scores, equal to those that `study.scores.read_scores` reads from the written files."""
-        scores = scores_of(Path(self.subject.name) / RESULTS, _described(self))
-        scores.arrays = self.arrays()
-        return scores
 
 
 @accepts_text_paths
@@ -295,79 +239,6 @@ def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, sub
     }
     if idle := [name for name, is_given in given.items() if is_given]:
         raise TrichordError(f"--{idle[0]} has no effect on {names}; leave it out")
-
-
-def write_evaluation(evaluation: Evaluation, out: Path, *, overwrite: bool = False) -> None:
-    """Write the files of an evaluation.
-
-    The files are `results.json` (protocols, rows, notes and options) and `queries.npz` (values per query, video or item).
-
-    Args:
-        evaluation: Evaluation to write.
-        out: Folder. If it ends in .json, it is a file, and only the retrieval rows are written.
-        overwrite: Whether to replace existing files without the check that they are the files of an evaluation.
-
-    Raises:
-        TrichordError: A file that is not of an evaluation would be overwritten, or the files cannot be written.
-    """
-
-    def write() -> None:
-        if not overwrite:
-            check_target(out)
-        with writing_to(out):
-            if out.suffix == ".json":
-                write_json(out, evaluation.results())
-                return
-            out.mkdir(parents=True, exist_ok=True)
-            check_no_links(out)
-            write_arrays(out / PER_QUERY, evaluation.arrays())
-            write_json(out / RESULTS, _described(evaluation))
-
-    on_main(write)
-
-
-def _described(evaluation: Evaluation) -> dict[str, Any]:
-    subject = evaluation.subject
-    store = subject.store
-    return {
-        "subject": _address(subject.name),
-        "store": None if store is None else {"path": store.address, "fingerprint": store.fingerprint},
-        **({"modalities": modalities} if (modalities := further_letters(subject.modalities)) else {}),
-        "notes": evaluation.notes,
-        "benchmarks": [
-            {
-                "name": done.name,
-                "protocol": done.protocol.name,
-                "title": done.protocol.title,
-                "kind": done.protocol.kind,
-                "paragraph": done.protocol.paragraph,
-                "sizes": dict(done.protocol.sizes),
-                "clips": _clips(subject, done),
-                "options": {**done.options.to_dict(), "gallery": len(done.options.gallery or ()) or None},
-                "rows": [row.to_dict() for row in done.outcome.rows],
-                "notes": done.outcome.notes,
-                **done.outcome.details,
-            }
-            for done in evaluation.benchmarks
-        ],
-    }
-
-
-def _address(name: str) -> str:
-    """Return the absolute path of an existing file or folder, and any other name unchanged."""
-    return os.path.abspath(name) if os.path.exists(name) else name
-
-
-def _clips(subject: Subject, done: Evaluated) -> str:
-    """Return the scored clips as COLLECTION/SPLIT, or as COLLECTION if labels may select the tested clips.
-
-    For embeddings, these are the clips of the protocol, or ''.
-    """
-    if done.protocol.clips or subject.store is None:
-        return done.protocol.clips
-    clip_set = subject.clip_set(done.options.on)
-    labelled = done.options.labels and done.protocol.kind not in ("retrieval", "localization")
-    return clip_set.collection if labelled else f"{clip_set.collection}/{clip_set.split}"
 
 
 def save_embeddings(evaluation: Evaluation, path: Path) -> None:

@@ -26,8 +26,9 @@ from trichord.parallel import on_main
 from trichord.recipes import load_recipe, of_this_version, recipe_from_dict
 from trichord.store.names import ANNOTATIONS
 from trichord.study import factories
-from trichord.study.evaluate import evaluate, write_evaluation
-from trichord.study.evaluation_files import PER_QUERY, RESULTS
+from trichord.study.evaluate import evaluate
+from trichord.study.evaluation import write_evaluation
+from trichord.study.evaluation_files import PER_QUERY, RESULTS, refuse_run
 from trichord.study.figures import ScoredRun
 from trichord.study.files import RUN_AGAIN, check_sha256, is_there, read_json
 from trichord.study.lock import alone_in
@@ -259,7 +260,7 @@ class Index:
             recipe: Content of the given recipe. None for the recipe of the study.
 
         Raises:
-            TrichordError: The folder contains the evaluation of a single model.
+            TrichordError: The folder contains the evaluation of a single model, or the runs of a study.
         """
         plain = {**asked, "options": asked["options"].to_dict(), "recipe": recipe}
         labels = asked["options"].labels
@@ -281,7 +282,11 @@ class Index:
         }
         runs = trained_runs(study)
         index = cls(out, study, head, basis, [(run.order.code, run.seed) for run in runs])
-        if out is None or not is_there(out / RESULTS):
+        if out is None:
+            return index
+        for run in runs:
+            refuse_run(out / run.folder / RESULTS)
+        if not is_there(out / RESULTS):
             return index
         try:
             content = read_json(out / RESULTS, mend=RECOMPUTED)

@@ -23,6 +23,7 @@ def check_target(out: Path) -> None:
         TrichordError: Another file would be overwritten. The message names it.
     """
     paths = [out] if out.suffix == ".json" else [out / RESULTS, out / PER_QUERY]
+    refuse_run(paths[0])
     refuse_foreign(paths, _is_evaluation, "an evaluation")
 
 
@@ -33,6 +34,20 @@ def _is_evaluation(path: Path) -> bool:
     if isinstance(content, dict):
         return content.keys() >= {"subject", "benchmarks"} or content.keys() >= {"study", "models"}
     return isinstance(content, list) and all(isinstance(row, dict) and "benchmark" in row for row in content)
+
+
+def refuse_run(path: Path) -> None:
+    """Check that a file is not the `results.json` of a run of a study. Unreadable files pass.
+
+    Raises:
+        TrichordError: It is.
+    """
+    try:
+        content = read_json_value(path)
+    except (OSError, ValueError):
+        return
+    if isinstance(content, dict) and "identity" in content:
+        raise TrichordError(f"{path}: belongs to a run of a study and is not replaced; give another --out")
 
 
 def read_gallery(path: Path) -> tuple[str, ...]:

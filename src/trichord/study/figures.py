@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,11 @@ class ScoredRun:
 
     run: TrainedRun
     scores: Scores
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """Retrieval rows of all benchmarks, with the order and the seed, as in `study.json`."""
+        return self.scores.results(order=self.run.order.code, seed=self.run.seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Reading of the files of a study folder, with errors that name the damaged file and say what to do.
+"""Files of a study folder. Errors of reading name the damaged file and say what to do.
 
 A file may have been truncated by a full disk or an interrupted copy, or may not be readable.
 """
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from trichord.files.reading import (
     reraise_unavailable,
     unreadable,
 )
+from trichord.files.writing import replacing
 from trichord.modality import declare_recorded
 from trichord.training.seals import was_changed
 
@@ -127,6 +127,12 @@ def array_names(path: Path, *, mend: str = RUN_AGAIN) -> list[str]:
         return sorted(arrays.files)
 
 
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an .npz file. An existing file is replaced when the new one is complete."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
 @contextmanager
 def _opened(path: Path, mend: str) -> Iterator[Any]:
     try:
@@ -140,34 +146,6 @@ def _opened(path: Path, mend: str) -> Iterator[Any]:
     except Exception as error:  # errors of zip, zlib, headers and memory: damage can cause any exception
         reraise_unavailable(path, error)
         raise damaged(path, _reason(error), mend) from None
-
-
-def queries_path(out: Path, benchmark: str) -> Path:
-    """Return the path of the clips and captions of a benchmark, which is unique: `a/b` has the file `a%2Fb.json`."""
-    return out / "queries" / f"{quote(benchmark, safe='')}.json"
-
-
-def read_queries(out: Path, benchmark: str, num_clips: int, *, mend: str = "") -> list[str]:
-    """Read the captions of the clips of a benchmark.
-
-    Args:
-        out: Study folder.
-        benchmark: Name of the benchmark.
-        num_clips: Expected number of clips.
-        mend: Advice for the case that the file is damaged.
-
-    Returns:
-        The captions, in the order in which the ranks number the clips.
-
-    Raises:
-        TrichordError: The file cannot be read, or has another number of clips.
-    """
-    path, mend = queries_path(out, benchmark), mend or f"run the study again on {benchmark}, which trains nothing twice"
-    queries = read_json(path, list, mend=mend)
-    captions = [q["caption"] for q in queries if isinstance(q, dict) and isinstance(q.get("caption"), str)]
-    if not len(queries) == len(captions) == num_clips:
-        raise damaged(path, f"it has {len(captions)} captions for {num_clips} clips", mend)
-    return captions
 
 
 def damaged(path: Path, reason: str, mend: str) -> TrichordError:

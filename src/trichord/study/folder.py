@@ -1,8 +1,8 @@
 """The study folder: its settings, plan and results, and the runs that diverged.
 
 `run.yaml` contains the settings and the fingerprint of the data, and is written before the first step. `study.json` contains the
-plan (every requested order and seed with its stages) and the results so far, `stages/` the trained stages, `orders/` the figures,
-ranks and geometry of each order and seed, and `queries/` the clips and captions of each benchmark.
+plan (every requested order and seed with its stages) and the results so far, `stages/` the trained stages, and `orders/` an
+evaluation folder for each order and seed (`study.saved_runs`).
 """
 
 from __future__ import annotations

@@ -30,12 +30,10 @@ from trichord.study.folder import DIVERGED, check_store, claim, config_text, div
 from trichord.study.lock import alone_in
 from trichord.study.places import check_described, identity_of
 from trichord.study.plan import PlannedOrder, PlannedStage, distinct_stages, plan_order, plan_study
-from trichord.study.run_scores import RunScores
-from trichord.study.score import evaluate_order, results_path
+from trichord.study.score import evaluate_order
 from trichord.study.table import TABLE_FILES, StudyTable, write_table
-from trichord.study.trained_runs import TrainedRun
 from trichord.study.validation import validation_score
-from trichord.tasks.benchmarks import Benchmark, benchmark_names, find_benchmark
+from trichord.tasks.benchmarks import benchmark_names, find_benchmark
 from trichord.training import divergence
 from trichord.training.checkpoint import FOLDER as CHECKPOINTS
 from trichord.training.checkpoint import finish_checkpoints
@@ -195,12 +193,12 @@ def run_study(
                 logger.warning(f"{planned.order} seed {planned.seed}  is left out, since it diverged: {why}")
                 continue
             try:
-                rows = evaluate_order(planned, out, store, recipe, chosen, directions)
+                scored = evaluate_order(planned, out, store, recipe, chosen, directions)
             except Diverged as error:
                 logger.warning(f"{planned.order} seed {planned.seed}  is left out: {error}")
                 continue
-            results += rows
-            runs.append(on_main(partial(_scored, planned, out, rows, chosen)))
+            results += scored.results
+            runs.append(scored)
             table = StudyTable.from_results(
                 results, [b.title for b in chosen], [b.name for b in chosen], directions[0], runs
             )
@@ -237,13 +235,6 @@ def _is_study(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.keys() >= {"recipe", "orders", "results"}
-
-
-def _scored(planned: PlannedOrder, out: Path, rows: list[dict[str, Any]], benchmarks: Sequence[Benchmark]) -> ScoredRun:
-    """Return a run with its scores, read from its files."""
-    stages = planned.stages
-    run = TrainedRun(planned.order, planned.seed, stages[-1].folder, stages[0].folder)
-    return ScoredRun(run, RunScores(results_path(out, planned), rows, [{"name": b.name} for b in benchmarks]).loaded())
 
 
 def _note_read_only(stages: Sequence[PlannedStage], out: Path, store: Store, recipe: Recipe) -> None:

@@ -1,4 +1,4 @@
-"""Reading of the evaluation of a model that `trichord evaluate --out` wrote: figures, and the result of each unit.
+"""Reading of an evaluation folder (`study.evaluation`): figures, and the result of each unit.
 
 The files may have been edited, truncated or exchanged. If their parts do not fit together, the error names the file.
 """
@@ -17,8 +17,10 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.study.evaluation_files import PER_QUERY, RESULTS
-from trichord.study.files import damaged, read_arrays, read_json
+from trichord.study.files import RUN_AGAIN, check_sha256, damaged, read_arrays, read_json
+from trichord.study.ranks import fault_of_rows, finite_number, ranks_from_arrays
 from trichord.tasks.protocol import MEDIAN_RANK
+from trichord.tasks.retrieval.measure import QueryRanks
 
 AGAIN = "evaluate again with the same --out"
 KINDS = ("retrieval", "localization", "classification", "probe", "clustering")
@@ -64,6 +66,7 @@ class Scored:
         fusion: Fusion rule that `auto` selected, if the rows do not contain it. Otherwise ''.
         settings: Further settings of the recipe that a study was scored with.
         clips: Scored clips of the store, as COLLECTION/SPLIT, or ''.
+        labels: Kind of the labels of the clips in the geometry of a run of a study, or ''.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Scored:
     fusion: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     clips: str = ""
+    labels: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -127,19 +131,27 @@ def fusion_of(kind: str, scope: str) -> tuple[str, str]:
 
 
 class Scores:
-    """The evaluation of a model. Use `read_scores` to create it."""
+    """The evaluation of a model. Use `read_scores` to create it.
+
+    Args:
+        path: `results.json`. The arrays are next to it.
+        content: Content of `results.json`.
+        benchmarks: Benchmarks of the content.
+    """
 
     def __init__(self, path: Path, content: dict[str, Any], benchmarks: tuple[Scored, ...]) -> None:
-        self.path, self.benchmarks = path, benchmarks
-        self.file, self.mend = path / PER_QUERY, AGAIN
+        self.path, self.benchmarks = path.parent, benchmarks
+        self.file, self.mend = path.parent / PER_QUERY, _advice(content)
         self.subject: str = content["subject"]
         self.store: dict[str, Any] | None = content.get("store")
         self.notes: tuple[str, ...] = tuple(content.get("notes", ()))
+        self._sha256 = content.get("arrays_sha256")
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays except those of the mean rank, which are not used."""
-        return read_arrays(self.path / PER_QUERY, lambda name: not name.endswith("/MeanR/each"), mend=AGAIN)
+        check_sha256(self.file, self._sha256, mend=self.mend)
+        return read_arrays(self.file, lambda name: not name.endswith("/MeanR/each"), mend=self.mend)
 
     def loaded(self) -> Scores:
         """Return the scores with their arrays loaded.
@@ -149,6 +161,21 @@ class Scores:
         """
         assert self.arrays is not None
         return self
+
+    def results(self, **head: Any) -> list[dict[str, Any]]:
+        """Return the retrieval rows of all benchmarks, each with the given entries in front."""
+        return [{**head, **row} for scored in self.benchmarks for row in scored.results]
+
+    def ranks(self, scored: Scored, direction: str) -> QueryRanks | None:
+        """Return the ranks of the queries of a benchmark in a direction, or None if they were not saved.
+
+        Raises:
+            TrichordError: The ranks are damaged.
+        """
+        head = f"{scored.head}/{direction}"
+        if f"{head}/greater" not in self.arrays:
+            return None
+        return ranks_from_arrays(self.arrays, head, self.file, self.mend)
 
     @property
     def all_notes(self) -> tuple[str, ...]:
@@ -234,59 +261,85 @@ def read_scores(folder: Path) -> Scores:
     return scores_of(folder / RESULTS, read_json(folder / RESULTS, mend=AGAIN))
 
 
-def scores_of(path: Path, content: dict[str, Any]) -> Scores:
+def scores_of(path: Path, content: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> Scores:
     """Return the scores of a `results.json`.
 
     Args:
         path: The file. The arrays are next to it.
         content: Content of the file. It lists no benchmark if the model lacks a modality that each of them needs.
+        arrays: Arrays. None reads them from the file when they are needed.
 
     Raises:
         TrichordError: A part is missing or has another type.
     """
-    store, notes = content.get("store"), content.get("notes", [])
+    try:
+        scores = Scores(path, content, _benchmarks(content))
+    except ValueError as error:
+        raise damaged(path, one_line(error), _advice(content)) from None
+    if arrays is not None:
+        scores.arrays = arrays
+    return scores
+
+
+def _advice(content: Mapping[str, Any]) -> str:
+    """Return the advice for damaged files of an evaluation, or of a run of a study."""
+    return RUN_AGAIN if "identity" in content else AGAIN
+
+
+def _benchmarks(content: dict[str, Any]) -> tuple[Scored, ...]:
+    """Return the benchmarks of a `results.json`. Raise ValueError if a part is missing or has another type."""
+    store, identity = content.get("store"), content.get("identity", {})
     if not isinstance(content.get("subject"), str) or not isinstance(content.get("benchmarks"), list):
-        raise damaged(path, "it contains no subject or no list of benchmarks", AGAIN)
+        raise ValueError("it contains no subject or no list of benchmarks")
     if store is not None and not (
         isinstance(store, dict) and all(isinstance(store.get(p), str) for p in ("path", "fingerprint"))
     ):
-        raise damaged(path, "its store has no path and fingerprint", AGAIN)
-    if not _texts(notes):
-        raise damaged(path, "its notes are not a list of texts", AGAIN)
-    return Scores(path.parent, content, tuple(_benchmark(path, entry) for entry in content["benchmarks"]))
+        raise ValueError("its store has no path and fingerprint")
+    if not _texts(content.get("notes", [])):
+        raise ValueError("its notes are not a list of texts")
+    settings = identity.get("evaluation", {}) if isinstance(identity, dict) else None
+    if not isinstance(settings, dict):
+        raise ValueError("its settings are not an object")
+    settings = {key: value for key, value in settings.items() if key not in ("directions", "block")}
+    entries = content["benchmarks"]
+    if identity:  # an order of a study may lack the modalities of all directions
+        entries = [entry for entry in entries if not isinstance(entry, dict) or entry.get("rows") != []]
+    return tuple(_benchmark(entry, settings) for entry in entries)
 
 
 def _texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
-def _benchmark(path: Path, entry: object) -> Scored:
+def _benchmark(entry: object, settings: dict[str, Any]) -> Scored:
     words = ("name", "protocol", "title", "kind", "paragraph")
     if not isinstance(entry, dict) or not all(isinstance(entry.get(part), str) for part in words):
-        raise damaged(path, f"a benchmark needs the texts {', '.join(words)}", AGAIN)
+        raise ValueError(f"a benchmark needs the texts {', '.join(words)}")
     name, rows, results = entry["name"], entry.get("rows"), entry.get("results", [])
     if entry["kind"] not in KINDS:
-        raise damaged(path, f"the kind of benchmark {name} is unknown", AGAIN)
+        raise ValueError(f"the kind of benchmark {name} is unknown")
     if not isinstance(entry.get("options"), dict) or not _texts(entry.get("notes")):
-        raise damaged(path, f"benchmark {name} lacks its options or its notes", AGAIN)
+        raise ValueError(f"benchmark {name} lacks its options or its notes")
     if not isinstance(rows, list) or not rows:
-        raise damaged(path, f"benchmark {name} has no figures", AGAIN)
-    if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
-        raise damaged(path, f"the results of benchmark {name} are not a list of rows", AGAIN)
-    figures = tuple(_row(path, name, row) for row in rows)
+        raise ValueError(f"benchmark {name} has no figures")
+    if why := fault_of_rows(results):
+        raise ValueError(f"benchmark {name}: {why}")
+    if not isinstance(labels := entry.get("labels", ""), str):
+        raise ValueError(f"the labels of benchmark {name} are not a text")
+    figures = tuple(_row(name, row) for row in rows)
     if len({(row.of, row.measure) for row in figures}) < len(figures):
-        raise damaged(path, f"benchmark {name} contains a figure twice", AGAIN)
+        raise ValueError(f"benchmark {name} contains a figure twice")
     fusion = fused if isinstance(fused := entry.get("fusion"), str) else ""
     clips = str(entry["clips"] if "clips" in entry else entry["options"].get("on") or "")
     name, protocol, title, kind, paragraph = (entry[part] for part in words)
     return Scored(
         name, protocol, title, kind, paragraph, rows[0]["protocol"], entry["options"], figures, tuple(entry["notes"]),
-        tuple(results), fusion, clips=clips,
+        tuple(results), fusion, settings, clips, labels,
     )  # fmt: skip
 
 
-def _row(path: Path, benchmark: str, row: object) -> Measured:
-    broken = damaged(path, f"a figure of benchmark {benchmark} is incomplete", AGAIN)
+def _row(benchmark: str, row: object) -> Measured:
+    broken = ValueError(f"a figure of benchmark {benchmark} is incomplete")
     if not isinstance(row, dict) or not all(isinstance(row.get(p), str) for p in ("protocol", "of", "measure", "unit")):
         raise broken
     value, num, chance, low, high = (finite_number(row.get(name)) for name in ("value", "num", "chance", "low", "high"))
@@ -303,13 +356,3 @@ def _row(path: Path, benchmark: str, row: object) -> Measured:
     return Measured(
         row["of"], row["measure"], value, int(num), chance, row["unit"], each or "", each_of, shares, low, high
     )
-
-
-def finite_number(value: object) -> float | None:
-    """Return a finite number as a float, and None for any other value."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # the integer is too large for a float
-        return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import printable
-from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS
+from trichord.evaluation.ranks import RECALLS
 from trichord.files.writing import replacing, write_text
 from trichord.modality import Direction, Order
 from trichord.study.drawing import drawing
@@ -67,7 +67,7 @@ class StudyTable:
             runs: The same runs with the results of their queries.
         """
         orders = tuple(dict.fromkeys(run.run.order for run in runs if run.scores.benchmarks))
-        recalls = tuple(figure for figure in order_figures(runs) if figure.measure != MEDIAN_RANK)
+        recalls = tuple(figure for figure in order_figures(runs) if figure.unit == "%")
         table = cls(direction, orders, tuple(benchmarks), tuple(titles), recalls, {}, tuple(results))
         return table.for_direction(direction)
 

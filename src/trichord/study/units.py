@@ -19,6 +19,8 @@ from trichord.study.pairing import places_of
 from trichord.study.scores import Measured, Scored, Scores, fusion_of
 
 One = tuple[Scores, Scored]
+TIMES = {"the starts of the clips": "start_s", "the ends of the clips": "end_s"}
+SETTING = "evaluation."  # prefix of choices that are settings of the recipe of a study
 
 
 def difference_of_scoring(a: One, b: One, target: str, measure: str) -> str:
@@ -34,8 +36,9 @@ def difference_of_scoring(a: One, b: One, target: str, measure: str) -> str:
         A description of the first difference, or '' if the figures can be compared.
     """
     one, two = _choices(a, target, measure), _choices(b, target, measure)
+    settings_known = bool(a[1].settings) and bool(b[1].settings)  # only a run of a study contains settings
     for what in {**one, **two}:
-        if one.get(what) != two.get(what):
+        if (settings_known or not what.startswith(SETTING)) and one.get(what) != two.get(what):
             return f"{what} is {one.get(what)} in one and {two.get(what)} in the other"
     rows = [scored.row(target, measure) for _, scored in (a, b)]
     assert rows[0] is not None and rows[1] is not None
@@ -121,6 +124,10 @@ def named_truth(one: One, row: Measured, truth: dict[str, np.ndarray]) -> dict[s
     if texts is not None:
         rows = [texts.tolist()] if captions is None else [texts.tolist(), captions.tolist()]
         named["captions"] = [(without_media_suffix(name), *rest) for name, *rest in zip(*rows, strict=True)]
+    for what in TIMES:
+        if what in truth and ids is not None:
+            spelt = map(without_media_suffix, ids.tolist())
+            named[what] = list(zip(spelt, map(str, truth[what].tolist()), strict=True))
     for what, table in (("the queries' clips", ids), ("the queries' videos", videos)):
         if what in truth and table is not None:
             named[what] = [(without_media_suffix(name),) for name in table[truth[what]].tolist()]
@@ -202,7 +209,7 @@ def choices(scored: Scored, row: Measured) -> dict[str, Any]:
     options, kind = scored.options, scored.kind
     fusion, scale = fusion_of(kind, row.of)
     policy = str(options.get("missing", "auto"))
-    chosen: dict[str, Any] = {f"evaluation.{key}": value for key, value in scored.settings.items()}
+    chosen: dict[str, Any] = {f"{SETTING}{key}": value for key, value in scored.settings.items()}
     chosen["the fusion rule"] = fusion or scored.fusion or str(options.get("fusion", "auto"))
     if kind == "retrieval":
         result = scored.result(row.of) or {}
@@ -263,7 +270,12 @@ def _truth(one: One, row: Measured) -> dict[str, np.ndarray]:
             for name in parts
             if (part := name.rpartition("/")[2]) in wanted
         }
-    return {what: array for what, name in names.items() if (array := scores.named(name, "Uiu")) is not None}
+    ids = scores.named(f"{scored.head}/id", "U")
+    times: dict[str, np.ndarray | None] = {}
+    if scored.settings and ids is not None:  # the clips of a run of a study have times
+        times = {what: scores.named(f"{scored.head}/{part}", "f", len(ids)) for what, part in TIMES.items()}
+    truth = {what: np.round(array, 3) for what, array in times.items() if array is not None}
+    return truth | {what: array for what, name in names.items() if (array := scores.named(name, "Uiu")) is not None}
 
 
 def _difference(what: str, one: np.ndarray, two: np.ndarray) -> str:

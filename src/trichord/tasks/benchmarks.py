@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trichord.data.batches import evaluation_clips
 from trichord.data.reader import ClipReader, Clips
 from trichord.errors import TrichordError
 from trichord.modalities.base import ReadingSettings
@@ -156,8 +155,3 @@ def _whole(batches: list[Tensor], device: torch.device) -> Tensor:
     """Return the rows of the batches of all processes, in order."""
     rows = torch.cat(batches)
     return rows if num_processes() == 1 else gather_rows(rows.to(device)).cpu()
-
-
-def benchmark_clips(store: Store, benchmark: Benchmark, settings: ScoringSettings) -> Clips:
-    """Return the clips of a benchmark, in the order in which `QueryRanks` numbers them."""
-    return evaluation_clips(store, store.select(benchmark.collection, benchmark.split), settings.min_clip_s)

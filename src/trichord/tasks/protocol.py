@@ -93,17 +93,18 @@ class Row:
         """Return the name of `each` in the file of arrays."""
         return f"{self.protocol}/{self.of}/{self.measure}/each"
 
-    def over(self, each: np.ndarray, each_of: str, *, shares: bool = False) -> Row:
+    def over(self, each: np.ndarray, each_of: str, *, shares: bool = False, interval: bool = True) -> Row:
         """Return the row with the contributions of its units, and with the interval that follows from them.
 
         Args:
             each: Contributions (n,) of the units.
             each_of: Name of the array with the names of the units.
             shares: Whether a contribution is a mean itself.
+            interval: Whether to compute the interval.
         """
         made = replace(self, each=each, each_of=each_of, shares=shares)
-        interval = interval_over_units(each, self.measure, self.unit, shares=shares)
-        return made if interval is None else replace(made, low=interval.low, high=interval.high)
+        ends = interval_over_units(each, self.measure, self.unit, shares=shares) if interval else None
+        return made if ends is None else replace(made, low=ends.low, high=ends.high)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row for results.json, where `each` is the name of an array, or None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +13,7 @@ from trichord.data.batches import clips_of_texts, evaluation_clips
 from trichord.data.reader import Clips, require_modalities
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.embedded import Embedded
+from trichord.files.arrays import shortened
 from trichord.modality import MODALITIES, in_order
 from trichord.store.overlap import check_overlap
 from trichord.tasks.benchmarks import Benchmark, ScoringSettings, benchmark_names, embed_clips, find_benchmark
@@ -63,23 +65,13 @@ class TextRows:
         texts: Clips with a row for each text.
         embeddings: Embeddings (M, D) by modality.
         valid: Masks (M,) of the rows that have the modality.
-        text_clip: Index (M,) of the clip of each text.
-        first: Index (N,) of the first text of each clip.
+        embedded: The same embeddings with a row for each clip, as they are scored.
     """
 
     texts: Clips
     embeddings: dict[str, np.ndarray]
     valid: dict[str, np.ndarray]
-    text_clip: np.ndarray
-    first: np.ndarray
-
-    def by_clip(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray | None]:
-        """Return the arguments of `score_directions`: embeddings and masks, with a row per clip (or text), and `text_clip`."""
-        if len(self.first) == len(self.texts):
-            return self.embeddings, self.valid, None
-        vectors = {m: rows if m == "text" else rows[self.first] for m, rows in self.embeddings.items()}
-        valid = {m: there if m == "text" else there[self.first] for m, there in self.valid.items()}
-        return vectors, valid, self.text_clip
+    embedded: Embedded
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +222,12 @@ class Subject:
             TrichordError: The model or the store lacks a modality or the clips.
         """
         store, texts = self._texts(clip_set, in_order(modalities))
-        return TextRows(texts, *self._vectors(texts, in_order(modalities), clip_set), *clips_of_texts(store, texts))
+        vectors, valid = self._vectors(texts, in_order(modalities), clip_set)
+        text_clip, first = clips_of_texts(store, texts)
+        by_clip = [{m: rows if m == "text" else rows[first] for m, rows in part.items()} for part in (vectors, valid)]
+        return TextRows(
+            texts, vectors, valid, self._with_names(clip_set, texts, texts.take(first), text_clip, *by_clip)
+        )
 
     def _embed(self, clip_set: ClipSet, modalities: tuple[str, ...], windows: Windows | None) -> Embedded:
         store, texts = self._texts(clip_set, modalities)
@@ -344,25 +341,36 @@ def distinct_spans(texts: Clips) -> tuple[Clips, np.ndarray]:
 
 
 def captions_of(store: Store, texts: Clips) -> list[str]:
-    """Return the captions of each clip, joined by spaces."""
-    return [
-        " ".join(store.caption_text(int(item), int(c)) for c in captions)
-        for item, captions in zip(texts.item, texts.captions, strict=True)
-    ]
+    """Return the captions of each clip, joined by spaces, as texts that fit in an array (`files.arrays.shortened`)."""
+    return shortened(
+        [
+            " ".join(store.caption_text(int(item), int(c)) for c in captions)
+            for item, captions in zip(texts.item, texts.captions, strict=True)
+        ]
+    )
 
 
 def clip_ids(store: Store, clips: Clips) -> list[str]:
+    """Return unique names of clips (`names_of_clips`)."""
+    return names_of_clips([store.video_id(int(item)) for item in clips.item], clips.start_s, clips.end_s)
+
+
+def names_of_clips(videos: Sequence[str], start_s: np.ndarray, end_s: np.ndarray) -> list[str]:
     """Return unique names of clips.
 
     The name of a clip is the id of its video. If the video has several clips, their times are appended, and if several clips have
     the same times, also `#2`, `#3` and so on.
+
+    Args:
+        videos: Id of the video of each clip.
+        start_s: Start of each clip in seconds.
+        end_s: End of each clip in seconds.
     """
-    of_video = Counter(clips.item.tolist())
+    of_video = Counter(videos)
     seen: Counter[str] = Counter()
     names: dict[str, None] = {}
-    for item, start, end in zip(clips.item.tolist(), clips.start_s.tolist(), clips.end_s.tolist(), strict=True):
-        name = store.video_id(item)
-        name = name if of_video[item] == 1 else f"{name}@{start:.2f}-{end:.2f}"
+    for video, start, end in zip(videos, start_s.tolist(), end_s.tolist(), strict=True):
+        name = video if of_video[video] == 1 else f"{video}@{start:.2f}-{end:.2f}"
         unused = name
         while unused in names:
             seen[name] += 1

@@ -8,8 +8,8 @@
 | `batch-N.safetensors` | inputs of process N (`input.*`, `embedding.*`, `target.*`, `valid.*`); of process 0 also `positives` |
 | `clips-N.json` | clips of these rows, and those of their inputs that are not finite |
 
-Nothing is pickled. The saved inputs contain the random changes of training, so no random state is needed. The folder is renamed into
-place when it is complete.
+Nothing is pickled. The saved inputs contain the random changes of training, so no random state is needed. The folder is renamed
+into place when it is complete.
 """
 
 from __future__ import annotations

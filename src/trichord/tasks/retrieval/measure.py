@@ -23,8 +23,6 @@ import torch.nn.functional as F
 from trichord.errors import TrichordError
 from trichord.evaluation.counts import BestCounts, RankCounts
 from trichord.evaluation.ranks import (
-    MEDIAN_RANK,
-    RECALLS,
     best_truth_ranks,
     chance_recall,
     expected_hits,
@@ -66,20 +64,6 @@ class QueryRanks:
     def rank(self) -> np.ndarray:
         """Return the ranks (Q,), from 1. Ties have their expected value."""
         return expected_ranks(self.greater, self.equal, self.num_gallery, self.truths)
-
-    def each(self, num_errors: int = 0) -> dict[str, np.ndarray]:
-        """Return the contributions of the queries to each recall, and their ranks.
-
-        Args:
-            num_errors: Number E of further queries that could not be ranked and count as errors. Their rank is that of the last
-                item of a gallery that contains them.
-
-        Returns:
-            Arrays (Q + E,) by measure. The last E entries are the errors.
-        """
-        last = np.full(num_errors, float(self.num_gallery + num_errors))
-        hits = {recall.measure: np.concatenate([self.hits(recall.k), np.zeros(num_errors)]) for recall in RECALLS}
-        return hits | {MEDIAN_RANK: np.concatenate([self.rank(), last])}
 
     def to_arrays(self, head: str) -> dict[str, np.ndarray]:
         """Return the counts by their names in a file: `HEAD/clip` and so on, with `truths` and `text` if they are known."""

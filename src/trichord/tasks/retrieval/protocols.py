@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -33,20 +33,11 @@ def retrieval_outcome(
         missing: Policy for queries that lack a modality: `drop` or `miss`.
         options: Options of the user.
     """
-    outcome = Outcome(arrays=clip_arrays(name, embedded))
     clips = embedded.embeddings, embedded.valid, None if embedded.one_text_each else embedded.text_clip
     scored = score_directions(
         name, *clips, directions, fusion, missing, block=options.block, dual_softmax=options.dual_softmax
     )
-    results = [replace(result, windows=options.windows_label) for result in scored]
-    for result in results:
-        assert result.ranks is not None
-        outcome.rows += retrieval_rows(result, embedded)
-        outcome.arrays |= result.ranks.to_arrays(f"{name}/{result.direction}")
-    outcome.details["results"] = [result.to_dict() for result in results]
-    if missed := {r.num_missing for r in results if r.num_missing}:
-        treatment = "counted as errors" if missing == "miss" else "left out"
-        outcome.notes.append(f"{name}: up to {max(missed):,} queries lack a modality and are {treatment} ({missing})")
+    outcome = outcome_of(name, embedded, [replace(result, windows=options.windows_label) for result in scored])
     if options.dual_softmax:
         outcome.notes.append(
             f"{name}: the dual softmax (scale {options.dual_softmax:g}) uses all queries to rank each of them; figures are not "
@@ -55,7 +46,29 @@ def retrieval_outcome(
     return outcome
 
 
-def retrieval_rows(result: RetrievalResult, embedded: Embedded) -> list[Row]:
+def outcome_of(name: str, embedded: Embedded, results: Sequence[RetrievalResult], *, intervals: bool = True) -> Outcome:
+    """Return the rows and arrays of results that have ranks.
+
+    Args:
+        name: Name of the rows.
+        embedded: Clips. Only their names and numbers are used.
+        results: Result of each direction.
+        intervals: Whether to compute the interval of each row.
+    """
+    outcome = Outcome(arrays=clip_arrays(name, embedded))
+    for result in results:
+        assert result.ranks is not None
+        outcome.rows += retrieval_rows(result, embedded, intervals=intervals)
+        outcome.arrays |= result.ranks.to_arrays(f"{name}/{result.direction}")
+    outcome.details["results"] = [result.to_dict() for result in results]
+    if missed := {r.num_missing for r in results if r.num_missing}:
+        policy = results[0].missing
+        treatment = "counted as errors" if policy == "miss" else "left out"
+        outcome.notes.append(f"{name}: up to {max(missed):,} queries lack a modality and are {treatment} ({policy})")
+    return outcome
+
+
+def retrieval_rows(result: RetrievalResult, embedded: Embedded, *, intervals: bool = True) -> list[Row]:
     """Return the recalls with chance, and the median and mean rank, each with the contributions of the queries.
 
     With the policy `miss`, queries that lack a modality are errors and have the last rank.
@@ -63,6 +76,7 @@ def retrieval_rows(result: RetrievalResult, embedded: Embedded) -> list[Row]:
     Args:
         result: Figures and ranks of a direction.
         embedded: Clips.
+        intervals: Whether to compute the interval of each row.
     """
     name, ranks = result.benchmark, result.ranks
     assert ranks is not None
@@ -74,7 +88,7 @@ def retrieval_rows(result: RetrievalResult, embedded: Embedded) -> list[Row]:
     units = f"{name}/text_id" if texts else f"{name}/id"
     last = float(ranks.num_gallery + result.num_missing) if result.missing == "miss" else None
     chance = {recall.field: getattr(result, f"chance_{recall.field}") for recall in RECALLS}
-    rows = ranked_rows(name, result.of, result, chance, ranks, places, num_units, units, last)
+    rows = ranked_rows(name, result.of, result, chance, ranks, places, num_units, units, last, intervals=intervals)
     mean = Row(name, result.of, "MeanR", result.meanr, result.num_queries, None, "rank")
     assert rows[-1].each is not None
     return [*rows, mean.over(rows[-1].each, units)]
@@ -90,6 +104,8 @@ def ranked_rows(
     num_units: int,
     units: str,
     last: float | None,
+    *,
+    intervals: bool = True,
 ) -> list[Row]:
     """Return the recalls and the median rank of ranked queries, each with the contributions of the units.
 
@@ -103,16 +119,17 @@ def ranked_rows(
         num_units: Number of units.
         units: Name of the array with the names of the units.
         last: Rank of units that were not ranked and count as errors. None leaves them out.
+        intervals: Whether to compute the interval of each row.
     """
     rows = []
     for recall in RECALLS:
         value = getattr(metrics, recall.field)
         row = Row(name, scope, recall.measure, value, metrics.num_queries, chance[recall.field])
         hits = aligned(ranks.hits(recall.k), places, num_units, np.nan if last is None else 0.0)
-        rows.append(row.over(hits, units))
+        rows.append(row.over(hits, units, interval=intervals))
     row = Row(name, scope, MEDIAN_RANK, metrics.medr, metrics.num_queries, None, "rank")
     each = aligned(ranks.rank(), places, num_units, np.nan if last is None else last)
-    return [*rows, row.over(each, units)]
+    return [*rows, row.over(each, units, interval=intervals)]
 
 
 def _run(selection: Selection, protocol: Protocol, subject: Subject, options: Options) -> Outcome:
