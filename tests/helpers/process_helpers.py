@@ -15,8 +15,13 @@ import torch.multiprocessing as mp
 # forked instead, since autograd does not work in forks of a process that has used it.
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(
-    ["torch", "torch.multiprocessing", "accelerate", "hypothesis", "pytest", "trichord.study.run"]
-)
+    [
+        "torch", "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.launcher.api", "torch.multiprocessing",
+        "accelerate", "av", "hypothesis", "librosa.core.audio", "librosa.core.spectrum", "matplotlib.figure", "pebble",
+        "pyarrow.dataset", "pytest", "trichord.extraction.extract", "trichord.features.audio", "trichord.features.visual",
+        "trichord.study.run",
+    ]
+)  # fmt: skip
 
 
 def start_processes(num: int, function: Callable[..., None], *arguments: Any) -> None:
