@@ -7,17 +7,21 @@ Processes that such a command starts by `multiprocessing` are forked from the sa
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import os
 import runpy
 import subprocess
 import sys
 from multiprocessing import context, forkserver, reduction
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from process_helpers import FORKSERVER
+
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000  # of <linux/sched.h>
 
 
 class Process(context.ForkServerProcess):
@@ -34,20 +38,22 @@ class Process(context.ForkServerProcess):
 
 
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
-    """`subprocess.Popen` for commands that begin with `sys.executable`. A new session is a new process group here."""
+    """`subprocess.Popen` for commands that begin with `sys.executable`. A new session is a new process group here.
 
-    def __init__(self, args: Any, *, start_new_session: bool = False, **options: Any) -> None:
-        self._own_group = start_new_session
+    With `own_mounts`, file systems that the process mounts are seen by it alone, as after `unshare --mount`.
+    """
+
+    def __init__(self, args: Any, *, start_new_session: bool = False, own_mounts: bool = False, **options: Any) -> None:
+        self._own_group, self._own_mounts = start_new_session, own_mounts
         super().__init__(args, **options)
 
     def _execute_child(self, args: Any, *options: Any) -> None:
         cwd, env, pipes = options[4], options[5], options[9:15]
         assert args[0] == sys.executable
         descriptors = [own if given == -1 else given for own, given in ((1, pipes[3]), (2, pipes[5]))]
-        arguments = ([str(word) for word in args[1:]], [Descriptor(number) for number in descriptors])
+        surroundings = dict(os.environ if env is None else env), cwd or os.getcwd(), self._own_group, self._own_mounts
         self._process = FORKSERVER.Process(
-            target=_run,
-            args=(*arguments, dict(os.environ if env is None else env), cwd or os.getcwd(), self._own_group),
+            target=_run, args=([str(word) for word in args[1:]], [Descriptor(n) for n in descriptors], *surroundings)
         )
         self._process.start()
         self.pid, self._child_created = self._process.pid, True
@@ -97,10 +103,19 @@ def _inherited(duplicate: Any) -> int:
     return number
 
 
-def _run(words: list[str], descriptors: list[int], environment: dict[str, str], folder: str, own_group: bool) -> None:
+def _run(
+    words: list[str],
+    descriptors: list[int],
+    environment: dict[str, str],
+    folder: str,
+    own_group: bool,
+    own_mounts: bool,
+) -> None:
     """Run a command in the forked process, as the interpreter does."""
     if own_group:
         os.setpgid(0, 0)
+    if own_mounts:
+        _leave_mounts()
     for number, descriptor in enumerate(descriptors, start=1):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -115,6 +130,16 @@ def _run(words: list[str], descriptors: list[int], environment: dict[str, str], 
         _interpret(words)
     finally:
         atexit._run_exitfuncs()
+
+
+def _leave_mounts() -> None:
+    """Do what `unshare --mount` does, with `--map-root-user` unless this is root."""
+    user, group = os.getuid(), os.getgid()
+    assert ctypes.CDLL(None).unshare(CLONE_NEWNS | (CLONE_NEWUSER if user else 0)) == 0
+    if user:
+        for name, line in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+            Path(f"/proc/self/{name}").write_text(line)
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
 
 def _fork_from_the_same_server() -> None:
