@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -26,7 +27,12 @@ FORKSERVER.set_forkserver_preload(
 
 def start_processes(num: int, function: Callable[..., None], *arguments: Any) -> None:
     """Run `function(rank, *arguments)` in `num` processes, and raise if one fails."""
-    mp.start_processes(function, arguments, nprocs=num, start_method="forkserver")
+    mp.start_processes(_run, (function, *arguments), nprocs=num, start_method="forkserver")
+
+
+def _run(rank: int, function: Callable[..., None], *arguments: Any) -> None:
+    gc.freeze()  # a collection does not visit the libraries
+    function(rank, *arguments)
 
 
 def free_port() -> int:
