@@ -6,6 +6,7 @@ In a single process, all functions work without any set-up and have no cost.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -17,6 +18,7 @@ from trichord.errors import TrichordError, one_line
 
 T = TypeVar("T")
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+REPORT_S = 5.0  # time that a process gives process 0 to report their common error
 BLOCK = 1 << 22  # number of words that `digest` reads at a time
 GOLDEN = (
     -7046029254386353131
@@ -101,12 +103,15 @@ def loss_of_others(error: Exception) -> str | None:
 def first_to_fail() -> bool:
     """Return whether no other process of this launch has failed before. Each process calls this function at most once.
 
-    If a process fails, the others lose their connection to it soon after. Only the first failure is reported.
+    If a process fails, the others lose their connection to it soon after. Only the first failure is reported. Before the process
+    group exists, all processes fail in the same way and process 0 reports it; the others give it time, since the launcher ends all
+    processes when one ends.
     """
     if not (dist.is_available() and dist.is_initialized()):
-        return (
-            int(os.environ.get("RANK", 0)) == 0
-        )  # before the process group exists, all processes fail in the same way
+        if int(os.environ.get("RANK", 0)) == 0:
+            return True
+        time.sleep(REPORT_S)
+        return False
     try:
         return int(dist.distributed_c10d._get_default_store().add("trichord/failed", 1)) == 1
     except RuntimeError:  # the process that keeps the count has ended and reported its error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from study_helpers import QUICK_WORDS
 from trichord.cli import COMMANDS, main
 from trichord.errors import TrichordError
@@ -198,8 +199,8 @@ def test_store_info_and_verify(tiny_store: Path, capsys: pytest.CaptureFixture[s
 def test_world_to_table(tmp_path: Path) -> None:
     """Runs a small demo through every package, in a separate process."""
     command = [sys.executable, "-m", "trichord", "demo", "--out", str(tmp_path / "demo"), "--recipe", "debug"]
-    words = ["--num_train", "4", "--num_test", "3"]
-    done = subprocess.run(command + words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    words = ["--num_train", "2", "--num_test", "2"]
+    done = forked.run(command + words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "AV→T" in done.stdout and (tmp_path / "demo" / "study" / "table.md").is_file()
 

@@ -20,6 +20,7 @@ import pytest
 from rich.console import Console
 from rich.progress import track
 
+import forked
 from study_helpers import QUICK_WORDS
 from trichord.cli import main
 from trichord.cli.output import lasting_output
@@ -135,7 +136,7 @@ def test_a_signal_prints_a_line_and_the_run_can_continue(number: int, tiny_store
     out = tmp_path / "out"
     words = [sys.executable, "-m", "trichord", "train", "--store", str(tiny_store), "--out", str(out), "--order", "vt"]
     words += ["--recipe", "debug", "--training.epochs", "100000", "--training.tensorboard", "false"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with forked.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not list(out.glob("stages/*/checkpoints/step-*")):
             assert process.poll() is None
             time.sleep(0.05)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import threading
 import time
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import forked
 from tiny import write_tiny_store
 from trichord.cli import main
 from trichord.data.batches import TrainingClips, batches, read_ahead
@@ -103,9 +102,7 @@ def test_a_shard_that_does_not_open_is_named_by_a_command_that_ends(tmp_path: Pa
         sys.executable, "-c", STALLED, "train", "--store", str(path), "--out", str(tmp_path / "run"), "--order", "vt",
         "--training.loader_timeout_s", "0.5", "--training.device", "cpu", "--training.tensorboard", "false",
     ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    done = forked.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, done.stderr
     error_lines = done.stderr.strip().splitlines()
     assert len(error_lines) == 1 and f"the reader is waiting for {shard} (video 'video0" in error_lines[0]

@@ -10,11 +10,13 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import forked
 from extract_helpers import SMALL, ids_of, ledger, many, quick_processes, run
 from process_helpers import FORKSERVER
 from trichord.errors import TrichordError
@@ -79,7 +81,7 @@ COMMAND = [sys.executable, "-m", "trichord", "extract"]
 def test_two_processes_on_one_store_do_no_duplicate_work(tmp_path: Path) -> None:
     videos, store = many(tmp_path / "v", 40), tmp_path / "s"
     command = [*COMMAND, str(videos), "--store", str(store), "--visual_2d", SMALL, "--workers", "1"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [forked.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=240)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     extracted = [sum(" captions, " in line for line in text.splitlines()) for text in said]
@@ -88,11 +90,12 @@ def test_two_processes_on_one_store_do_no_duplicate_work(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_stop_soon_and_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "start"), [(signal.SIGINT, subprocess.Popen), (signal.SIGTERM, forked.Popen)])
+def test_ctrl_c_and_sigterm_stop_soon_and_cleanly(tmp_path: Path, number: signal.Signals, start: Any) -> None:
+    """One of the two commands is a new interpreter that spawns its workers, as for a user."""
     videos, store = many(tmp_path / "v", 60), tmp_path / "s"
     command = [*COMMAND, str(videos), "--store", str(store), "--visual_2d", SMALL, "--workers", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for _ in range(5):
         process.stdout.readline()
@@ -118,11 +121,11 @@ def test_three_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
     command = [*COMMAND, str(videos), "--store", str(store), "--visual_2d", SMALL, "--workers", "2"]
     output_lines: list[str] = []
     for lines_before_kill in (3, 9, 7):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        with forked.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
             assert process.stdout is not None
             output_lines += [process.stdout.readline() for _ in range(lines_before_kill)]
             os.killpg(process.pid, signal.SIGKILL)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = forked.run(command, capture_output=True, text=True, timeout=120)
     output_lines += done.stdout.splitlines()
     names = [
         line.split(" ")[1] for line in output_lines if " captions, train | " in line or " captions, test | " in line

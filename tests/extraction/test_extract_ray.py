@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from extract_helpers import SMALL, ids_of, ledger, load_once, many, odd_folder, run
 from ray_cluster import TwoNodes, two_nodes
 from trichord.cluster import RayOptions
@@ -185,7 +186,7 @@ def expected(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return contents(store)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[TwoNodes]:
     with two_nodes() as started:
         yield started
@@ -195,44 +196,23 @@ def cluster() -> Iterator[TwoNodes]:
 def test_two_nodes_give_the_store_of_one_machine(
     videos: Path, expected: dict[str, object], cluster: TwoNodes, tmp_path: Path
 ) -> None:
-    done = subprocess.run(command(videos, tmp_path / "s", cluster.address), capture_output=True, text=True, timeout=200)
+    done = forked.run(command(videos, tmp_path / "s", cluster.address), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and "rror" not in done.stderr and "arning" not in done.stderr, done
     assert contents(tmp_path / "s") == expected and verify(tmp_path / "s") == []
     assert "29 videos" in done.stdout and "reasons for skipping (1 captions, 1 unreadable)" in done.stdout
-    again = subprocess.run(command(videos, tmp_path / "s", cluster.address), capture_output=True, text=True, timeout=99)
+    again = forked.run(command(videos, tmp_path / "s", cluster.address), capture_output=True, text=True, timeout=99)
     assert "29 already existed, 2 were skipped" in again.stdout and contents(tmp_path / "s") == expected
     dry = [*command(videos, tmp_path / "t", cluster.address), "--dry-run"]
-    said = subprocess.run(dry, capture_output=True, text=True, timeout=99).stdout
+    said = forked.run(dry, capture_output=True, text=True, timeout=99).stdout
     assert (
         "31 of 31 items to extract into " in said and "with 2 workers on cpu" in said and not (tmp_path / "t").exists()
     )
 
 
 @pytest.mark.slow
-def test_a_lost_worker_and_a_lost_node_lose_nothing(
-    videos: Path, expected: dict[str, object], cluster: TwoNodes, tmp_path: Path
-) -> None:
-    store = tmp_path / "s"
-    process = subprocess.Popen(
-        command(videos, store, cluster.address), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout is not None
-    with process:
-        output_lines = [process.stdout.readline() for _ in range(4)]
-        assert cluster.do("kill").startswith("killed ")
-        output_lines += [process.stdout.readline() for _ in range(4)]
-        assert cluster.do("remove") == "removed"
-        output_lines += process.communicate(timeout=240)[0].splitlines()
-    assert process.returncode == 0, output_lines
-    names = [line.split(" ")[1] for line in output_lines if " | " in line]
-    assert len(names) == len(set(names)) == 31  # each is printed once
-    assert contents(store) == expected and not list((store / FOLDER).iterdir())
-
-
-@pytest.mark.slow
 def test_ctrl_c_keeps_finished_items(videos: Path, cluster: TwoNodes, tmp_path: Path) -> None:
     store = tmp_path / "s"
-    process = subprocess.Popen(
+    process = forked.Popen(
         command(videos, store, cluster.address), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
@@ -250,3 +230,25 @@ def test_ctrl_c_keeps_finished_items(videos: Path, cluster: TwoNodes, tmp_path: 
     again = run(videos, store)
     assert (again.num_added, again.num_present) == (29 - num_stored, num_stored) and len(set(ids_of(store))) == 29
     assert set(ledger(store).values()) == {"captions", "unreadable"} and verify(store) == []
+
+
+@pytest.mark.slow
+def test_a_lost_worker_and_a_lost_node_lose_nothing(
+    videos: Path, expected: dict[str, object], cluster: TwoNodes, tmp_path: Path
+) -> None:
+    """The last test of the cluster, which has one node afterwards."""
+    store = tmp_path / "s"
+    process = forked.Popen(
+        command(videos, store, cluster.address), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    with process:
+        output_lines = [process.stdout.readline() for _ in range(4)]
+        assert cluster.do("kill").startswith("killed ")
+        output_lines += [process.stdout.readline() for _ in range(4)]
+        assert cluster.do("remove") == "removed"
+        output_lines += process.communicate(timeout=240)[0].splitlines()
+    assert process.returncode == 0, output_lines
+    names = [line.split(" ")[1] for line in output_lines if " | " in line]
+    assert len(names) == len(set(names)) == 31  # each is printed once
+    assert contents(store) == expected and not list((store / FOLDER).iterdir())

@@ -49,10 +49,10 @@ class Outcome:
         return sum(count for (_, what), count in self.counts.items() if what == outcome)
 
 
-def run(count: int, seed: int, num_workers: int = 2, only: str = "") -> Outcome:
-    """Run mutations 0 to `count` of a seed; `only` selects one target."""
+def run(count: int, seed: int, num_workers: int = 2, only: str = "", start: Any = subprocess.Popen) -> Outcome:
+    """Run mutations 0 to `count` of a seed; `only` selects one target, and `start` starts a process."""
     outcome, began = Outcome(), time.monotonic()
-    workers = [_Worker(first, num_workers, count, seed, only) for first in range(num_workers)]
+    workers = [_Worker(first, num_workers, count, seed, only, start) for first in range(num_workers)]
     with selectors.DefaultSelector() as ready:
         for worker in workers:
             worker.start(ready)
@@ -66,7 +66,8 @@ def run(count: int, seed: int, num_workers: int = 2, only: str = "") -> Outcome:
 
 
 class _Worker:
-    def __init__(self, first: int, step: int, count: int, seed: int, only: str) -> None:
+    def __init__(self, first: int, step: int, count: int, seed: int, only: str, start: Any) -> None:
+        self.open = start
         self.next, self.step, self.count, self.seed, self.only = first, step, count, seed, only
         self.process: subprocess.Popen[bytes] | None = None
         self.now: dict[str, Any] = {}
@@ -75,7 +76,7 @@ class _Worker:
         if self.next >= self.count:
             return
         words = [str(n) for n in (self.next, self.step, self.count, self.seed)]
-        self.process = subprocess.Popen(
+        self.process = self.open(
             [sys.executable, str(Path(__file__)), *words, self.only], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -15,13 +16,23 @@ import torch.multiprocessing as mp
 # forked instead, since autograd does not work in forks of a process that has used it.
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(
-    ["torch", "torch.multiprocessing", "accelerate", "hypothesis", "pytest", "trichord.study.run"]
-)
+    [
+        "torch", "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.launcher.api", "torch.multiprocessing",
+        "accelerate", "av", "hypothesis", "librosa.core.audio", "librosa.core.spectrum", "matplotlib.figure", "pebble",
+        "pyarrow.dataset", "pytest", "trichord.extraction.extract", "trichord.features.audio", "trichord.features.visual",
+        "trichord.study.run",
+    ]
+)  # fmt: skip
 
 
 def start_processes(num: int, function: Callable[..., None], *arguments: Any) -> None:
     """Run `function(rank, *arguments)` in `num` processes, and raise if one fails."""
-    mp.start_processes(function, arguments, nprocs=num, start_method="forkserver")
+    mp.start_processes(_run, (function, *arguments), nprocs=num, start_method="forkserver")
+
+
+def _run(rank: int, function: Callable[..., None], *arguments: Any) -> None:
+    gc.freeze()  # a collection does not visit the libraries
+    function(rank, *arguments)
 
 
 def free_port() -> int:

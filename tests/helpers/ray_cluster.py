@@ -68,13 +68,15 @@ def main() -> None:
 
 
 def kill_worker(parent: object) -> str:
-    """Send SIGKILL to one of the actors below this process that run the work."""
+    """Send SIGKILL to the newest of the actors below this process that run the work; others may belong to an earlier command."""
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        for process in parent.children(recursive=True):  # type: ignore[attr-defined]
-            if "MapWorker" in " ".join(process.cmdline()):
-                process.kill()
-                return f"killed {process.pid}"
+        processes = parent.children(recursive=True)  # type: ignore[attr-defined]
+        workers = [process for process in processes if "MapWorker" in " ".join(process.cmdline())]
+        if workers:
+            newest = max(workers, key=lambda process: process.create_time())
+            newest.kill()
+            return f"killed {newest.pid}"
         time.sleep(0.2)
     return "no worker"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import forked
 from trichord.errors import TrichordError
 
 MEASURE = """
@@ -56,7 +56,7 @@ def measured(prepare: str, attack: str) -> tuple[str, float]:
 
     code = MEASURE.format(tests=str(Path(__file__).parent), prepare=prepare, attack=attack)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    done = forked.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     message, grown_mb = json.loads(done.stdout.splitlines()[-1])
     return str(message), float(grown_mb)

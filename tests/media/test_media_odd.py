@@ -105,7 +105,7 @@ def test_a_clip_equals_decoding_from_the_start(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_clip_equals_decoding_from_the_start(
     odd: dict[str, OddFile], monkeypatch: pytest.MonkeyPatch, data: st.DataObject

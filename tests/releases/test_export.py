@@ -53,7 +53,7 @@ def test_any_store_is_restored(layout: str, content: list[Item], items_per_part:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(content=stores, items_per_part=st.integers(1, 3))
 def test_any_store_is_restored_many_examples(layout: str, content: list[Item], items_per_part: int) -> None:
     there_and_back(layout, content, items_per_part)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from export_helpers import some_items, write_store
 from mutation_run import run
 from mutation_targets import Target, read_store, strictly
@@ -18,7 +19,7 @@ from trichord.store.manifest import part_paths
 
 @pytest.mark.slow
 def test_150_mutations() -> None:
-    outcome = run(150, seed=1, num_workers=2)
+    outcome = run(150, seed=1, num_workers=2, start=forked.Popen)
     assert not outcome.failures, json.dumps(outcome.failures[:3], indent=1)
     assert sum(outcome.counts.values()) == 150 and outcome.total("refused") > 30 and outcome.total("same") > 10
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+import forked
 from s3_server import BUCKET, S3Server, upload
 from store_helpers import build, item, word_vectors
 from trichord.cli import main
@@ -207,7 +208,7 @@ from trichord.store import Store
 store = Store({url!r})
 print(sum(float(store.rows('visual_2d', i).sum()) for i in range(len(store))))
 """
-    running = [subprocess.Popen([sys.executable, "-c", reading], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    running = [forked.Popen([sys.executable, "-c", reading], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = {process.communicate(timeout=60)[0] for process in running}
     plain = Store(local)
     assert outputs == {f"{sum(float(plain.rows('visual_2d', i).sum()) for i in range(NUM_ITEMS))}\n"}

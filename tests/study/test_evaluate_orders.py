@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
-from process_helpers import free_port, join_gloo
+from process_helpers import free_port, join_gloo, start_processes
 from tiny import write_tiny_store
 from trichord.cli import main
 from trichord.errors import Diverged, TrichordError
@@ -488,8 +487,7 @@ def evaluate_in_launch(rank: int, world: int, port: int, study: Path, store: Pat
 def test_a_launch_evaluates_as_one_process(
     study: Path, kept: Path, tiny_store: Path, labels: Path, tmp_path: Path
 ) -> None:
-    arguments = (2, free_port(), study, tiny_store, labels, tmp_path)
-    mp.start_processes(evaluate_in_launch, args=arguments, nprocs=2, start_method="spawn")
+    start_processes(2, evaluate_in_launch, 2, free_port(), study, tiny_store, labels, tmp_path)
     runs = [ScoredRun(run, read_scores(kept / run.folder)) for run in trained_runs(study)]
     expected = [repr(f) for f in order_figures(runs)]
     assert all(sorted(json.loads((tmp_path / f"{rank}.json").read_text())) == sorted(expected) for rank in range(2))

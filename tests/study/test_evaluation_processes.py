@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
-from process_helpers import free_port, join_gloo
+from process_helpers import free_port, join_gloo, start_processes
 from scoring_helpers import retrieval_results
 from tiny import VIDEO_DIM, WORD_DIM
 from trichord.data.batches import evaluation_clips
@@ -106,8 +105,7 @@ def test_a_launch_evaluates_as_one_process(
     shutil.copytree(tmp_path / "one", tmp_path / "several")
     said: list[str] = []
     rows = evaluate(store, tmp_path / "one", batch, said)
-    arguments = (world, free_port(), store, tmp_path / "several", batch, tmp_path)
-    mp.start_processes(evaluate_in_launch, args=arguments, nprocs=world, start_method="spawn")
+    start_processes(world, evaluate_in_launch, world, free_port(), store, tmp_path / "several", batch, tmp_path)
     for rank in range(world):
         lines = json.loads((tmp_path / f"{rank}.json").read_text())
         assert lines == [rows, said if rank == 0 else []], "all get the figures, the main process alone speaks"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import forked
 from tiny import write_tiny_store
 from trichord.cli import main
 from trichord.errors import TrichordError
@@ -84,7 +85,7 @@ def test_several_commands_share_the_work(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run.train_order(store, out, "av", 0, quick())
     command = [sys.executable, "-m", "trichord", "freeze", str(out), "--store", str(store), "--device", "cpu"]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    processes = [forked.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     for process in processes:
         output, wrong = process.communicate(timeout=120)
         assert process.returncode == 0 and wrong == "" and "ready for later stages" in output

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import forked
 from trichord.cli import main
 from trichord.errors import TrichordError, disk_error
 from trichord.files.writing import writing_to
@@ -164,8 +165,8 @@ def test_a_study_on_a_disk_that_grows(tiny_store: Path, tmp_path: Path) -> None:
     if not can_mount():
         pytest.skip("this system lets nobody mount")
     (tmp_path / "disk").mkdir()
-    command = ["unshare", "-rm", sys.executable, "-c", SMALL_DISK, str(tiny_store), str(tmp_path / "disk")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", SMALL_DISK, str(tiny_store), str(tmp_path / "disk")]
+    done = forked.run(command, capture_output=True, text=True, timeout=300, own_mounts=True)
     assert done.returncode == 0, done.stderr
     codes = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2 and line[-2] == " ")
     assert codes["read-only"] == codes["4"] == codes["48"] == codes["200"] == "2"
@@ -211,8 +212,8 @@ def test_all_other_writers(options: str, reason: str, tiny_store: Path, tmp_path
     study = ["study", "--store", str(tiny_store), "--out", str(tmp_path / "study"), "--orders", "[vt]", *FAST]
     assert main(study) == 0
     places = [str(tiny_store), str(tmp_path / "study"), str(tmp_path / "disk"), options]
-    command = ["unshare", "-rm", sys.executable, "-c", OTHER_COMMANDS, *places]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", OTHER_COMMANDS, *places]
+    done = forked.run(command, capture_output=True, text=True, timeout=300, own_mounts=True)
     codes = [line for line in done.stdout.splitlines() if line.startswith("code of ")]
     assert codes == [f"code of {name}: 2" for name in ("report", "evaluate", "export", "world")], done.stderr
     errors = done.stderr.strip().splitlines()
@@ -248,8 +249,8 @@ def test_a_store_that_is_full_when_frozen_embeddings_are_kept(tiny_store: Path, 
         pytest.skip("this system lets nobody mount")
     (tmp_path / "disk").mkdir()
     places = [str(tiny_store), str(tmp_path / "disk"), str(tmp_path / "out")]
-    command = ["unshare", "-rm", sys.executable, "-c", FULL_STORE, *places]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", FULL_STORE, *places]
+    done = forked.run(command, capture_output=True, text=True, timeout=300, own_mounts=True)
     assert done.returncode == 20, done.stderr
     (message,) = done.stderr.strip().splitlines()
     assert message.startswith(f"trichord: error: {tmp_path}/disk/store/frozen") and "No space left on device" in message

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import forked
 from tiny import tiny_item, word_vectors, write_tiny_store
 from trichord.cli import main
 from trichord.errors import TrichordError
@@ -46,7 +47,7 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that works in `tmp_path
     "out"`.
     """
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True)
+    process = forked.Popen([sys.executable, "-c", HOLD, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     yield process
     process.kill()

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from test_guards import debug, poison
 
-from process_helpers import free_port, join_gloo
+from process_helpers import free_port, join_gloo, start_processes
 from tiny import write_tiny_store
 from trichord.errors import Diverged
 from trichord.losses.combined import CombinedLoss
@@ -45,8 +44,7 @@ def train(rank: int, port: int, store: str, out: str, what: str, batch_norm: str
 
 
 def train_two(store: Path, out: Path, what: str, batch_norm: str = "global") -> list[str]:
-    port = free_port()
-    mp.start_processes(train, (port, str(store), str(out), what, batch_norm), nprocs=2, start_method="spawn")
+    start_processes(2, train, free_port(), str(store), str(out), what, batch_norm)
     return [Path(f"{out}.{rank}").read_text() for rank in range(2)]
 
 

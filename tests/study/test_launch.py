@@ -1,4 +1,8 @@
-"""torchrun and accelerate launch as a user starts them: results, and the messages when one process fails."""
+"""torchrun and accelerate launch: their results, and the messages when one process fails.
+
+One launch starts new interpreters, as for a user. The others run the same launchers and commands in processes that are forked
+from a server, which has imported the libraries.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,18 @@ import csv
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
+import forked
 from paths import HELPERS, ROOT
+from process_helpers import free_port
 
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "PORT"]
 # `--cpu --num_processes 2` starts one process, since accelerate requires mpirun for several processes on CPUs. `--multi_gpu`
@@ -25,14 +31,13 @@ ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processe
 pytestmark = pytest.mark.slow
 
 
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+def run(*words: str | Path, run: Any = forked.run) -> subprocess.CompletedProcess[str]:
+    """Run a command; `run` is `subprocess.run` for new interpreters, as a user starts them."""
+    port = str(free_port())
     line = [sys.executable, *(port if word == "PORT" else str(word) for word in words)]
-    return subprocess.run(
-        line, capture_output=True, text=True, timeout=240, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done: subprocess.CompletedProcess[str] = run(line, capture_output=True, text=True, timeout=240, cwd=ROOT, env=env)
+    return done
 
 
 def losses(folder: Path) -> dict[str, list[float]]:
@@ -54,12 +59,14 @@ def alone(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 STUDY = ["--recipe", "debug", "--orders", "[av>t,avt]", "--training.learning_rate", "1e-5"]
 
 
-@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+@pytest.mark.parametrize(
+    ("launcher", "first"), [(TORCHRUN, subprocess.run), (ACCELERATE, forked.run)], ids=["torchrun", "accelerate"]
+)
 def test_a_study_of_two_processes_is_that_of_one(
-    launcher: list[str], alone: Path, tiny_store: Path, tmp_path: Path
+    launcher: list[str], first: Any, alone: Path, tiny_store: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "study"
-    done = run(*launcher, "-m", "trichord", "study", "--store", tiny_store, "--out", out, *STUDY)
+    done = run(*launcher, "-m", "trichord", "study", "--store", tiny_store, "--out", out, *STUDY, run=first)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("order ") == done.stdout.count("next: trichord report") == 1  # only one process prints
     assert [len(steps) for steps in losses(out).values()] == [10, 10, 10]
@@ -94,7 +101,7 @@ def errors_of(done: subprocess.CompletedProcess[str]) -> list[str]:
 )  # fmt: skip
 def test_one_process_that_fails_ends_all_with_one_line(wrong: str, line: str, tiny_store: Path, tmp_path: Path) -> None:
     started, out = time.monotonic(), tmp_path / "run"
-    words = ["train", "--store", tiny_store, "--out", out, "--recipe", "debug", "--training.process_timeout_s", "8"]
+    words = ["train", "--store", tiny_store, "--out", out, "--recipe", "debug", "--training.process_timeout_s", "5"]
     done = run(*TORCHRUN, HELPERS / "launched.py", wrong, *words)
     assert done.returncode != 0 and time.monotonic() - started < 120
     (only,) = errors_of(done)

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
-from process_helpers import free_port, join_gloo
+from process_helpers import free_port, join_gloo, start_processes
 from scoring_helpers import evaluate_retrieval, read_ranks
 from tiny import VIDEO_DIM, WORD_DIM, word_vectors
 from trichord.captions import Captions
@@ -275,8 +274,7 @@ def test_a_launch_evaluates_as_one_process(run: Path, tiny_store: Path, tmp_path
     evaluation = evaluate(run, str(tiny_store), ["tiny", "full-video"], num_windows=2, window_s=3.0)
     write_evaluation(evaluation, tmp_path / "one")
     save_embeddings(evaluation, tmp_path / "one.npz")
-    arguments = (2, free_port(), run, tiny_store, tmp_path)
-    mp.start_processes(evaluate_in_launch, args=arguments, nprocs=2, start_method="spawn")
+    start_processes(2, evaluate_in_launch, 2, free_port(), run, tiny_store, tmp_path)
     rows = [row.to_dict() for b in evaluation.benchmarks for row in b.outcome.rows]
     assert all(json.loads((tmp_path / f"{rank}.json").read_text()) == rows for rank in range(2))
     for name in ("results.json", "queries.npz"):

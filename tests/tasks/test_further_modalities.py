@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import forked
 from trichord import modality
 from trichord.cli import main
 from trichord.errors import TrichordError
@@ -137,7 +137,7 @@ def test_every_benchmark_of_embeddings_scores_a_further_modality(
     words += ["--out", str(tmp_path / "out")]
     monkeypatch.setenv("COLUMNS", "200")
     if fresh_process:
-        done = subprocess.run([sys.executable, "-m", "trichord", *words], capture_output=True, text=True)
+        done = forked.run([sys.executable, "-m", "trichord", *words], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         printed = done.stdout
     else:

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import forked
 from checkpoint_helpers import digest, killed_at, load, save, small_state, train
 from trichord.recipes import load_recipe
 from trichord.study.files import read_arrays
@@ -154,16 +155,16 @@ def test_a_study_killed_for_real(tiny_store: Path, tmp_path: Path) -> None:
     """Sends SIGKILL four times, at moments spread over the time of an undisturbed study."""
     out, rng = tmp_path / "killed", random.Random(0)
     began = time.monotonic()
-    subprocess.run(command(tiny_store, tmp_path / "whole"), check=True, capture_output=True)
+    forked.run(command(tiny_store, tmp_path / "whole"), check=True, capture_output=True)
     seconds = time.monotonic() - began
     for _ in range(4):
-        process = subprocess.Popen(command(tiny_store, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = forked.Popen(command(tiny_store, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             process.wait(rng.uniform(0.3, 1.0) * seconds)
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-    last = subprocess.run(command(tiny_store, out), capture_output=True, text=True)
+    last = forked.run(command(tiny_store, out), capture_output=True, text=True)
     assert last.returncode == 0, last.stderr
     assert left(out) == left(tmp_path / "whole")
 

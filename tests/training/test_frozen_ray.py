@@ -6,7 +6,6 @@ import os
 import pickle
 import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from accelerate import Accelerator
 
+import forked
 from ray_cluster import two_nodes
 from tiny import write_tiny_store
 from trichord import cluster as cluster_module
@@ -151,7 +151,7 @@ print(freeze_on_ray(RayOptions(sys.argv[2]), *arguments(Path(sys.argv[1])), Acce
 def test_two_nodes_make_the_values_of_one_machine(stores: tuple[Path, dict[str, bytes]], tmp_path: Path) -> None:
     store = Path(shutil.copytree(stores[0], tmp_path / "s"))
     with two_nodes() as cluster:
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, "-c", SCRIPT, str(store), cluster.address], cwd=Path(__file__).parent, capture_output=True,
             text=True, timeout=200, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip

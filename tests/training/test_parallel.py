@@ -15,7 +15,7 @@ from torch import nn
 from split_training import run_processes
 from trichord.errors import TrichordError
 from trichord.layers.batch_norm import BatchNorm2d, set_over_processes
-from trichord.parallel import digest, most, num_processes, on_main, require_same
+from trichord.parallel import digest, first_to_fail, most, num_processes, on_main, require_same
 from trichord.recipes import load_recipe, of_this_version
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.int64, torch.bool]
@@ -59,6 +59,18 @@ def test_a_digest_knows_the_sign_of_zero_and_reads_in_blocks(monkeypatch: pytest
 def test_one_process_needs_nothing() -> None:
     require_same({"weights": 1}, "here")
     assert num_processes() == 1 and most(3) == 3 and on_main(lambda: 5) == 5
+
+
+@pytest.mark.parametrize(("rank", "reports", "num_waits"), [("0", True, 0), ("1", False, 1)])
+def test_process_0_has_time_to_report_an_error_of_all_processes(
+    rank: str, reports: bool, num_waits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher ends process 0 when process 1 ends."""
+    waits_s: list[float] = []
+    monkeypatch.setattr("trichord.parallel.time.sleep", waits_s.append)
+    monkeypatch.setenv("RANK", rank)
+    assert first_to_fail() is reports
+    assert len(waits_s) == num_waits and all(seconds >= 1 for seconds in waits_s)
 
 
 def raising() -> None:

@@ -49,7 +49,9 @@ def train(store: str, out: Path, name: str, shard: str, *, stop: int = 0, resume
         watched.model = model  # type: ignore[attr-defined]
         inner(self, model, *arguments)
 
-    settings = {"max_steps": STEPS, "checkpoint_every_steps": 2, "tensorboard": False, "shard": shard, **SETTINGS[name]}
+    settings = {"max_steps": STEPS, "tensorboard": False, "shard": shard, **SETTINGS[name]}
+    if stop or resume:
+        settings["checkpoint_every_steps"] = 2
     recipe = load_recipe("debug", training=settings, data={"videos_per_batch": 4, "audio_frames": 100})
     agreement.Agreement.check_after_fit, agreement.Agreement.__init__ = watched, begin  # type: ignore[method-assign]
     try:
