@@ -76,6 +76,19 @@ def test_a_pipe_that_the_user_names_is_read_up_to_a_bound(tmp_path: Path) -> Non
             writer.join()
 
 
+def test_a_new_pipe_is_not_taken_for_a_deleted_one(tmp_path: Path) -> None:
+    """File systems give the number of a deleted pipe to the next one."""
+    for content in (b"first", b"second", b"third"):
+        fifo = tmp_path / "fifo"
+        os.mkfifo(fifo)
+        writer = threading.Thread(target=fifo.write_bytes, args=(content,))
+        writer.start()
+        with reading.open_given(fifo) as file:
+            assert file.read() == content
+        writer.join()
+        fifo.unlink()
+
+
 def test_a_fifo_without_a_writer_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "WRITER_WAIT_S", 0.1)
     os.mkfifo(tmp_path / "words.bin")

@@ -30,6 +30,8 @@ MAX_PIPED_BYTES = 16 << 30  # limit for pipes that the user names
 WRITER_WAIT_S = 10.0  # how long to wait for a process to open a FIFO that the user names
 _BLOCK_BYTES = 1 << 20
 _PIPES: dict[tuple[int, int], IO[bytes]] = {}  # device and inode of a pipe -> its copy
+# Flag that opens a pipe neither for reading nor for writing. While a deleted pipe is open, no new pipe gets its inode.
+_WITHOUT_READING = getattr(os, "O_PATH", 0)
 _SPARE_BYTES = 64 << 20
 
 
@@ -117,7 +119,13 @@ def open_given(path: str | Path, *, max_bytes: int = MAX_PIPED_BYTES) -> BinaryI
         return open_regular(path)
     pipe_id = (status.st_dev, status.st_ino)
     if pipe_id not in _PIPES:
-        _PIPES[pipe_id] = _copy_of_pipe(path, max_bytes)
+        held = os.open(path, _WITHOUT_READING | os.O_CLOEXEC) if _WITHOUT_READING else -1
+        try:
+            _PIPES[pipe_id] = _copy_of_pipe(path, max_bytes)
+        except BaseException:
+            if held >= 0:
+                os.close(held)
+            raise
     file = open(f"/dev/fd/{_PIPES[pipe_id].fileno()}", "rb")  # noqa: SIM115 - the caller closes it
     file.seek(0)
     return file
