@@ -3,7 +3,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads, here and in processes that tests start
@@ -15,17 +15,21 @@ from tiny import write_tiny_store
 
 
 class Surroundings:
-    """Restores the current folder after each test, and leaves modules and collected tests out of garbage collections.
+    """Leaves the folders of tests, which are removed, and leaves modules and collected tests out of garbage collections.
 
     Such a collection would take a fifth of a second.
     """
 
     num_modules = 0
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
-        """Leave the folder of the test, which is removed."""
-        os.chdir(item.config.rootpath)
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None]:
+        """Leave the current folder if it was that of the test, which has been removed."""
+        yield
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            os.chdir(item.config.rootpath)
 
     def pytest_runtest_setup(self) -> None:
         if len(sys.modules) > self.num_modules + 50:  # a test before has imported a library
