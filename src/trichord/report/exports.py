@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
@@ -328,7 +329,8 @@ def check_target(folder: Path, name: str, paths: Iterable[str | Path] = ()) -> N
     if not existing.is_dir():
         raise _not_written(folder, f"{existing} is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise _not_written(folder, f"{existing} is not writable")
+        is_read_only = bool(os.statvfs(existing).f_flag & os.ST_RDONLY)
+        raise _not_written(folder, os.strerror(errno.EROFS) if is_read_only else f"{existing} is not writable")
 
 
 def _not_written(folder: Path, reason: str) -> TrichordError:
