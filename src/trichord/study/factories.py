@@ -214,6 +214,7 @@ def check_overlaps(recipe: Recipe, store: Store, benchmarks: Sequence[Benchmark]
         TrichordError: They do. The message names some of the videos.
     """
     _, validation = split_items(recipe, store)
+    trained = trained_items(recipe, store)
     for benchmark in benchmarks:
         scored = store.select(benchmark.collection, benchmark.split)
         if len(np.intersect1d(scored, validation)):
@@ -221,7 +222,7 @@ def check_overlaps(recipe: Recipe, store: Store, benchmarks: Sequence[Benchmark]
                 f"benchmark {benchmark.name} contains clips on which training.select best chooses the weights, so its figures are "
                 "too high"
             )
-        check_overlap(store, trained_items(recipe, store), scored, f"benchmark {benchmark.name}")
+        check_overlap(store, trained, scored, f"benchmark {benchmark.name}")
 
 
 def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tuple[TrainingClips, ClipReader]:

@@ -66,7 +66,11 @@ def _set_aside(store: Store, items: np.ndarray, min_clip_s: float) -> np.ndarray
     captioned = [item for item in items.tolist() if store.num_captions(item)]
     hashed = sorted(captioned, key=lambda item: (zlib.crc32(store.video_id(item).encode()), store.video_id(item)))
     num = -(-len(hashed) // _SHARE)
-    while num < len(hashed) and len(evaluation_clips(store, np.array(hashed[:num]), min_clip_s)) < _LEAST_CLIPS:
+    # Every video has at least one clip, so the clips of a few videos are counted at most.
+    while (
+        num < min(len(hashed), _LEAST_CLIPS)
+        and len(evaluation_clips(store, np.array(hashed[:num]), min_clip_s)) < _LEAST_CLIPS
+    ):
         num += 1
     if 2 * num > len(hashed):
         raise TrichordError(
