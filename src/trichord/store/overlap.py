@@ -24,7 +24,13 @@ _MOST_NAMED = 3
 _BLOCK_ROWS = 65536
 
 
-def check_overlap(store: Store, trained: np.ndarray, scored: np.ndarray, what: str) -> None:
+def check_overlap(
+    store: Store,
+    trained: np.ndarray,
+    scored: np.ndarray,
+    what: str,
+    advice: str = "leave that benchmark out, or train on a collection without them",
+) -> None:
     """Check that no evaluated item has the same content as another item that is trained on.
 
     Items that are themselves trained on may be evaluated, because a user who names a training split intends that.
@@ -34,6 +40,7 @@ def check_overlap(store: Store, trained: np.ndarray, scored: np.ndarray, what: s
         trained: The numbers of the items to train on.
         scored: The numbers of the items to evaluate on.
         what: The benchmark that evaluates them, for the error message.
+        advice: What the user can do, for the error message.
 
     Raises:
         TrichordError: An item has the content of an item that is trained on.
@@ -43,7 +50,7 @@ def check_overlap(store: Store, trained: np.ndarray, scored: np.ndarray, what: s
         others = f" and {len(pairs) - _MOST_NAMED:,} more" if len(pairs) > _MOST_NAMED else ""
         raise TrichordError(
             f"{store.path}: {what} evaluates on {len(pairs):,} videos that are trained on under another name "
-            f"({'; '.join(names)}{others}); leave that benchmark out, or train on a collection without them"
+            f"({'; '.join(names)}{others}); {advice}"
         )
 
 

@@ -51,7 +51,8 @@ def split_items(recipe: Recipe, store: Store) -> tuple[np.ndarray, np.ndarray]:
         return items, items[:0]
     validation = store.select(data.collection or None, data.val_split or "val")
     if len(validation):
-        check_overlap(store, items, validation, f"the validation split {data.val_split or 'val'}")
+        advice = "name another split with data.val_split, or train on a collection without them"
+        check_overlap(store, items, validation, f"the validation split {data.val_split or 'val'}", advice)
         return items, validation
     if data.val_split:
         raise TrichordError(
